@@ -1,0 +1,96 @@
+"""Stages: resumed, skipped, never half written."""
+
+import errno
+import json
+
+import pytest
+
+from gen.errors import UserError
+from gen.stages import RECORD, Stage, file_hash, output_hashes, run_stages
+
+
+def stage(name, inputs, outputs, run, **options):
+    return Stage(name, name, ["gen/errors.py"], inputs, outputs, run, options)
+
+
+def writer(name, text, calls):
+    def run(build, scratch):
+        calls.append(name)
+        (scratch / name).write_text(text)
+
+    return run
+
+
+def quiet(_):
+    pass
+
+
+def test_second_run_does_nothing(tmp_path):
+    calls = []
+    stages = [
+        stage("first", [], ["a.txt"], writer("a.txt", "1", calls)),
+        stage("second", ["a.txt"], ["b.txt"], writer("b.txt", "2", calls)),
+    ]
+    assert run_stages(stages, tmp_path, quiet) == ["first", "second"]
+    assert run_stages(stages, tmp_path, quiet) == []
+    assert calls == ["a.txt", "b.txt"]
+
+
+def test_tampered_output_is_made_again(tmp_path):
+    calls = []
+    stages = [stage("first", [], ["a.txt"], writer("a.txt", "1", calls))]
+    run_stages(stages, tmp_path, quiet)
+    (tmp_path / "a.txt").write_text("tampered")
+    assert run_stages(stages, tmp_path, quiet) == ["first"]
+    assert (tmp_path / "a.txt").read_text() == "1"
+
+
+def test_changed_option_or_input_runs_what_follows(tmp_path):
+    calls = []
+
+    def stages(option):
+        return [
+            stage("first", [], ["a.txt"], writer("a.txt", option, calls), option=option),
+            stage("second", ["a.txt"], ["b.txt"], writer("b.txt", "2", calls)),
+        ]
+
+    run_stages(stages("x"), tmp_path, quiet)
+    assert run_stages(stages("y"), tmp_path, quiet) == ["first", "second"]
+
+
+def test_interrupt_keeps_finished_stages_and_leaves_nothing_half_written(tmp_path):
+    calls = []
+
+    def interrupted(build, scratch):
+        (scratch / "b.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    first = stage("first", [], ["a.txt"], writer("a.txt", "1", calls))
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([first, stage("second", [], ["b.txt"], interrupted)], tmp_path, quiet)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", RECORD]
+    second = stage("second", [], ["b.txt"], writer("b.txt", "2", calls))
+    assert run_stages([first, second], tmp_path, quiet) == ["second"]
+
+
+def test_full_disk_is_one_sentence(tmp_path):
+    def full(build, scratch):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="disk is full"):
+        run_stages([stage("first", [], ["a.txt"], full)], tmp_path, quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_outputs_are_hashed_file_by_file(tmp_path):
+    def run(build, scratch):
+        (scratch / "src").mkdir()
+        (scratch / "src" / "x.cpp").write_text("int x;")
+
+    stages = [stage("emit", [], ["src"], run)]
+    run_stages(stages, tmp_path, quiet)
+    expected = {"src/x.cpp": file_hash(tmp_path / "src" / "x.cpp")}
+    assert output_hashes(tmp_path, ["src"]) == expected
+    assert json.loads((tmp_path / RECORD).read_text())["emit"]["outputs"] == expected
+    (tmp_path / "src" / "x.cpp").unlink()
+    assert run_stages(stages, tmp_path, quiet) == ["emit"]
