@@ -1,0 +1,1 @@
+"""The host: runs a diffusers sampler with a card serving every denoising step."""
