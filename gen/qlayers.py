@@ -73,7 +73,11 @@ class QLayer:
 @dataclass
 class QGraph:
     """The integer layer graph. ``input_replicas``: the host writes each input channel that many
-    times with staggered rounding (docs/numerics.md, "Input")."""
+    times with staggered rounding (docs/numerics.md, "Input").
+
+    ``graph`` describes what is stored: its input tensor has input_replicas * channels channels
+    (the float graph it came from has one of each), and so have the input layer's weights.
+    """
 
     graph: LayerGraph
     tensors: dict[str, QTensor]
