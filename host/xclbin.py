@@ -7,7 +7,7 @@ memories as the genuine file's metadata, so that the host checks both in the sam
      "program": SHA-256 of program.json, "library": {"file": "card.so", "sha256": "..."},
      "mems": [{"tag": "bank0", "index": 0, "base": 0, "size_kb": 16777216, "used": true}, ...],
      "kernels": [{"name": "store", "protocol": "ap_ctrl_chain",
-                  "args": [{"name": "latent", "mem": 0}, ..., {"name": "xs", "mem": null}]}, ...]}
+                  "args": [{"name": "latent", "mem": 0}, ..., {"name": "xs_s", "mem": null}]}, ...]}
 
 An argument with ``mem`` null is a stream: it keeps its number and is never set. The uuid is a hash
 over everything else, as the genuine one changes with every build.
@@ -86,10 +86,10 @@ class Container:
 
 
 def _streams(*names: str) -> tuple[Arg, ...]:
-    return tuple(Arg(name, None) for name in names)
+    return tuple(Arg(f"{name}_s", None) for name in names)
 
 
-# The engine's kernels (docs/engine.md). One rank lives in one SLR, next to one DDR bank.
+# The engine's kernels (docs/engine.md, "Kernel tops"). One rank lives in one SLR, next to one DDR bank.
 ENGINE_KERNELS = (
     Kernel(
         "store",
