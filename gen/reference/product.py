@@ -21,17 +21,12 @@ def exact_matmul(left: Int8, right: Int8) -> Int64:
     Every partial sum of integers below 2**24 (2**53) is exact in float32 (float64) in any order
     of summation; the bound used is max|right| times the largest row sum of |left|.
     """
-    a = torch.from_numpy(np.ascontiguousarray(left))
-    b = torch.from_numpy(np.ascontiguousarray(right))
-    if a.numel() == 0 or b.numel() == 0:
+    if left.size == 0 or right.size == 0:
         return np.zeros((*left.shape[:-1], right.shape[-1]), np.int64)
-    rows = np.abs(left.astype(np.int32)).sum(axis=-1, dtype=np.int64)
-    bound = int(rows.max()) * 128
-    if bound < _FLOAT32_EXACT:
-        product = a.to(torch.float32) @ b.to(torch.float32)
-    else:
-        assert bound < _FLOAT64_EXACT
-        product = a.to(torch.float64) @ b.to(torch.float64)
+    bound = int(np.abs(left.astype(np.int32)).sum(axis=-1, dtype=np.int64).max()) * 128
+    assert bound < _FLOAT64_EXACT
+    exact = np.float32 if bound < _FLOAT32_EXACT else np.float64
+    product = torch.from_numpy(left.astype(exact)) @ torch.from_numpy(right.astype(exact))
     result: Int64 = product.to(torch.int64).numpy()
     return result
 

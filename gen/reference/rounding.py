@@ -32,7 +32,8 @@ def bits_of(x: Int64) -> Int64:
     high = x >> np.int64(31)
     low_bits = np.frexp((x & np.int64(0x7FFFFFFF)).astype(np.float64))[1]
     high_bits = np.frexp(high.astype(np.float64))[1]
-    return np.where(high > 0, high_bits + 31, low_bits).astype(np.int64)
+    counts: Int64 = np.where(high > 0, high_bits + 31, low_bits).astype(np.int64)
+    return counts
 
 
 def isqrt_of(x: Int64) -> Int64:
