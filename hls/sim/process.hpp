@@ -1,0 +1,405 @@
+// One simulated process: its coroutine and its clock.
+//
+// A pipelined loop of a kernel is a rigid pipeline of `pipeline_depth` stages (style=stp): in tick
+// v iteration v reads its input and iteration v - depth writes its output, both or neither. A
+// process counts ticks (its virtual time) and keeps how far real time has run ahead of them,
+// `stall_`:
+//     time of tick v = v + stall_;  stall_ grows when a token comes late or a slot is freed late.
+// Reads and writes of a tick are published together when it closes, so deadlocks that come from
+// results stuck in a stalled pipeline show as in hardware.
+#ifndef SIM_PROCESS_HPP
+#define SIM_PROCESS_HPP
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "coroutine.hpp"
+#include "fifo.hpp"
+#include "timing.hpp"
+
+namespace sim {
+inline namespace SIM_MODE {
+
+class Process;
+
+template <typename Unused>
+struct CurrentProcess {
+    // Plain data with a static TLS slot: one instruction to read, also in a shared object.
+    static __thread Process* process __attribute__((tls_model("initial-exec")));
+};
+template <typename Unused>
+__thread Process* CurrentProcess<Unused>::process = nullptr;
+
+// The process whose code runs in this thread; null outside of a run.
+inline Process* current() {
+    return CurrentProcess<void>::process;
+}
+inline void set_current(Process* process) {
+    CurrentProcess<void>::process = process;
+}
+
+// The processes of a device that can go on, and the context that started them.
+struct ReadyQueue {
+    std::vector<Process*> ring;  // at least as many slots as processes
+    std::size_t head = 0, count = 0;
+    Context outside;
+
+    void push(Process* process) { ring[(head + count++) % ring.size()] = process; }
+    Process* pop() {
+        if (count == 0) return nullptr;
+        Process* process = ring[head];
+        head = (head + 1) % ring.size();
+        --count;
+        return process;
+    }
+};
+
+class Process {
+  public:
+    enum class Wait { none, read, write };
+
+    Process(const std::string& name, std::function<void()> function, bool main, int pipeline_depth)
+        : name(name), main(main), pipeline_depth(pipeline_depth), function_(std::move(function)) {
+        writes_.resize(64);
+    }
+
+    const std::string name;
+    const bool main;
+    const int pipeline_depth;
+
+    // --- called by streams and ticks ------------------------------------------------------------
+
+    void begin_read(Fifo& fifo) {
+        if (SIM_UNLIKELY(fifo.consumer != this)) wrong_endpoint(fifo, "read");
+#ifndef SIM_UNTIMED
+        if (SIM_UNLIKELY(!in_body_)) {
+            open_single();
+        } else if (SIM_UNLIKELY(fifo.read_tick == tick_)) {
+            next_tick_in_body();
+        }
+        fifo.read_tick = tick_;
+#endif
+        while (SIM_UNLIKELY(fifo.taken == fifo.published))
+            block(Wait::read, fifo);
+#ifndef SIM_UNTIMED
+        require(fifo.write_time[fifo.taken & fifo.mask] + timing_->fifo_latency, Wait::read, fifo);
+#endif
+        touched_ = true;
+    }
+
+    void end_read(Fifo& fifo) {
+#ifndef SIM_UNTIMED
+        reads_.push_back(&fifo);
+        if (SIM_UNLIKELY(!in_body_)) close_tick();
+#else
+        free_slot(fifo, 0);
+#endif
+    }
+
+    void begin_write(Fifo& fifo) {
+        if (SIM_UNLIKELY(fifo.producer != this)) wrong_endpoint(fifo, "written");
+        touched_ = true;
+#ifndef SIM_UNTIMED
+        if (SIM_UNLIKELY(!in_body_)) {
+            open_single();
+        } else if (SIM_UNLIKELY(fifo.write_tick == tick_)) {
+            next_tick_in_body();
+        }
+        fifo.write_tick = tick_;
+#else
+        while (SIM_UNLIKELY(fifo.fill() >= fifo.depth))
+            block(Wait::write, fifo);
+#endif
+    }
+
+    void end_write(Fifo& fifo) {
+#ifndef SIM_UNTIMED
+        if (SIM_LIKELY(in_body_)) {
+            queue_write(fifo, tick_ + pipeline_depth);
+        } else {
+            queue_write(fifo, tick_);
+            close_tick();
+        }
+#else
+        publish(fifo, 0);
+#endif
+    }
+
+    // Opens the tick of an iteration of `loop` (any address that is the same for all of them).
+    void open_tick(const char* loop, int interval) {
+        if (SIM_UNLIKELY(in_body_)) throw std::logic_error(name + ": TICK inside a TICK body");
+        if (SIM_UNLIKELY(loop != loop_)) {
+            leave_loop();
+            loop_ = loop;
+            next_ += timing_->loop_entry;
+            draining_ += timing_->loop_entry;
+        }
+        advance_to(next_);
+        next_ += interval;
+        working_ += interval;
+        in_body_ = true;
+    }
+
+    void end_tick() {
+        close_tick();
+        in_body_ = false;
+        if (SIM_UNLIKELY(next_ <= tick_)) next_ = tick_ + 1;
+    }
+
+    // Lets the pipeline run empty.
+    void leave_loop() {
+        if (!loop_) return;
+        loop_ = nullptr;
+        const int64_t before = next_;
+        const int64_t last = tick_ + pipeline_depth;
+        advance_to(last);
+        if (next_write_ == last) close_tick();
+        if (next_ <= tick_) next_ = tick_ + 1;
+        next_ += timing_->loop_exit;
+        draining_ += next_ - before;
+    }
+
+    // --- called by the scheduler ----------------------------------------------------------------
+
+    void start(ReadyQueue& ready, const Timing& timing, std::size_t stack_bytes, bool peaks) {
+        ready_ = &ready;
+        timing_ = &timing;
+        peaks_ = peaks;
+        in_body_ = finished_ = touched_ = false;
+        wait_ = Wait::none;
+        waits_for_ = nullptr;
+        loop_ = nullptr;
+        error_ = nullptr;
+        reads_.clear();
+        write_head_ = write_tail_ = 0;
+        next_write_ = NEVER;
+        next_ = timing.kernel_start;
+        tick_ = next_ - 1;
+        stall_ = working_ = starved_ = blocked_ = 0;
+        draining_ = next_;
+        required_ = BEFORE;
+        returned_ = Snapshot();
+        context_.prepare(stack_bytes, &Process::enter, this);
+        ready.push(this);
+    }
+
+    struct Snapshot {
+        int64_t time = 0, working = 0, starved = 0, blocked = 0, draining = 0;
+        bool ever = false;
+    };
+    Snapshot snapshot() const {
+        Snapshot now;
+        now.time = next_ + stall_;
+        now.working = working_;
+        now.starved = starved_;
+        now.blocked = blocked_;
+        now.draining = draining_;
+        return now;
+    }
+
+    bool finished() const { return finished_; }
+    // A free-running process that waits for the first input of its program.
+    bool idle() const { return finished_ || (!main && !touched_ && wait_ == Wait::read); }
+    const Snapshot& returned() const { return returned_; }
+    Wait wait() const { return wait_; }
+    Fifo* waits_for() const { return waits_for_; }
+    int64_t tick() const { return tick_; }
+    int64_t time() const { return tick_ + stall_; }
+    std::exception_ptr error() const { return error_; }
+    Context& context() { return context_; }
+
+  private:
+    static const int64_t NEVER = INT64_C(1) << 62;
+    struct Write {
+        Fifo* fifo;
+        int64_t due;
+    };
+
+    void require(int64_t time, Wait wait, Fifo& fifo) {
+        if (time > required_) {
+            required_ = time;
+            required_by_ = wait;
+            required_fifo_ = &fifo;
+        }
+    }
+
+    // A stream access outside of a pipelined loop takes a tick of its own.
+    void open_single() {
+        leave_loop();
+        tick_ = next_++;
+        ++working_;
+    }
+
+    // The second access of a stream in one body comes a tick later than the first.
+    void next_tick_in_body() {
+        close_tick();
+        advance_to(tick_ + 1);
+    }
+
+    // Closes the ticks before `tick` in which older iterations write, and opens `tick`.
+    void advance_to(int64_t tick) {
+        while (next_write_ < tick) {
+            tick_ = next_write_;
+            close_tick();
+        }
+        tick_ = tick;
+    }
+
+    void queue_write(Fifo& fifo, int64_t due) {
+        if (SIM_UNLIKELY(write_tail_ - write_head_ == writes_.size())) grow_writes();
+        Write& write = writes_[write_tail_++ & (writes_.size() - 1)];
+        write.fifo = &fifo;
+        write.due = due;
+        if (next_write_ == NEVER) next_write_ = due;
+    }
+
+    void grow_writes() {
+        std::vector<Write> larger(writes_.size() * 2);
+        for (std::size_t k = write_head_; k != write_tail_; ++k) {
+            larger[k & (larger.size() - 1)] = writes_[k & (writes_.size() - 1)];
+        }
+        writes_.swap(larger);
+    }
+
+    // Waits until all writes of the open tick have a slot, then publishes its reads and writes.
+    void close_tick() {
+        std::size_t end = write_head_;
+        if (next_write_ == tick_) {
+            for (; end != write_tail_; ++end) {
+                const Write& write = writes_[end & (writes_.size() - 1)];
+                if (write.due != tick_) break;
+                Fifo& fifo = *write.fifo;
+                while (SIM_UNLIKELY(fifo.fill() >= fifo.depth))
+                    block(Wait::write, fifo);
+                const int64_t slot = fifo.published - fifo.depth;
+                if (slot >= 0) {
+                    require(fifo.read_time[slot & fifo.mask] + timing_->slot_latency, Wait::write,
+                            fifo);
+                }
+            }
+        }
+        int64_t time = tick_ + stall_;
+        if (required_ > time) {
+            account_stall(required_ - time);
+            time = required_;
+        }
+        required_ = BEFORE;
+        for (Fifo* fifo : reads_)
+            free_slot(*fifo, time);
+        reads_.clear();
+        if (end != write_head_) {
+            for (; write_head_ != end; ++write_head_) {
+                publish(*writes_[write_head_ & (writes_.size() - 1)].fifo, time);
+            }
+            next_write_ = write_head_ == write_tail_
+                              ? NEVER
+                              : writes_[write_head_ & (writes_.size() - 1)].due;
+        }
+    }
+
+    void account_stall(int64_t cycles) {
+        stall_ += cycles;
+        if (required_by_ == Wait::read) {
+            starved_ += cycles;
+            required_fifo_->starved += cycles;
+        } else {
+            blocked_ += cycles;
+            required_fifo_->blocked += cycles;
+        }
+    }
+
+    void free_slot(Fifo& fifo, int64_t time) {
+        fifo.free_slot(time);
+        if (SIM_UNLIKELY(peaks_)) fifo.update_peak(timing_->slot_latency);
+        if (fifo.waiting_producer) wake(fifo.waiting_producer);
+    }
+
+    void publish(Fifo& fifo, int64_t time) {
+        fifo.publish(time);
+        if (SIM_UNLIKELY(peaks_)) fifo.update_peak(timing_->slot_latency);
+        if (fifo.waiting_consumer) wake(fifo.waiting_consumer);
+    }
+
+    void wake(Process*& waiting) {
+        ready_->push(waiting);
+        waiting = nullptr;
+    }
+
+    __attribute__((noinline)) void block(Wait wait, Fifo& fifo) {
+        wait_ = wait;
+        waits_for_ = &fifo;
+        (wait == Wait::read ? fifo.waiting_consumer : fifo.waiting_producer) = this;
+        yield();
+        wait_ = Wait::none;
+        waits_for_ = nullptr;
+    }
+
+    void yield() {
+        Process* next = ready_->pop();
+        set_current(next);
+        Context::switch_to(context_, next ? next->context_ : ready_->outside);
+    }
+
+    __attribute__((noinline)) void wrong_endpoint(const Fifo& fifo, const char* done) const {
+        throw std::logic_error("stream " + fifo.name + " is " + done + " by process " + name +
+                               ", which is not its registered endpoint");
+    }
+
+    static void enter(void* self) { static_cast<Process*>(self)->body(); }
+
+    void body() {
+        try {
+            do {
+                touched_ = false;
+                function_();
+                leave_loop();
+                returned_ = snapshot();
+                returned_.ever = true;
+                if (!main) next_ += timing_->kernel_restart;
+            } while (!main && touched_);
+        } catch (...) {
+            error_ = std::current_exception();
+        }
+        finished_ = true;
+        if (error_) {
+            set_current(nullptr);  // nothing else runs after an error
+            Context::switch_to(context_, ready_->outside);
+        }
+        yield();
+    }
+
+    const std::function<void()> function_;
+    Context context_;
+    ReadyQueue* ready_ = nullptr;
+    const Timing* timing_ = nullptr;
+
+    int64_t tick_ = 0;           // the open tick, or the last one
+    int64_t stall_ = 0;          // real time minus virtual time
+    int64_t next_ = 0;           // tick of the next iteration
+    int64_t required_ = BEFORE;  // earliest time at which the open tick may close
+    Wait required_by_ = Wait::none;
+    Fifo* required_fifo_ = nullptr;
+    const char* loop_ = nullptr;
+    bool in_body_ = false, finished_ = false, touched_ = false, peaks_ = false;
+
+    std::vector<Fifo*> reads_;   // of the open tick
+    std::vector<Write> writes_;  // ring, in order of due tick
+    std::size_t write_head_ = 0, write_tail_ = 0;
+    int64_t next_write_ = NEVER;
+
+    int64_t working_ = 0, starved_ = 0, blocked_ = 0, draining_ = 0;
+    Snapshot returned_;
+    Wait wait_ = Wait::none;
+    Fifo* waits_for_ = nullptr;
+    std::exception_ptr error_;
+};
+
+}  // namespace SIM_MODE
+}  // namespace sim
+
+#endif
