@@ -55,12 +55,13 @@ class QLayer:
     layer: Layer
     read: QRead
     weight: Int8 | None
-    bias: Int32  # [out rows]; zero-point correction included; overwritten per step if host_bias
+    # [out rows]; corrections included; with host_bias the step's values are added to it
+    bias: Int32
     mult: Int32  # [out rows], 0 < mult < 2**17
     shift: Int32  # [out rows]
     # real value of one accumulator unit per row, to turn host biases into integers
     acc_scale: NDArray[np.float64]
-    # integer zero-point correction per row that is already part of ``bias``
+    # integer corrections per row (zero point, mean error) that are already part of ``bias``
     correction: Int64
     # left shift of the residual relative to ``shift`` (may be negative; shift + it >= 0)
     residual_shift: int = 0
