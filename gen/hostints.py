@@ -1,0 +1,62 @@
+"""The edges of the integer domain: what the host computes before and after a step on the card.
+
+Formulas: ``docs/numerics.md``, "Input" and "Host values".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gen.qlayers import QGraph
+
+Float = NDArray[np.float32]
+BIAS_LIMIT = 1 << 30
+
+
+def quantise_latent(qgraph: QGraph, latent: Float) -> NDArray[np.int8]:
+    """Latent float32 [batch, channels, height, width] to int8 [batch, replicas*channels, h, w].
+
+    Replica j of a channel rounds up from fraction 1 - (2j+1)/(2R), so that the replicas' sum is
+    the value rounded to 1/R of a step.
+    """
+    replicas = qgraph.input_replicas
+    steps = latent.astype(np.float32) * np.float32(1.0 / qgraph.tensors[qgraph.graph.input].scale)
+    offsets = [np.float32((2 * j + 1) / (2 * replicas)) for j in range(replicas)]
+    levels = [np.clip(np.floor(steps + offset), -128, 127) for offset in offsets]
+    return np.concatenate(levels, axis=1).astype(np.int8)
+
+
+def step_biases(qgraph: QGraph, host: Mapping[str, Float]) -> dict[str, NDArray[np.int32]]:
+    """Biases int32 [batch, rows] of every layer that adds a host tensor [batch, rows]."""
+    biases = {}
+    for qlayer in qgraph.layers:
+        key = qlayer.layer.host_bias
+        if key is not None:
+            steps = np.rint(host[key].astype(np.float64) / qlayer.acc_scale)
+            biases[qlayer.layer.name] = limit_bias(steps + qlayer.bias)
+    return biases
+
+
+def limit_bias(bias: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Whole numbers saturated to the range of a bias, +-2**30."""
+    return np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int32)
+
+
+def prompt_weights(qgraph: QGraph, host: Mapping[str, Float]) -> dict[str, NDArray[np.int8]]:
+    """K and V of the prompt, float [batch, tokens, channels] each, as int8 in -127..127."""
+    weights = {}
+    for qlayer in qgraph.layers:
+        if qlayer.layer.weight.kind == "host":
+            key = qlayer.layer.weight.key
+            steps = np.rint(host[key].astype(np.float64) / qlayer.host_weight_scale)
+            weights[key] = np.clip(steps, -127, 127).astype(np.int8)
+    return weights
+
+
+def output_to_float(qgraph: QGraph, output_q: NDArray[np.int16]) -> Float:
+    """The stored output, int16 [batch, channels, height, width], as float32 values."""
+    scale = qgraph.tensors[qgraph.graph.output].scale
+    return (output_q.astype(np.float64) * scale).astype(np.float32)
