@@ -22,6 +22,8 @@ PYTEST_ARGS ?= -m "not slow"
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
+include vitis/vitis.mk
+
 .PHONY: help venv build image quality bench verify test lint format train clean
 
 help: ## list every goal

@@ -1,0 +1,1 @@
+"""Readers of the reports that Vitis writes."""

@@ -1,0 +1,1 @@
+"""Inputs of the Vitis tools for a build, and the runs of those tools."""

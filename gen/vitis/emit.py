@@ -1,0 +1,177 @@
+"""Emission of everything the Vitis tools read for a build, into ``BUILD/vitis``.
+
+====================== =======================================================================
+hls/KERNEL.tcl         Tcl run of csim, csynth, cosim and export, for every tool version
+hls/KERNEL.cfg         the same for ``v++ -c --mode hls`` and ``vitis-run --mode hls``
+compile/KERNEL.cfg     ``v++ -c -k KERNEL``
+link/TARGET.CLOCK.cfg  ``v++ -l``: units, memories, streams, SLRs, clock, strategies
+settings.mk            what vitis/flow.mk needs to know of them
+vitis.json             the choices above, to be read by people
+====================== =======================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gen.errors import UserError
+from gen.vitis.board import Board
+from gen.vitis.files import render, write_changed
+from gen.vitis.topology import ENGINE, Topology, depths
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGETS = ("hw", "hw_emu")
+CLOCK_KEYS = ("kernel_frequency", "freqHz", "defaultFreqHz")
+# the tool's own default, 27 %, would schedule a 4.5 ns clock against 3.3 ns
+UNCERTAINTY_PERCENT = 12
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices of a Vitis build.
+
+    ``ranks`` engines are linked. ``clock_key`` is the spelling of the link clock (which one a
+    tool version honours differs); ``strategies`` are Vivado's implementation strategies (None:
+    the board's); ``jobs`` limits parallel Vivado runs; ``hls_clock_mhz`` is what kernels are
+    compiled for (None: the board's target) and bounds every link clock.
+    """
+
+    ranks: int = 1
+    clock_key: str = "kernel_frequency"
+    strategies: tuple[str, ...] | None = None
+    jobs: int = 8
+    hls_clock_mhz: int | None = None
+    extra_clocks_mhz: tuple[int, ...] = ()
+
+
+def _check(build: Path, board: Board, options: Options) -> None:
+    for path in (build, ROOT):
+        if any(character.isspace() for character in str(path)):
+            raise UserError(f"{path} contains a space, which Vitis does not survive; move it")
+    if not 1 <= options.ranks <= len(board.ranks):
+        raise UserError(
+            f"{options.ranks} ranks do not fit on {board.name}; choose 1 to {len(board.ranks)}"
+        )
+    if options.clock_key not in CLOCK_KEYS:
+        raise UserError(f"{options.clock_key} is no clock key; use {', '.join(CLOCK_KEYS)}")
+    known = (board.vivado.strategy, *board.vivado.other_strategies)
+    if options.strategies is not None and not options.strategies:
+        raise UserError(f"no implementation strategy is named; choose from {', '.join(known)}")
+
+
+def read_program(build: Path) -> dict[str, object]:
+    """The build's ``program.json``.
+
+    Raises:
+        UserError: it is missing or not JSON.
+    """
+    path = build / "program.json"
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run make build first") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a layer program; run make build again")
+    return value
+
+
+def period_ns(clock_mhz: int) -> str:
+    """Clock period as the tools read it; rounded down, so never slower than the clock."""
+    return f"{1e6 // clock_mhz / 1000:.3f}"
+
+
+def clocks_mhz(board: Board, options: Options) -> list[int]:
+    """Every link clock that gets a configuration, fastest first.
+
+    Raises:
+        UserError: a clock is faster than what the kernels are compiled for.
+    """
+    compiled = options.hls_clock_mhz or board.target_mhz
+    wanted = {*options.extra_clocks_mhz, *(mhz for mhz in board.clocks_mhz if mhz <= compiled)}
+    for mhz in wanted:
+        if not 1 <= mhz <= compiled:
+            raise UserError(
+                f"kernels are compiled for {compiled} MHz and cannot be linked for {mhz} MHz; "
+                f"set HLS_CLOCK={mhz} as well"
+            )
+    return sorted(wanted | {compiled}, reverse=True)
+
+
+def link_config(
+    target: str,
+    clock_mhz: int,
+    board: Board,
+    options: Options,
+    fifo_depths: Mapping[str, int],
+    topology: Topology = ENGINE,
+) -> str:
+    """Text of a link configuration."""
+    return render(
+        "link.cfg.j2",
+        target=target,
+        clock_mhz=clock_mhz,
+        board=board,
+        ranks=board.ranks[: options.ranks],
+        topology=topology,
+        depths=fifo_depths,
+        clock_key=options.clock_key,
+        strategies=options.strategies or (board.vivado.strategy,),
+        jobs=options.jobs,
+    )
+
+
+def emit(build: Path, board: Board, options: Options | None = None) -> list[Path]:
+    """Write the files named above and return those that changed.
+
+    Raises:
+        UserError: the build has no program, a path has a space, or an option is out of range.
+    """
+    options = options or Options()
+    build = build.resolve()
+    _check(build, board, options)
+    program = read_program(build)
+    compiled = options.hls_clock_mhz or board.target_mhz
+    clocks = clocks_mhz(board, options)
+    fifo_depths = depths(ENGINE, program)
+    texts: dict[str, str] = {}
+    for kernel in ENGINE.kernels:
+        values = {
+            "kernel": kernel,
+            "board": board,
+            "build": build,
+            "period_ns": period_ns(compiled),
+            "clock_hz": compiled * 1_000_000,
+            "uncertainty_percent": UNCERTAINTY_PERCENT,
+            "cflags": f"-std=c++14 -I{build}/src -I{ROOT}/hls/kernels",
+        }
+        texts[f"hls/{kernel.name}.tcl"] = render("hls.tcl.j2", **values)
+        texts[f"hls/{kernel.name}.cfg"] = render("hls_config.cfg.j2", **values)
+        texts[f"compile/{kernel.name}.cfg"] = render("compile.cfg.j2", **values)
+    for target in TARGETS:
+        for mhz in clocks:
+            texts[f"link/{target}.{mhz}.cfg"] = link_config(
+                target, mhz, board, options, fifo_depths
+            )
+    choices = {
+        "board": board.name,
+        "platform": board.platform,
+        "part": board.part,
+        "clocks_mhz": clocks,
+        "hls_clock_mhz": compiled,
+        "ranks": options.ranks,
+        "kernels": {kernel.name: list(ENGINE.ports(kernel.name)) for kernel in ENGINE.kernels},
+        "depths": fifo_depths,
+    }
+    texts["settings.mk"] = render(
+        "settings.mk.j2",
+        board=board,
+        kernels=[kernel.name for kernel in ENGINE.kernels],
+        hls_clock_mhz=compiled,
+        fallback_mhz=[mhz for mhz in board.fallback_mhz if mhz < compiled],
+    )
+    texts["vitis.json"] = json.dumps(choices, indent=1, sort_keys=True) + "\n"
+    folder = build / "vitis"
+    return [folder / name for name, text in texts.items() if write_changed(folder / name, text)]

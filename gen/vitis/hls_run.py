@@ -1,0 +1,111 @@
+"""Runs of Vitis HLS over one kernel: csim, csynth, cosim."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gen.errors import UserError
+from gen.reports.cosim import read_cosim
+from gen.reports.csynth import CsynthReport, read_csynth
+from gen.vitis.tools import Result, hls_command, run_logged
+from gen.vitis.topology import ENGINE
+
+STEPS = ("csim", "csynth", "cosim")
+# printed at exit by the tool's streams, with status 0; the hardware would hang
+LEFTOVER = "contains leftover data"
+
+
+def report_path(build: Path, step: str, kernel: str) -> Path:
+    """Where a step's report is kept: the file whose presence says that the step succeeded."""
+    suffix = {"csim": "csim.log", "csynth": "csynth.xml", "cosim": "cosim.rpt"}[step]
+    return build / "vitis" / "reports" / f"{kernel}_{suffix}"
+
+
+def _keep(found: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(target.name + ".tmp")
+    shutil.copyfile(found, scratch)
+    scratch.replace(target)
+
+
+def _newest(folder: Path, name: str, step: str) -> Path:
+    found = sorted(folder.rglob(name), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"{step} ended without writing {name} below {folder}; read its log there")
+    return found[-1]
+
+
+def _fail(result: Result, kernel: str, step: str, log: Path) -> None:
+    lines = [line.strip() for line in result.text.splitlines() if line.startswith("ERROR")]
+    first = f" ({lines[0]})" if lines else ""
+    raise UserError(f"{step} of kernel {kernel} failed{first}; the log is {log}")
+
+
+def _bench(build: Path, kernel: str, step: str) -> None:
+    bench = build / "vitis" / "bench" / f"{kernel}_tb.cpp"
+    if not bench.is_file():
+        raise UserError(f"{step} of {kernel} has no test bench {bench}; run make vectors first")
+
+
+def summary(report: CsynthReport) -> list[str]:
+    """What a person wants to know of a synthesis at once."""
+    top, area = report.top, report.top.resources
+    lines = [
+        f"{top.name}: {area.lut} LUT, {area.ff} FF, {area.dsp} DSP, {area.bram18} BRAM18, "
+        f"{area.uram} URAM; estimated period {top.estimated_period_ns} ns "
+        f"of {report.target_period_ns} ns"
+    ]
+    if report.timing_met is False:
+        lines.append(f"{top.name}: the estimated period misses the target clock")
+    lines += [
+        f"{function}: loop {loop.name} reaches II {loop.ii} instead of {loop.target_ii or 1}"
+        for function, loop in report.missed_loops()
+    ]
+    return lines
+
+
+def run_hls(build: Path, kernel: str, step: str, cosim_options: str = "") -> list[str]:
+    """Run one step for one kernel and keep its report; lines to print.
+
+    Raises:
+        UserError: a tool or file is missing, the tool failed, streams held leftover data, or
+            the co-simulation did not pass.
+    """
+    if kernel not in {known.name for known in ENGINE.kernels}:
+        raise UserError(f"{kernel} is no kernel; there are {[k.name for k in ENGINE.kernels]}")
+    build = build.resolve()
+    script = build / "vitis" / "hls" / f"{kernel}.tcl"
+    if not script.is_file():
+        raise UserError(f"{script} does not exist; run make vitis-files first")
+    command = hls_command(script, f"make {step}")
+    if step != "csynth":
+        _bench(build, kernel, step)
+    work = build / "vitis" / "work" / step / kernel
+    log = work / f"{step}.log"
+    settings = {"LDA_HLS_STEP": step, "LDA_HLS_WORK": str(work), "LDA_HLS_COSIM": cosim_options}
+    shutil.rmtree(work, ignore_errors=True)
+    result = run_logged(command, log, work, settings)
+    if result.status != 0:
+        _fail(result, kernel, step, log)
+    if step != "csynth" and LEFTOVER in result.text:
+        raise UserError(
+            f"{step} of kernel {kernel} left data in a stream, on which the card would hang; "
+            f"the log {log} names it"
+        )
+    target = report_path(build, step, kernel)
+    if step == "csim":
+        _keep(log, target)
+        return [f"{kernel}: csim passed"]
+    if step == "csynth":
+        lines = summary(read_csynth(_newest(work, "csynth.xml", step)))
+        for extra in sorted(work.rglob("*_csynth.xml")):
+            _keep(extra, target.parent / kernel / extra.name)
+        _keep(_newest(work, "csynth.xml", step), target)
+        return lines
+    found = _newest(work, f"{kernel}_cosim.rpt", step)
+    report = read_cosim(found)
+    if not report.passed:
+        raise UserError(f"cosim of kernel {kernel} did not pass; the log is {log}")
+    _keep(found, target)
+    return [f"{kernel}: cosim passed, {report.total_cycles or report.latency_max} cycles"]

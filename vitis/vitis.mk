@@ -1,0 +1,52 @@
+# Goals for a machine with Vitis. Each brings the build and the tools' input files up to date and
+# then goes on in flow.mk, whose rules know every file, so that an interrupted run is resumed.
+#
+#   TARGET=hw|hw_emu   PLATFORM=name or .xpfm   CLOCK=MHz of the link   FALLBACK=1 slower clocks in turn
+#   BOARD=u250|u55c    HLS_CLOCK=MHz kernels are compiled for   RANKS=engines, one per SLR
+#   STRATEGIES=a,b     CLOCK_KEY=kernel_frequency|freqHz|defaultFreqHz   JOBS=Vivado runs   PACKAGE=1
+#   KERNEL=one kernel  COSIM_OPTIONS="-random_stall"
+
+BOARD      ?= u250
+TARGET     ?= hw
+RANKS      ?= 1
+JOBS       ?= 8
+
+VITIS_PYTHON ?= $(BIN)/python
+VITIS_FLOW = $(MAKE) --no-print-directory -f vitis/flow.mk BUILD=$(BUILD) VITIS_PYTHON=$(VITIS_PYTHON) TARGET=$(TARGET)
+
+.PHONY: need-hls need-card vitis-files csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor
+
+need-hls need-card: $(VENV)/ready
+	@$(VITIS_PYTHON) -m gen.vitis need $(@:need-%=%) --board $(BOARD) --platform "$(PLATFORM)"
+
+vitis-files: build ## write the inputs of the Vitis tools (build/NAME/vitis)
+	@$(VITIS_PYTHON) -m gen.vitis files $(BUILD) --board $(BOARD) --ranks $(RANKS) --jobs $(JOBS) \
+	    $(if $(CLOCK),--clock $(CLOCK)) $(if $(HLS_CLOCK),--hls-clock $(HLS_CLOCK)) \
+	    $(if $(CLOCK_KEY),--clock-key $(CLOCK_KEY)) $(if $(STRATEGIES),--strategies $(STRATEGIES))
+
+csim: need-hls vitis-files ## C simulation of every kernel in Vitis HLS (KERNEL=... for one)
+	@+$(VITIS_FLOW) csim
+
+csynth: need-hls vitis-files ## synthesise every kernel with Vitis HLS and summarise the reports
+	@+$(VITIS_FLOW) csynth
+
+cosim: need-hls vitis-files ## co-simulate every kernel's RTL against its test bench
+	@+$(VITIS_FLOW) cosim
+
+xo: need-card vitis-files ## compile the kernels with v++, one .xo each (use -j)
+	@+$(VITIS_FLOW) xo
+
+xclbin: need-card vitis-files ## link for the card: TARGET=hw|hw_emu PLATFORM=... CLOCK=222 FALLBACK=1
+	@+$(VITIS_FLOW) xclbin
+
+check-vitis: $(VENV)/ready ## is a Vitis installed that fits the board?
+	@$(VITIS_PYTHON) -m gen.vitis check-vitis --board $(BOARD)
+
+check-platform: $(VENV)/ready ## is the card's platform installed? (PLATFORM=...)
+	@$(VITIS_PYTHON) -m gen.vitis check-platform --board $(BOARD) --platform "$(PLATFORM)"
+
+check-xrt: $(VENV)/ready ## are XRT, its tools and pyxrt usable?
+	@$(VITIS_PYTHON) -m gen.vitis check-xrt --board $(BOARD)
+
+doctor: $(VENV)/ready ## everything at once: compilers, platform, XRT, card
+	@$(VITIS_PYTHON) -m gen.vitis doctor --board $(BOARD) --platform "$(PLATFORM)"
