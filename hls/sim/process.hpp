@@ -148,7 +148,10 @@ class Process {
     void end_tick() {
         close_tick();
         in_body_ = false;
-        if (SIM_UNLIKELY(next_ <= tick_)) next_ = tick_ + 1;
+        if (SIM_UNLIKELY(next_ <= tick_)) {  // more accesses than the interval allows
+            working_ += tick_ + 1 - next_;
+            next_ = tick_ + 1;
+        }
     }
 
     // Lets the pipeline run empty.
@@ -360,7 +363,10 @@ class Process {
                 leave_loop();
                 returned_ = snapshot();
                 returned_.ever = true;
-                if (!main) next_ += timing_->kernel_restart;
+                if (!main) {
+                    next_ += timing_->kernel_restart;
+                    draining_ += timing_->kernel_restart;
+                }
             } while (!main && touched_);
         } catch (...) {
             error_ = std::current_exception();

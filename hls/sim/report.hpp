@@ -23,11 +23,12 @@ struct ProcessReport {
     std::string name;
     bool main;
     bool finished;     // returned (main), or waits at the start of its program (free-running)
-    int64_t cycles;    // time of the last return; of the last closed tick if unfinished
+    int64_t cycles;    // from the start of the run to the last return; so far, if it hangs
+    int64_t tick;      // where it stopped, in its own count without stalls
     int64_t working;   // of these: iterations issued, times their initiation interval
     int64_t starved;   // waited for input, by the first token missing
     int64_t blocked;   // waited for room in a FIFO
-    int64_t draining;  // loop entries and exits: start, pipeline drain, cost of leaving
+    int64_t draining;  // start of the kernel, loop entries, pipelines running empty
 };
 
 struct FifoReport {

@@ -161,8 +161,8 @@ class Scheduler {
             const Process::Snapshot state =
                 fine && process->returned().ever ? process->returned() : process->snapshot();
             report.processes.push_back(ProcessReport{process->name, process->main, fine, state.time,
-                                                     state.working, state.starved, state.blocked,
-                                                     state.draining});
+                                                     process->tick(), state.working, state.starved,
+                                                     state.blocked, state.draining});
         }
         for (Link& link : links_) {
             Fifo& fifo = *link.fifo;
