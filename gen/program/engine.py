@@ -1,0 +1,85 @@
+"""Engine parameters: the template arguments of the kernels and the timing of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gen.errors import UserError
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore,no-redef]
+
+BOARDS = Path(__file__).resolve().parent.parent / "boards"
+
+# Elements of every FIFO between two kernels.
+FIFOS = ("xs", "px", "ks", "ws", "as", "rs", "ys", "st", "ss", "pp", "qp")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Pipeline timing in clock cycles, for the simulation and the cost model."""
+
+    pipeline_depth: int = 8
+    loop_entry: int = 1
+    loop_exit: int = 1
+    fifo_latency: int = 1
+    kernel_start: int = 20
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Parallelism and buffer sizes (docs/engine.md, "Engine parameters").
+
+    ``pixels`` x ``inputs`` x ``outputs`` multiply-accumulates per cycle. ``window_rows`` per
+    bank, ``weight_rows`` per buffer half, ``store_rows`` of 64 bytes, ``stats_channels``
+    pairs of sums, ``row_words`` of 64 bytes of one pixel, ``sums`` softmax row sums.
+    """
+
+    pixels: int = 32
+    inputs: int = 16
+    outputs: int = 8
+    window_rows: int = 512
+    weight_rows: int = 1024
+    store_rows: int = 32768
+    stats_channels: int = 4096
+    row_words: int = 64
+    sums: int = 1024
+    clock_mhz: float = 222.0
+    timing: Timing = field(default_factory=Timing)
+
+
+def load_engine(board: str | Path = "u250") -> Engine:
+    """The engine of a board file: a name below gen/boards, or the path of a TOML file.
+
+    Raises:
+        UserError: no such board, not TOML, or an unknown key.
+    """
+    path = Path(board)
+    if path.suffix != ".toml":
+        path = BOARDS / f"{board}.toml"
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in BOARDS.glob("*.toml")))
+        raise UserError(f"board {board} was not found; the known boards are {known}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not a TOML file ({error})") from error
+    return engine_from(values, str(path))
+
+
+def engine_from(values: dict[str, Any], where: str) -> Engine:
+    """Engine from the tables ``engine``, ``timing`` and ``clock`` of a board file."""
+    made: dict[str, Any] = dict(values.get("engine", {}))
+    timing = dict(values.get("timing", {}))
+    timing.pop("start_us", None)
+    if "target_mhz" in values.get("clock", {}):
+        made["clock_mhz"] = float(values["clock"]["target_mhz"])
+    for given, kind in ((made, Engine), (timing, Timing)):
+        unknown = set(given) - {member.name for member in fields(kind)}
+        if unknown:
+            raise UserError(f"{where}: unknown key {sorted(unknown)[0]}; see gen/boards/u250.toml")
+    return Engine(**{**made, "timing": Timing(**timing)})

@@ -1,0 +1,104 @@
+"""Static allocation by live interval: tensors that are never alive together share addresses.
+
+Greedy by size: the largest tensor first, each at the lowest address at which it collides with no
+placed tensor that is alive at the same time (Pisarchyk and Lee, "Efficient Memory Management for
+Deep Neural Net Inference", 2020, algorithm 3). The lower bound is the largest sum of live sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """``size`` units needed from time ``first`` to ``last``, both included."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+    def meets(self, other: Interval) -> bool:
+        """Alive at the same time."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Address of every name, the units used in all, and the least that any allocation needs."""
+
+    address: dict[str, int]
+    peak: int
+    bound: int
+
+
+def allocate(intervals: Sequence[Interval], align: int) -> Allocation:
+    """Place every interval at a multiple of ``align``."""
+    order = sorted(intervals, key=lambda each: (-each.size, each.first, each.name))
+    placed: list[tuple[int, Interval]] = []
+    for new in order:
+        address = 0
+        for start, other in sorted(placed, key=lambda each: each[0]):
+            if not new.meets(other) or start + other.size <= address:
+                continue
+            if address + new.size <= start:
+                break
+            address = -(-(start + other.size) // align) * align
+        placed.append((address, new))
+    return Allocation(
+        address={each.name: start for start, each in placed},
+        peak=max((start + each.size for start, each in placed), default=0),
+        bound=bound(intervals),
+    )
+
+
+def live_sum(intervals: Sequence[Interval], time: int) -> int:
+    """Units alive at one time."""
+    return sum(each.size for each in intervals if each.first <= time <= each.last)
+
+
+def bound(intervals: Sequence[Interval]) -> int:
+    """Largest sum of sizes alive at one time."""
+    return max((live_sum(intervals, each.first) for each in intervals), default=0)
+
+
+def overlaps(
+    intervals: Sequence[Interval], address: dict[str, int]
+) -> list[tuple[str, str]]:
+    """Pairs of names that are alive together and share an address."""
+    found = []
+    for index, one in enumerate(intervals):
+        for other in intervals[index + 1 :]:
+            low, high = address[one.name], address[other.name]
+            if one.meets(other) and low < high + other.size and high < low + one.size:
+                found.append((one.name, other.name))
+    return found
+
+
+def check_capacity(
+    intervals: Sequence[Interval],
+    allocation: Allocation,
+    capacity: int,
+    labels: Sequence[str],
+    unit: str,
+) -> None:
+    """Refuse an allocation that does not fit.
+
+    ``labels`` names the layer executed at each time.
+
+    Raises:
+        UserError: naming the layer at which most is alive.
+    """
+    if allocation.peak <= capacity:
+        return
+    times = range(len(labels))
+    worst = max(times, key=lambda time: live_sum(intervals, time))
+    raise UserError(
+        f"layer {labels[worst]}: {allocation.peak} {unit} are needed "
+        f"({live_sum(intervals, worst)} alive at once), the engine has {capacity}; "
+        "choose an engine with a larger store, a smaller image or batch 1"
+    )
