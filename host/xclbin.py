@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gen.errors import UserError
+from gen.vitis.topology import ENGINE
 
 FORMAT = "lda-software-xclbin"
 VERSION = 1
@@ -85,28 +86,22 @@ class Container:
         return str(uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16]))
 
 
-def _streams(*names: str) -> tuple[Arg, ...]:
-    return tuple(Arg(f"{name}_s", None) for name in names)
-
-
-# The engine's kernels (docs/engine.md, "Kernel tops"). One rank lives in one SLR, next to one DDR bank.
-ENGINE_KERNELS = (
+# One rank lives in one SLR, with its DDR bank.
+RANK_BANK = 0
+ENGINE_KERNELS = tuple(
     Kernel(
-        "store",
-        "ap_ctrl_chain",
-        (Arg("latent", 0), Arg("result", 0), *_streams("xs", "ks", "rs", "ys")),
-    ),
-    Kernel(
-        "wload",
-        "ap_ctrl_chain",
-        (Arg("weights", 0), Arg("dynamic", 0), *_streams("ws", "pp", "qp")),
-    ),
-    Kernel("pre", "ap_ctrl_none", _streams("xs", "pp", "st", "px", "ss")),
-    Kernel("mac", "ap_ctrl_none", _streams("px", "ks", "ws", "as")),
-    Kernel("post", "ap_ctrl_none", _streams("as", "rs", "qp", "ss", "ys", "st")),
+        kernel.name,
+        kernel.protocol,
+        tuple(
+            Arg(name, RANK_BANK if name in kernel.pointers else None)
+            for name in ENGINE.ports(kernel.name)
+        ),
+    )
+    for kernel in ENGINE.kernels
 )
 BOARD_MEMS = tuple(
-    Mem(f"bank{bank}", bank, bank * (BANK_KB << 10), BANK_KB, bank == 0) for bank in range(4)
+    Mem(f"bank{bank}", bank, bank * (BANK_KB << 10), BANK_KB, bank == RANK_BANK)
+    for bank in range(4)
 )
 
 

@@ -1,0 +1,125 @@
+"""``python -m host.bench``: one U-Net forward pass on the card against torch in float32, eager.
+
+Both compute the same guided pair (batch 2) on one thread: the software card is one thread. The
+repetitions alternate, so that a change of the machine's load meets both.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from gen.errors import UserError
+from host.accelerator import Accelerator
+from host.cli import guarded, make_folder, parser
+from host.sampling import load_pipeline
+
+WARM_UP = 2
+
+
+def measure(
+    contestants: dict[str, Callable[[], object]], repetitions: int
+) -> dict[str, list[float]]:
+    """Wall time in seconds of every contestant's repetitions, taken in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for repetition in tqdm(range(-WARM_UP, repetitions), unit="round", disable=None):
+        for name, work in contestants.items():
+            start = time.perf_counter()
+            work()
+            if repetition >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def inputs(accelerator: Accelerator, timestep: float) -> tuple[Any, float, Any]:
+    """Random latent and prompt embedding of the accelerator's batch (float32), and a timestep."""
+    rng = np.random.default_rng(0)
+    latent = rng.standard_normal((accelerator.batch, *accelerator.latent_shape), np.float32)
+    prompt = None
+    if accelerator.prompt_shape is not None:
+        prompt = rng.standard_normal((accelerator.batch, *accelerator.prompt_shape), np.float32)
+    return latent, timestep, prompt
+
+
+def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, object]:
+    """The figures of out/bench.json; times in milliseconds."""
+    latent, timestep, prompt = inputs(accelerator, 500.0)
+    tensors = (torch.from_numpy(latent), timestep, torch.from_numpy(prompt))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            seconds = measure(
+                {
+                    "card": lambda: accelerator.step(latent, timestep, prompt),
+                    "torch": lambda: unet(*tensors, return_dict=False)[0],
+                },
+                repetitions,
+            )
+    finally:
+        torch.set_num_threads(threads)
+    card, eager = (float(np.median(seconds[name])) * 1e3 for name in ("card", "torch"))
+    ratios = np.array(seconds["card"]) / np.array(seconds["torch"])
+    cycles = accelerator.cycles
+    return {
+        "software_card_over_torch_fp32": round(card / eager, 3),
+        "ratio_of_each_round": [round(float(ratio), 3) for ratio in ratios],
+        "card_ms": round(card, 3),
+        "torch_fp32_eager_ms": round(eager, 3),
+        "threads": 1,
+        "batch": accelerator.batch,
+        "repetitions": repetitions,
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "cycles_modelled": cycles,
+        "clock_mhz": accelerator.clock_mhz,
+        "ms_per_step_modelled": cycles and round(cycles / accelerator.clock_mhz / 1e3, 4),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = parser("Time one U-Net forward pass on the card and in torch.")
+    arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
+    arguments.add_argument("--repetitions", type=int, default=15)
+    parsed = arguments.parse_args(argv)
+
+    def work() -> None:
+        if parsed.repetitions < 1:
+            raise UserError("nothing to measure; give 1 or more by --repetitions")
+        make_folder(parsed.out)
+        accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
+        unet = load_pipeline(parsed.model or accelerator.model).unet
+        accelerator.check_model(unet)
+        figures = compare(accelerator, unet.eval(), parsed.repetitions)
+        path = parsed.out / "bench.json"
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+        print(
+            f"\none U-Net forward pass, batch {figures['batch']}, one thread, median of "
+            f"{figures['repetitions']}:"
+        )
+        print(f"  software card      {figures['card_ms']:8.1f} ms (measured)")
+        print(f"  torch fp32 eager   {figures['torch_fp32_eager_ms']:8.1f} ms (measured)")
+        print(f"  ratio              {figures['software_card_over_torch_fp32']:8.2f}")
+        if figures["cycles_modelled"]:
+            print(
+                f"  U250 at {figures['clock_mhz']:g} MHz   "
+                f"{figures['ms_per_step_modelled']:8.3f} ms "
+                f"(modelled, {figures['cycles_modelled']:,} cycles)"
+            )
+        print(f"written to {path}")
+
+    return guarded(work, "stopped by Ctrl-C; nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

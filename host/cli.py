@@ -1,0 +1,72 @@
+"""What the host's commands share: arguments, and errors as one sentence with exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gen.errors import UserError
+from host.sampling import Settings
+
+
+def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
+    """Arguments of every command."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--build", type=Path, required=True, help="folder of a build")
+    arguments.add_argument("--out", type=Path, default=Path(out), help="folder for results")
+    arguments.add_argument("--xclbin", type=Path, help="xclbin of a real card (default: software)")
+    arguments.add_argument("--device", type=int, default=0, help="index of the card")
+    return arguments
+
+
+def add_sampling(arguments: argparse.ArgumentParser) -> None:
+    """Arguments of commands that sample."""
+    defaults = Settings()
+    arguments.add_argument("--seed", type=int, default=defaults.seed, help="of the first prompt")
+    arguments.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
+    arguments.add_argument("--guidance", type=float, default=defaults.guidance)
+    arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
+
+
+def settings(parsed: argparse.Namespace) -> Settings:
+    """The sampler settings of parsed arguments, checked."""
+    chosen = Settings(parsed.seed, parsed.steps, parsed.guidance)
+    chosen.check()
+    return chosen
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder for results, or say why not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be made ({error.strerror}); choose another folder by --out"
+        ) from error
+
+
+def guarded(main: Callable[[], None], interrupted: str) -> int:
+    """Run a command; print errors a user is meant to see as one sentence.
+
+    Returns:
+        Exit status: 0, or 2 after an error or Ctrl-C.
+    """
+    try:
+        main()
+    except UserError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        message = interrupted
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{where}{os.strerror(error.errno)}; what was finished is kept"
+    else:
+        return 0
+    print(f"error: {message}", file=sys.stderr)
+    return 2

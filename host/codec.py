@@ -1,0 +1,116 @@
+"""Between numbers and bytes: what the host computes around a run of the layer program."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gen.hostgraph import HostGraph
+from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.program import DynamicBuffer, Program, pack_latent, unpack_result
+from gen.qlayers import QGraph
+
+Bytes = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Patches = list[tuple[int, Bytes]]
+
+# Timesteps whose biases are kept; a sampler takes the same ones for every picture.
+STEPS_KEPT = 256
+
+
+class Codec:
+    """Encodes latents, timesteps and prompts for one layer program, and decodes its result.
+
+    ``weights`` is the static buffer, uint8.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        qgraph: QGraph,
+        host: HostGraph,
+        weights: Bytes,
+    ) -> None:
+        self._program, self._qgraph, self._host = program, qgraph, host
+        self._dynamic = DynamicBuffer(program)
+        self._steps: OrderedDict[tuple[float, ...], Patches] = OrderedDict()
+        info = qgraph.graph.tensors[qgraph.graph.input]
+        self.weights = weights
+        self.batch = program.batch
+        self.latent_shape = (
+            info.channels // qgraph.input_replicas,
+            info.height,
+            info.width,
+        )
+        self.prompt_shape = _prompt_shape(host)
+        self.clock_mhz = program.engine.clock_mhz
+        self.latent_bytes = program.input_rows * 64
+        self.result_bytes = program.output_rows * 64
+        self.dynamic_bytes: int = self._dynamic.data.nbytes
+        # (size, offset) of the bytes that change per step and per prompt
+        self.step_range = _span([(e.word, e.words) for e in program.step_biases])
+        self.prompt_range = _span([(e.word, e.words) for e in program.host_weights])
+
+    def write_step(self, dynamic: Bytes, timesteps: tuple[float, ...]) -> None:
+        """Write the biases of one timestep per sample into a dynamic buffer."""
+        patches = self._steps.get(timesteps)
+        if patches is None:
+            ranges = self._dynamic.set_step(step_biases(self._qgraph, self._host_step(timesteps)))
+            patches = [(at, self._dynamic.data[at : at + size].copy()) for at, size in ranges]
+            self._steps[timesteps] = patches
+            if len(self._steps) > STEPS_KEPT:
+                self._steps.popitem(last=False)
+        for at, data in patches:
+            dynamic[at : at + data.size] = data
+
+    def _host_step(self, timesteps: tuple[float, ...]) -> dict[str, Float32]:
+        """Host tensors of one timestep per sample."""
+        values = {
+            each: _arrays(self._host.evaluate_step(each, self.batch))
+            for each in dict.fromkeys(timesteps)
+        }
+        if len(values) == 1:
+            return values[timesteps[0]]
+        return {
+            name: np.stack([values[each][name][item] for item, each in enumerate(timesteps)])
+            for name in values[timesteps[0]]
+        }
+
+    def write_prompt(self, dynamic: Bytes, prompt: Float32) -> None:
+        """Write the keys and values of a prompt [batch, tokens, width] into a dynamic buffer."""
+        values = _arrays(self._host.evaluate_prompt(torch.from_numpy(prompt)))
+        for at, size in self._dynamic.set_prompt(prompt_weights(self._qgraph, values)):
+            dynamic[at : at + size] = self._dynamic.data[at : at + size]
+
+    def write_latent(self, buffer: Bytes, latent: Float32) -> None:
+        """Write the latent [batch, channels, height, width] into the latent buffer."""
+        rows = pack_latent(self._program, quantise_latent(self._qgraph, latent))
+        buffer[: rows.size] = rows.reshape(-1)
+
+    def read_result(self, buffer: Bytes) -> Float32:
+        """The noise prediction, float32 [batch, channels, height, width]."""
+        rows = buffer[: self.result_bytes].reshape(-1, 64)
+        return output_to_float(self._qgraph, unpack_result(self._program, rows))
+
+
+def _span(words: list[tuple[int, int]]) -> tuple[int, int]:
+    """(size, offset) in bytes of the smallest range over all (first word, words)."""
+    first = min((start for start, _ in words), default=0)
+    end = max((start + count for start, count in words), default=0)
+    return (end - first) * 64, first * 64
+
+
+def _prompt_shape(host: HostGraph) -> tuple[int, int] | None:
+    """(tokens, width) of one prompt's embedding, or None."""
+    for node in host.graph.inputs():
+        if node.name == "encoder_hidden_states":
+            _, tokens, width = node.shape
+            return tokens, width
+    return None
+
+
+def _arrays(values: dict[str, torch.Tensor]) -> dict[str, Float32]:
+    return {name: value.numpy() for name, value in values.items()}

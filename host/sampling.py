@@ -1,0 +1,119 @@
+"""Runs the bundled pipeline, float or accelerated, prompt by prompt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from gen.errors import UserError
+
+Picture = NDArray[np.uint8]
+
+DEFAULT_PROMPTS = (
+    "a red circle and a blue star on a forest background",
+    "a yellow heart and a cyan square on a night background",
+    "a white triangle and a pink circle on a sunset background",
+    "a green cross and a black star on a snow background",
+    "a pink heart on a sky background",
+    "a cyan circle and a red cross on a desert background",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sampler settings; ``guidance`` is the classifier-free guidance scale (1 or less: none)."""
+
+    seed: int = 1
+    steps: int = 25
+    guidance: float = 2.5
+
+    def check(self) -> None:
+        """Refuse settings that the sampler cannot run with.
+
+        Raises:
+            UserError: no steps, or more than the model was trained with.
+        """
+        if not 1 <= self.steps <= 1000:
+            raise UserError(f"{self.steps} steps cannot be sampled; give 1 to 1000 by --steps")
+        if self.seed < 0:
+            raise UserError(f"seed {self.seed} is negative; give one of 0 or more by --seed")
+
+
+@dataclass
+class Sample:
+    """A finished picture (uint8 [height, width, 3]) and the wall time of its steps in seconds
+    (the first includes the text encoder).
+    """
+
+    picture: Picture
+    step_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median_step(self) -> float:
+        """Median wall time of one denoising step in seconds, U-Net and scheduler."""
+        return float(np.median(self.step_seconds))
+
+
+def load_pipeline(model: Path) -> Any:
+    """The pipeline in a local diffusers folder, with a DDIM scheduler, in float32 on the CPU.
+
+    Raises:
+        UserError: not such a folder.
+    """
+    if not (model / "model_index.json").is_file():
+        raise UserError(f"{model}: not a diffusers pipeline (no model_index.json); name its folder")
+    # diffusers warns of optional packages while it is being imported
+    transformers.logging.set_verbosity_error()
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            str(model), local_files_only=True, torch_dtype=torch.float32
+        )
+    except Exception as error:
+        # diffusers, transformers, safetensors and json each raise their own kinds
+        raise UserError(
+            f"{model}: the pipeline cannot be loaded ({' '.join(str(error).split())[:300]}); "
+            "restore its files"
+        ) from error
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(
+    pipe: Any,
+    prompt: str,
+    settings: Settings,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> Sample:
+    """Sample one prompt from the noise of ``seed``; ``on_step`` is called after every step."""
+    seconds: list[float] = []
+    last = time.perf_counter()
+
+    def after_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal last
+        now = time.perf_counter()
+        seconds.append(now - last)
+        last = now
+        on_step()
+        return tensors
+
+    picture = pipe(
+        prompt,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        generator=torch.Generator("cpu").manual_seed(seed),
+        output_type="np",
+        callback_on_step_end=after_step,
+    ).images[0]
+    return Sample(np.rint(picture * 255).astype(np.uint8), seconds)

@@ -1,0 +1,213 @@
+"""The image, quality and bench commands around a tiny float pipeline."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_pipeline import FloatAccelerator, tiny_pipe, tiny_unet
+
+from gen.errors import UserError
+from host import bench, image, quality
+from host.accelerator import Accelerator
+from host.cli import guarded
+from host.grid import Pair, grid
+from host.sampling import Settings, load_pipeline
+
+PROMPTS = ["a red circle on a sky background", "Ünlucky / prompt: ../../etc"]
+SETTINGS = Settings(seed=5, steps=3)
+
+
+class Prompted:
+    """The tiny pipeline with a text encoder that knows two prompts by heart."""
+
+    def __init__(self, pipe):
+        object.__setattr__(self, "pipe", pipe)
+
+    def __getattr__(self, name):
+        return getattr(self.pipe, name)
+
+    def __setattr__(self, name, value):
+        setattr(self.pipe, name, value)
+
+    def __call__(self, prompt, **options):
+        generator = torch.Generator().manual_seed(PROMPTS.index(prompt))
+        embeds = torch.randn(2, 1, 5, 16, generator=generator)
+        return self.pipe(prompt_embeds=embeds[0], negative_prompt_embeds=embeds[1], **options)
+
+
+class TinyAccelerator(FloatAccelerator):
+    batch = 2
+    latent_shape = (4, 8, 8)
+    prompt_shape = (5, 16)
+    cycles = 123_456
+    clock_mhz = 222.0
+
+    def __init__(self, unet, error=0.0):
+        super().__init__(unet)
+        self.error = error
+
+    def step(self, latent, timestep, encoder_hidden_states=None):
+        timestep = np.atleast_1d(np.float64(timestep))
+        return super().step(latent, timestep, encoder_hidden_states) + np.float32(self.error)
+
+
+@pytest.fixture
+def pipe():
+    return tiny_pipe()
+
+
+@pytest.fixture
+def tiny(pipe, monkeypatch):
+    for module in (image, quality, bench):
+        if hasattr(module, "load_pipeline"):
+            monkeypatch.setattr(module, "load_pipeline", lambda _: Prompted(pipe))
+    return TinyAccelerator(tiny_unet())
+
+
+def test_files_grid_and_table(tiny, tmp_path):
+    rows = image.run(tiny, tmp_path, PROMPTS, SETTINGS, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "01-a-red-circle-on-a-sky-background.accelerator.png",
+        "01-a-red-circle-on-a-sky-background.float.png",
+        "02-nlucky-prompt-etc.accelerator.png",
+        "02-nlucky-prompt-etc.float.png",
+        "grid.png",
+    ]
+    assert [row.psnr for row in rows] == [100.0, 100.0]
+    first, second = (
+        np.array(Image.open(tmp_path / f"{stem}.float.png"))
+        for stem in ("01-a-red-circle-on-a-sky-background", "02-nlucky-prompt-etc")
+    )
+    assert (first != second).any()
+    text = image.table(rows, 222.0)
+    assert "123,456" in text and "0.556" in text and "100.0 dB" in text
+
+
+def test_accelerator_pictures_come_from_the_accelerator(tiny, tmp_path):
+    tiny.error = 0.3
+    rows = image.run(tiny, tmp_path, PROMPTS[:1], SETTINGS, tmp_path)
+    assert rows[0].psnr < 60
+    assert len(tiny.calls) == 3
+
+
+def test_interrupted_run_keeps_finished_pictures(tiny, tmp_path, monkeypatch, capsys):
+    original = TinyAccelerator.step
+
+    def step(self, *arguments):
+        if len(self.calls) == 4:  # second picture, second step
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(TinyAccelerator, "step", step)
+    monkeypatch.setattr(image, "Accelerator", lambda *_: tiny)
+    arguments = ["--build", "b", "--out", str(tmp_path), "--steps", "3", "--model", "m"]
+    for prompt in PROMPTS:
+        arguments += ["--prompt", prompt]
+    assert image.main(arguments) == 2
+    assert "stopped by Ctrl-C; finished pictures are in" in capsys.readouterr().err
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "01-a-red-circle-on-a-sky-background.accelerator.png" in names
+    assert "grid.png" in names and "02-nlucky-prompt-etc.accelerator.png" not in names
+
+
+def test_quality_figures(tiny, pipe):
+    verdicts = quality.compare(
+        Prompted(pipe), tiny, PROMPTS, SETTINGS, lambda picture, prompt: prompt == PROMPTS[0]
+    )
+    figures = quality.summary(verdicts, SETTINGS)
+    assert figures["samples"] == 2
+    assert figures["psnr_median"] == 100 and figures["ssim_mean"] == 1
+    assert figures["attribute_accuracy"] == figures["attribute_accuracy_float"] == 0.5
+    assert [each["seed"] for each in figures["prompts"]] == [5, 6]
+    json.dumps(figures)
+
+
+def test_quality_judges_each_sides_own_picture(tiny, pipe):
+    tiny.error = 0.5
+    seen = []
+    quality.compare(
+        Prompted(pipe), tiny, PROMPTS[:1], SETTINGS, lambda picture, _: bool(seen.append(picture))
+    )
+    accelerated, expected = seen
+    assert (accelerated != expected).any()
+
+
+def test_bench_figures(tiny):
+    threads = torch.get_num_threads()
+    figures = bench.compare(tiny, tiny_unet(), 3)
+    assert torch.get_num_threads() == threads
+    assert len(tiny.calls) == 3 + bench.WARM_UP
+    assert len(figures["ratio_of_each_round"]) == 3
+    ratio = figures["card_ms"] / figures["torch_fp32_eager_ms"]
+    assert figures["software_card_over_torch_fp32"] == pytest.approx(ratio, abs=2e-3)
+    assert figures["ms_per_step_modelled"] == pytest.approx(123_456 / 222e3, abs=1e-4)
+
+
+def test_measure_alternates():
+    order = []
+    seconds = bench.measure({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert order == ["a", "b"] * (2 + bench.WARM_UP)
+    assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_grid_shows_every_pair_where_its_label_is(count):
+    def flat(value):
+        return np.full((64, 64, 3), value, np.uint8)
+
+    pairs = [Pair("a very " * 12 + "long prompt", flat(9), flat(90), "40 dB")] * count
+    colours = {colour for _, colour in grid(pairs).getcolors(1 << 20)}
+    assert {(9, 9, 9), (90, 90, 90)} <= colours
+    cells = [
+        sum(n for n, colour in grid(pairs).getcolors(1 << 20) if colour == (v, v, v))
+        for v in (9, 90)
+    ]
+    assert cells == [count * 256 * 256] * 2
+
+
+@pytest.mark.parametrize("module", [image, quality, bench])
+def test_no_build_is_one_sentence(module, tmp_path, capsys):
+    status = module.main(["--build", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+    assert status == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "make build" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--steps", "0"], "0 steps"), (["--seed", "-1"], "seed -1")],
+)
+def test_settings_that_are_refused(arguments, message, capsys):
+    assert image.main(["--build", "b", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert image.main(["--build", "b", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_full_disk_is_one_sentence(capsys):
+    def work():
+        raise OSError(28, "No space left on device", "out/a.png")
+
+    assert guarded(work, "") == 2
+    assert capsys.readouterr().err.startswith("error: out/a.png: No space left")
+
+
+def test_not_a_pipeline(tmp_path):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
+        load_pipeline(tmp_path)
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_pipeline(tmp_path)
+
+
+def test_accelerator_needs_a_build(tmp_path):
+    with pytest.raises(UserError, match="not a finished build"):
+        Accelerator(tmp_path)
