@@ -1,0 +1,154 @@
+"""The float meaning of a layer graph, in torch float32: the yardstick of everything integer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from gen.errors import UserError
+from gen.layers import Layer, LayerGraph
+
+# kind, name, values; kinds:
+#   tensor      name of a stored tensor: [B, C, H, W]; attention logits: [B, heads, pixels, tokens]
+#   normalised  name of a layer: after its norm, before gamma and beta, [B, C, H, W]
+#   preact      name of a layer: the input of its SiLU, [B, C, H, W]
+#   operand     name of a layer: what meets the multipliers, [B, C, H, W] before up-sampling;
+#               after a softmax exp(logit - row maximum), [B, heads, pixels, tokens]
+#   weight      name of an attention layer: its keys or values, [B, heads, tokens, head_dim]
+#   product     name of a layer: the product with bias and host bias, before gate and residual,
+#               [B, rows, H, W]; after a softmax already divided by the row sums
+#   value gate  name of a layer with a GEGLU: its halves, [B, C, H, W]
+Observer = Callable[[str, str, torch.Tensor], None]
+
+
+@torch.no_grad()
+def run_float(
+    graph: LayerGraph,
+    sample: torch.Tensor,
+    host: Mapping[str, torch.Tensor],
+    observe: Observer | None = None,
+) -> torch.Tensor:
+    """The U-Net's output [B, C, H, W] for a latent [B, C, H, W] and the host's values.
+
+    ``observe(kind, name, values)`` is shown every intermediate value (kinds above); the values must
+    not be written to. Raises UserError for a latent of the wrong shape or a missing host value.
+    """
+    entry = graph.tensors[graph.input]
+    shape = (graph.batch, entry.channels, entry.height, entry.width)
+    if tuple(sample.shape) != shape:
+        raise UserError(f"the latent is {list(sample.shape)}; this build needs {list(shape)}")
+    for name, tensor in graph.host_tensors.items():
+        if name not in host:
+            raise UserError(f"the host value {name} is missing")
+        if tuple(host[name].shape) != tensor.shape:
+            raise UserError(f"{name} is {list(host[name].shape)}, not {list(tensor.shape)}")
+    run = _Run(graph, host, observe or _unobserved)
+    run.store(graph.input, sample.to(torch.float32))
+    last_use = {name: i for i, layer in enumerate(graph.layers) for name in _reads(layer)}
+    for index, layer in enumerate(graph.layers):
+        run.store(layer.dest, run.layer(layer))
+        for name in _reads(layer):
+            if last_use[name] == index and name != graph.output:
+                run.tensors.pop(name, None)
+    return run.tensors[graph.output]
+
+
+def _unobserved(kind: str, name: str, values: torch.Tensor) -> None:
+    pass
+
+
+def _reads(layer: Layer) -> list[str]:
+    names = [*layer.sources, *([layer.residual] if layer.residual else [])]
+    return [*names, layer.weight.key] if layer.weight.kind == "tensor" else names
+
+
+class _Run:
+    def __init__(
+        self, graph: LayerGraph, host: Mapping[str, torch.Tensor], observe: Observer
+    ) -> None:
+        self.graph = graph
+        self.host = host
+        self.observe = observe
+        self.tensors: dict[str, torch.Tensor] = {}
+
+    def store(self, name: str, values: torch.Tensor) -> None:
+        self.tensors[name] = values
+        self.observe("tensor", name, values)
+
+    def array(self, key: str | None) -> torch.Tensor | None:
+        return None if key is None else torch.from_numpy(self.graph.arrays[key])
+
+    def layer(self, layer: Layer) -> torch.Tensor:
+        """What ``layer`` stores."""
+        x = self.read(layer)
+        self.observe("operand", layer.name, x)
+        y = self.static(layer, x) if layer.weight.kind == "static" else self.attention(layer, x)
+        self.observe("product", layer.name, y)
+        if layer.gate == "geglu":
+            value, gate = y.chunk(2, dim=1)
+            self.observe("value", layer.name, value)
+            self.observe("gate", layer.name, gate)
+            y = value * F.gelu(gate)
+        if layer.residual is not None:
+            y = y + self.tensors[layer.residual]
+        return y
+
+    def read(self, layer: Layer) -> torch.Tensor:
+        """The operand, before up-sampling."""
+        read = layer.read
+        parts = [self.tensors[name] for name in layer.sources]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if read.norm == "softmax":
+            return torch.exp(x - x.amax(dim=-1, keepdim=True))
+        if read.norm == "group":
+            x = F.group_norm(x, read.groups, eps=read.eps)
+        elif read.norm == "layer":
+            moved = x.permute(0, 2, 3, 1)
+            x = F.layer_norm(moved, moved.shape[-1:], eps=read.eps).permute(0, 3, 1, 2)
+        if read.norm != "none":
+            self.observe("normalised", layer.name, x)
+        gamma, beta = self.array(read.gamma), self.array(read.beta)
+        if gamma is not None:
+            x = x * gamma[:, None, None]
+        if beta is not None:
+            x = x + beta[:, None, None]
+        if read.act == "silu":
+            self.observe("preact", layer.name, x)
+            x = F.silu(x)
+        return x
+
+    def static(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """Convolution by a static weight, with its biases."""
+        window = layer.window
+        if window.upsample > 1:
+            x = F.interpolate(x, scale_factor=float(window.upsample), mode="nearest")
+        top, left, bottom, right = window.pad
+        if any(window.pad):
+            x = F.pad(x, (left, right, top, bottom))
+        weight = self.array(layer.weight.key)
+        assert weight is not None
+        y = F.conv2d(x, weight, stride=window.stride) * layer.scale
+        bias = self.array(layer.bias)
+        if bias is not None:
+            y = y + bias[:, None, None]
+        if layer.host_bias is not None:
+            y = y + self.host[layer.host_bias].to(torch.float32)[:, :, None, None]
+        return y
+
+    def attention(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """Logits [B, heads, pixels, tokens] of queries [B, C, H, W], or the other way round."""
+        if layer.weight.kind == "host":
+            held = self.host[layer.weight.key].to(torch.float32)  # [B, tokens, C]
+        else:
+            held = self.tensors[layer.weight.key].flatten(2).transpose(1, 2)
+        batch, tokens, channels = held.shape
+        right = held.reshape(batch, tokens, layer.heads, channels // layer.heads).transpose(1, 2)
+        self.observe("weight", layer.name, right)
+        dest = self.graph.tensors[layer.dest]
+        if layer.weight.transposed:
+            y = torch.matmul(x, right) / x.sum(dim=-1, keepdim=True) * layer.scale
+            return y.transpose(2, 3).reshape(batch, channels, dest.height, dest.width)
+        queries = x.reshape(batch, layer.heads, channels // layer.heads, -1)
+        return torch.matmul(right, queries).transpose(2, 3) * layer.scale
