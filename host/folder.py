@@ -65,7 +65,7 @@ class BuildFolder:
         """The encoder and decoder of this build's layer program."""
         host = HostGraph.load(self.path)
         weights = np.fromfile(self.path / WEIGHTS, dtype=np.uint8)
-        return Codec(load_program(self.path), load_qgraph(self.path), host, weights)
+        return Codec(load_program(self.path / PROGRAM), load_qgraph(self.path), host, weights)
 
     def check_model(self, unet: Any) -> None:
         """Refuse a float U-Net that the build was not made from.
