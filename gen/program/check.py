@@ -87,6 +87,7 @@ def _check_limits(program: Program, index: int) -> None:
         "window rows": (-(-slots // engine.pixels) * mac.subs, engine.window_rows),
         "weight rows": (mac.shape.steps * mac.shape.gates, engine.weight_rows),
         "taps": (mac.taps, len(mac.offset)),
+        "elements of FIFO ks": (entry.store.weights.words, engine.depths["ks"]),
         "row sums": (mac.shape.fill if entry.pre.row_sums else 0, engine.sums),
     }
     for what, (need, have) in limits.items():

@@ -15,8 +15,26 @@ except ModuleNotFoundError:  # Python 3.10
 
 BOARDS = Path(__file__).resolve().parent.parent / "boards"
 
-# Elements of every FIFO between two kernels.
-FIFOS = ("xs", "px", "ks", "ws", "as", "rs", "ys", "st", "ss", "pp", "qp")
+# Elements of every FIFO: between two kernels, then inside ``pre``.
+DEPTHS = {
+    "xs": 64,
+    "px": 64,
+    "ks": 2048,
+    "ws": 128,
+    "as": 32,
+    "rs": 128,
+    "ys": 128,
+    "st": 32,
+    "ss": 64,
+    "pp": 64,
+    "qp": 64,
+    "rows": 256,
+    "params": 64,
+    "row_sums": 128,
+    "group_sums": 16,
+    "scales": 128,
+    "eps": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -32,11 +50,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Engine:
-    """Parallelism and buffer sizes (docs/engine.md, "Engine parameters").
+    """Parallelism and buffer sizes (docs/engine.md, "Engine parameters"; params.hpp).
 
     ``pixels`` x ``inputs`` x ``outputs`` multiply-accumulates per cycle. ``window_rows`` per
     bank, ``weight_rows`` per buffer half, ``store_rows`` of 64 bytes, ``stats_channels``
-    pairs of sums, ``row_words`` of 64 bytes of one pixel, ``sums`` softmax row sums.
+    pairs of sums, ``row_words`` 64-channel blocks of one pixel, ``sums`` softmax row sums,
+    ``items`` of a batch, ``scale_words`` items x blocks of a group-normalised layer, ``lag`` tiles
+    between the store's reads and its writes, ``depths`` of the FIFOs in elements.
     """
 
     pixels: int = 32
@@ -48,6 +68,10 @@ class Engine:
     stats_channels: int = 4096
     row_words: int = 64
     sums: int = 1024
+    items: int = 8
+    scale_words: int = 128
+    lag: int = 8
+    depths: dict[str, int] = field(default_factory=lambda: dict(DEPTHS))
     clock_mhz: float = 222.0
     timing: Timing = field(default_factory=Timing)
 
@@ -72,14 +96,25 @@ def load_engine(board: str | Path = "u250") -> Engine:
 
 
 def engine_from(values: dict[str, Any], where: str) -> Engine:
-    """Engine from the tables ``engine``, ``timing`` and ``clock`` of a board file."""
+    """Engine from the tables ``engine``, ``fifo``, ``timing`` and ``clock`` of a board file.
+
+    Raises:
+        UserError: an unknown key.
+    """
     made: dict[str, Any] = dict(values.get("engine", {}))
     timing = dict(values.get("timing", {}))
     timing.pop("start_us", None)
     if "target_mhz" in values.get("clock", {}):
         made["clock_mhz"] = float(values["clock"]["target_mhz"])
-    for given, kind in ((made, Engine), (timing, Timing)):
-        unknown = set(given) - {member.name for member in fields(kind)}
+    fifos = dict(values.get("fifo", {}))
+    made["depths"] = {**DEPTHS, **fifos}
+    known = {
+        "engine": (made, {member.name for member in fields(Engine)}),
+        "timing": (timing, {member.name for member in fields(Timing)}),
+        "fifo": (fifos, set(DEPTHS)),
+    }
+    for given, allowed in known.values():
+        unknown = set(given) - allowed
         if unknown:
             raise UserError(f"{where}: unknown key {sorted(unknown)[0]}; see gen/boards/u250.toml")
     return Engine(**{**made, "timing": Timing(**timing)})

@@ -83,8 +83,10 @@ def pre_entry(made: Planned, stats: dict[str, int]) -> PreEntry:
     count = len(regions)
     # per head, the lanes of a block belong to another head in every loop: none are masked
     per_head = made.looped and norm.norm != "softmax"
-    lanes = [r.blocks * 64 if per_head else s.physical
-             for r, s in zip(regions, made.sources, strict=True)]
+    lanes = [
+        r.blocks * 64 if per_head else s.physical
+        for r, s in zip(regions, made.sources, strict=True)
+    ]
     return PreEntry(
         fill=made.shape.fill,
         items=made.geometry.items,

@@ -65,9 +65,7 @@ class Geometry:
         return min(self.fill, tile + up_to(max(0, *self.offset, 0), GROUP))
 
 
-def geometry(
-    layer: str, window: Window, src_height: int, src_width: int, items: int
-) -> Geometry:
+def geometry(layer: str, window: Window, src_height: int, src_width: int, items: int) -> Geometry:
     """Geometry of a layer's window.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,10 +11,10 @@ from gen.program.layout import BLOCK, Stored
 from gen.program.program import Program
 
 Bytes = NDArray[np.uint8]
-Values = NDArray[np.int8] | NDArray[np.int16]
+Values = NDArray[Any]  # int8 or int16
 
 
-def to_rows(tensor: Stored, values: NDArray[np.integer]) -> Bytes:
+def to_rows(tensor: Stored, values: NDArray[Any]) -> Bytes:
     """Rows uint8 [rows, 64] of logical values [items, channels, height, width].
 
     Padding channels and pixel slots are zero.

@@ -66,9 +66,7 @@ def bound(intervals: Sequence[Interval]) -> int:
     return max((live_sum(intervals, each.first) for each in intervals), default=0)
 
 
-def overlaps(
-    intervals: Sequence[Interval], address: dict[str, int]
-) -> list[tuple[str, str]]:
+def overlaps(intervals: Sequence[Interval], address: dict[str, int]) -> list[tuple[str, str]]:
     """Pairs of names that are alive together and share an address."""
     found = []
     for index, one in enumerate(intervals):

@@ -70,9 +70,7 @@ class Planned:
         return tuple(self.region(t, s) for t, s in zip(self.sources, self.subs, strict=True))
 
 
-def planned(
-    qgraph: QGraph, qlayer: QLayer, tensors: dict[str, Stored], engine: Engine
-) -> Planned:
+def planned(qgraph: QGraph, qlayer: QLayer, tensors: dict[str, Stored], engine: Engine) -> Planned:
     """Dimensions of ``qlayer``.
 
     Raises:
@@ -120,6 +118,11 @@ def planned(
     return made
 
 
+def store_words_per_slot(made: Planned) -> int:
+    """Most words that one slot of the entry puts on ks: those of the first group, at once."""
+    return 2 * made.shape.steps if made.weight is not None else 0
+
+
 def _check(made: Planned, engine: Engine) -> None:
     layer, name = made.layer, made.layer.name
     rows = ceil_div(made.geometry.slots, engine.pixels) * sum(made.subs)
@@ -141,10 +144,10 @@ def _check(made: Planned, engine: Engine) -> None:
             f"{engine.weight_rows}; choose an engine with weight_rows >= {weights}"
         )
     if layer.read.norm in ("layer", "softmax"):
-        words = sum(r.blocks * r.planes for r in made.regions)
+        words = sum(r.blocks for r in made.regions)
         if words > engine.row_words:
             raise UserError(
-                f"layer {name} ({size}) normalises rows of {words} words, the engine has "
+                f"layer {name} ({size}) normalises rows of {words} blocks, the engine has "
                 f"{engine.row_words}; choose an engine with row_words >= {words}"
             )
         if len(made.sources) > 1 or (layer.read.norm == "layer" and made.sources[0].heads > 1):
@@ -156,6 +159,23 @@ def _check(made: Planned, engine: Engine) -> None:
         raise UserError(
             f"layer {name} ({size}) keeps {made.shape.fill} row sums, the engine has "
             f"{engine.sums}; choose an engine with sums >= {made.shape.fill}"
+        )
+    if layer.read.norm == "group":
+        words = made.geometry.items * sum(r.blocks for r in made.regions)
+        if words > engine.scale_words:
+            raise UserError(
+                f"layer {name} ({size}) needs {words} words of group scales, the engine has "
+                f"{engine.scale_words}; choose an engine with scale_words >= {words}"
+            )
+    if made.geometry.items > engine.items:
+        raise UserError(
+            f"layer {name}: a batch of {made.geometry.items}, the engine takes {engine.items}"
+        )
+    slot = store_words_per_slot(made)
+    if slot > engine.depths["ks"]:
+        raise UserError(
+            f"layer {name} ({size}) reads {slot} words of K or V in one slot, the FIFO ks holds "
+            f"{engine.depths['ks']}; choose an engine with a deeper one"
         )
     if any(not 0 <= each <= MAX_ALIGN for each in made.qlayer.read.align):
         raise UserError(

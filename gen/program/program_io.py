@@ -19,10 +19,23 @@ from gen.program.program import Entry, HostWeight, Program, StepBias
 from gen.program.structs import Segment
 
 FORMAT = 1
-_LISTS = {"segments": Segment, "entries": Entry, "step_biases": StepBias,
-          "host_weights": HostWeight}
-_PLAIN = ("batch", "input", "output", "static_words", "dynamic_words", "store_peak",
-          "store_bound", "stats_peak", "stats")
+_LISTS = {
+    "segments": Segment,
+    "entries": Entry,
+    "step_biases": StepBias,
+    "host_weights": HostWeight,
+}
+_PLAIN = (
+    "batch",
+    "input",
+    "output",
+    "static_words",
+    "dynamic_words",
+    "store_peak",
+    "store_bound",
+    "stats_peak",
+    "stats",
+)
 
 
 def _line(value: object) -> str:
@@ -35,16 +48,14 @@ def program_text(program: Program) -> str:
     for name in _PLAIN:
         lines.append(f' "{name}": {_line(getattr(program, name))},')
     lines.append(' "tensors": {')
-    rows = [f'  {_line(name)}: {_line(asdict(each))}' for name, each in program.tensors.items()]
+    rows = [f"  {_line(name)}: {_line(asdict(each))}" for name, each in program.tensors.items()]
     lines += [",\n".join(rows), " },"]
     for name in ("segments", "step_biases", "host_weights"):
         rows = [f"  {_line(asdict(each))}" for each in getattr(program, name)]
         lines += [f' "{name}": [', ",\n".join(rows), " ],"]
     blocks = []
     for entry in program.entries:
-        members = [
-            f'   "{key}": {_line(value)}' for key, value in asdict(entry).items()
-        ]
+        members = [f'   "{key}": {_line(value)}' for key, value in asdict(entry).items()]
         blocks.append("  {\n" + ",\n".join(members) + "\n  }")
     lines += [' "entries": [', ",\n".join(blocks), " ]", "}"]
     return "\n".join(lines) + "\n"
@@ -64,7 +75,9 @@ def load_program(path: Path) -> Program:
     try:
         values = json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); build the model again") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); build the model again"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); build the model again") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
@@ -74,8 +87,7 @@ def load_program(path: Path) -> Program:
             engine=_made(Engine, values["engine"]),
             tensors={name: _made(Stored, each) for name, each in values["tensors"].items()},
             **{name: values[name] for name in _PLAIN},
-            **{name: [_made(kind, each) for each in values[name]]
-               for name, kind in _LISTS.items()},
+            **{name: [_made(kind, each) for each in values[name]] for name, kind in _LISTS.items()},
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is incomplete ({error}); build the model again") from error
@@ -93,6 +105,8 @@ def _made(kind: Any, value: Any) -> Any:
     if origin is tuple:
         inner = typing.get_args(kind)[0]
         return tuple(_made(inner, each) for each in value)
+    if origin is dict:
+        return {str(name): _made(typing.get_args(kind)[1], each) for name, each in value.items()}
     if origin in (typing.Union, types.UnionType):
         return value
     if not isinstance(value, int if kind is float else kind) and not isinstance(value, kind):

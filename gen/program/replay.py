@@ -37,7 +37,8 @@ class _Marks:
     def mark(self, name: str, plane: Int64, group: Int64, slot: Int64) -> Int64:
         tensor = self.tensors[name]
         groups = tensor.blocks * GROUP
-        return self.first[name] + (plane * groups + group) * tensor.slots + slot
+        mark: Int64 = self.first[name] + (plane * groups + group) * tensor.slots + slot
+        return mark
 
     def owner(self, mark: int) -> str:
         if mark == 0:
@@ -215,15 +216,18 @@ class _Replay:
         og, step, half, lane = (
             grid.reshape(-1)
             for grid in np.meshgrid(
-                np.arange(shape.groups), np.arange(shape.steps), np.arange(2), np.arange(GROUP),
+                np.arange(shape.groups),
+                np.arange(shape.steps),
+                np.arange(2),
+                np.arange(GROUP),
                 indexing="ij",
             )
         )
         group = og * weights.ch_group + step * weights.ch_step + half * weights.ch_half
         px = og * weights.px_group + step * weights.px_step + half * weights.px_half + lane
         inputs = 2 * step + half
-        want_group, want_px = (og, inputs * GROUP + lane) if entry.mac.transposed else (
-            inputs, og * GROUP + lane
+        want_group, want_px = (
+            (og, inputs * GROUP + lane) if entry.mac.transposed else (inputs, og * GROUP + lane)
         )
         lowest = _cells(weights.region, *self.loop, np.zeros(1, np.int64), group, px)
         if lowest.max() >= len(self.cells):

@@ -92,7 +92,9 @@ def store_intervals(
             slack[layer.weight.key] = GROUP
     dies[graph.output] = plan.end()
     return [
-        Interval(name, up_to(tensors[name].rows + slack.get(name, 0), GROUP), born[name], dies[name])
+        Interval(
+            name, up_to(tensors[name].rows + slack.get(name, 0), GROUP), born[name], dies[name]
+        )
         for name in born
     ]
 
@@ -110,7 +112,8 @@ def stats_intervals(
     if graph.input in dies:
         raise UserError("the latent is normalised before the first layer; this is not supported")
     return [
-        Interval(name, tensors[name].items * up_to(tensors[name].channels, GROUP),
-                 produced[name], last)
+        Interval(
+            name, tensors[name].items * up_to(tensors[name].channels, GROUP), produced[name], last
+        )
         for name, last in dies.items()
     ]

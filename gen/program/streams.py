@@ -19,9 +19,11 @@ def produced(program: Program, index: int) -> Counts:
     fill = walk.stride * walk.stride * walk.items * walk.height * walk.width
     elements = store.shape.groups * store.shape.words
     sources = store.source[: store.sources]
-    own = wload.groups * wload.ws_words if wload.load_first else max(
-        0, wload.groups - 1
-    ) * wload.ws_words
+    own = (
+        wload.groups * wload.ws_words
+        if wload.load_first
+        else max(0, wload.groups - 1) * wload.ws_words
+    )
     ahead = program.entries[index + 1].wload.ws_words if wload.prefetch_next else 0
     return {
         "xs": fill * sum(region.blocks * region.planes for region in sources),
@@ -50,8 +52,7 @@ def consumed(program: Program, index: int) -> Counts:
     phases = mac.stride * mac.stride
     rows = post.shape.groups * post.shape.gates
     return {
-        "xs": pre.fill
-        * sum(pre.blocks[s] * pre.planes[s] for s in range(pre.sources)),
+        "xs": pre.fill * sum(pre.blocks[s] * pre.planes[s] for s in range(pre.sources)),
         "ks": weights if mac.from_store else 0,
         "rs": post.shape.groups * post.items * post.words_per_item * post.residual_planes,
         "px": phases * mac.items * mac.height * mac.width * blocks,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.program.layout import GROUP, SUB
 
 Bytes = NDArray[np.uint8]
-Int = NDArray[np.integer]
+Int = NDArray[Any]
 
 
 def weight_words(matrix: NDArray[np.int8]) -> Bytes:
@@ -69,4 +71,5 @@ def grouped_rows(values: Int, lanes: NDArray[np.int64], groups: int, gates: int,
     padded[..., lanes] = split
     parts = padded.reshape(*lead, gates, groups, GROUP)
     count = len(lead)
-    return parts.transpose(count + 1, count, *range(count), count + 2)
+    ordered: Int = parts.transpose(count + 1, count, *range(count), count + 2)
+    return ordered

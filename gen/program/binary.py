@@ -1,0 +1,47 @@
+"""The layer program as bytes, for the generic card that takes its program at run time.
+
+int32, little endian: magic, version, counts of segments and entries, input row and rows, output
+row and rows; then all segments, and all entries of store, pre, mac, post and wload, each a run of
+int32 in the order of program.hpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gen.program.program import Program
+from gen.program.structs import words
+
+MAGIC = 0x4C444131  # "LDA1"
+VERSION = 1
+KERNELS = ("store", "pre", "mac", "post", "wload")
+
+
+def header(program: Program) -> list[int]:
+    """The words before the first segment."""
+    return [
+        MAGIC,
+        VERSION,
+        len(program.segments),
+        len(program.entries),
+        program.input_row,
+        program.input_rows,
+        program.output_row,
+        program.output_rows,
+    ]
+
+
+def _run(program: Program) -> Iterator[int]:
+    yield from header(program)
+    for segment in program.segments:
+        yield from words(segment)
+    for kernel in KERNELS:
+        for entry in program.entries:
+            yield from words(getattr(entry, kernel))
+
+
+def program_bytes(program: Program) -> bytes:
+    """The program of the generic card."""
+    return np.fromiter(_run(program), dtype="<i4").tobytes()
