@@ -1,0 +1,1 @@
+"""Recipe that reproduces the bundled ``shapes-ldm`` latent diffusion model from nothing."""
