@@ -29,18 +29,18 @@ class stream<T, 0> : public sim::Fifo {
     explicit stream(const std::string& name) : stream(name, 2) {}
     ~stream() override { std::free(data_); }
 
-    T read() {
-        begin_read();
+    SIM_INLINE T read() {
+        sim::Process* process = begin_read();
         T value = data_[taken++ & mask];
-        end_read();
+        end_read(process);
         return value;
     }
-    void read(T& value) {
-        begin_read();
+    SIM_INLINE void read(T& value) {
+        sim::Process* process = begin_read();
         value = data_[taken++ & mask];
-        end_read();
+        end_read(process);
     }
-    void write(const T& value) {
+    SIM_INLINE void write(const T& value) {
         sim::Process* process = sim::current();
         if (SIM_LIKELY(process != nullptr)) process->begin_write(*this);
         if (SIM_UNLIKELY(put - freed > mask)) reserve(put - freed + 1);
@@ -93,16 +93,16 @@ class stream<T, 0> : public sim::Fifo {
     stream(const std::string& name, int64_t depth) : Fifo(name, depth) {}
 
   private:
-    void begin_read() {
+    SIM_INLINE sim::Process* begin_read() {
         sim::Process* process = sim::current();
         if (SIM_LIKELY(process != nullptr)) {
             process->begin_read(*this);
         } else if (empty()) {
             throw std::logic_error("stream " + name + " is read while it is empty");
         }
+        return process;
     }
-    void end_read() {
-        sim::Process* process = sim::current();
+    SIM_INLINE void end_read(sim::Process* process) {
         if (SIM_LIKELY(process != nullptr)) {
             process->end_read(*this);
         } else {

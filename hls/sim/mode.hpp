@@ -10,6 +10,7 @@
 #define SIM_MODE timed
 #endif
 
+#define SIM_INLINE __attribute__((always_inline)) inline
 #define SIM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define SIM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

@@ -33,7 +33,7 @@ struct ProcessReport {
 
 struct FifoReport {
     std::string name, producer, consumer;
-    int64_t depth;
+    int64_t depth;    // 0: unbounded
     int64_t tokens;   // written in this run
     int64_t fill;     // left at the end
     int64_t peak;     // highest fill in order of time; 0 unless Scheduler::measure_peaks
@@ -44,12 +44,36 @@ struct FifoReport {
 struct Report {
     Status status = Status::done;
     std::string text;    // one line per finding
-    int64_t cycles = 0;  // until the last main process returned
+    int64_t cycles = 0;  // modelled, until the last main process returned; 0 in functional mode
     std::vector<ProcessReport> processes;
     std::vector<FifoReport> fifos;
 
     bool ok() const { return status == Status::done; }
 };
+
+// Two tables for people: where the cycles of every process went, and how full the FIFOs were.
+inline std::string tables(const Report& report) {
+    const auto cell = [](const std::string& text, std::size_t width) {
+        return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
+    };
+    const auto row = [&](const std::string& name, const std::vector<std::string>& cells) {
+        std::string line = name + std::string(name.size() < 12 ? 12 - name.size() : 1, ' ');
+        for (const std::string& text : cells)
+            line += cell(text, 12);
+        return line + "\n";
+    };
+    const auto n = [](int64_t number) { return std::to_string(number); };
+    std::string text = row("process", {"cycles", "working", "starved", "blocked", "draining"});
+    for (const ProcessReport& p : report.processes) {
+        text += row(p.name, {n(p.cycles), n(p.working), n(p.starved), n(p.blocked), n(p.draining)});
+    }
+    text += row("fifo", {"depth", "peak", "tokens", "starved", "blocked"});
+    for (const FifoReport& f : report.fifos) {
+        text += row(f.name, {f.depth == 0 ? "unbounded" : n(f.depth), n(f.peak), n(f.tokens),
+                             n(f.starved), n(f.blocked)});
+    }
+    return text;
+}
 
 }  // namespace sim
 

@@ -30,7 +30,7 @@ class Scheduler {
     Timing timing;
     // Address space of each coroutine's stack; kernels keep their buffers there. Memory is only
     // used for the pages that are touched, and kept from run to run.
-    std::size_t stack_bytes = std::size_t(256) << 20;
+    std::size_t stack_bytes = std::size_t(64) << 20;
 
     Scheduler() = default;
     Scheduler(const Scheduler&) = delete;
@@ -152,14 +152,16 @@ class Scheduler {
         std::string rest;
         for (auto& process : processes_) {
             const bool fine = process->main ? process->finished() : process->idle();
-            if (process->main) {
-                mains = mains && fine;
-                report.cycles = std::max(report.cycles, process->returned().time);
-            }
+            if (process->main) mains = mains && fine;
             if (!fine) rest += "\n  " + describe(*process, true);
             leftover = leftover || !fine;
+#ifdef SIM_UNTIMED
+            const Process::Snapshot state;
+#else
             const Process::Snapshot state =
                 fine && process->returned().ever ? process->returned() : process->snapshot();
+#endif
+            if (process->main) report.cycles = std::max(report.cycles, state.time);
             report.processes.push_back(ProcessReport{process->name, process->main, fine, state.time,
                                                      process->tick(), state.working, state.starved,
                                                      state.blocked, state.draining});
@@ -173,7 +175,8 @@ class Scheduler {
                         " tokens left over (" + name_of(link.producer) + " -> " +
                         name_of(link.consumer) + ")";
             }
-            report.fifos.push_back(FifoReport{fifo.name, link.producer, link.consumer, fifo.depth,
+            report.fifos.push_back(FifoReport{fifo.name, link.producer, link.consumer,
+                                              fifo.depth == Fifo::UNBOUNDED ? 0 : fifo.depth,
                                               fifo.put - fifo.first, fifo.fill(), fifo.peak,
                                               fifo.starved, fifo.blocked});
         }
@@ -184,7 +187,11 @@ class Scheduler {
             report.status = Status::leftover;
             report.text = "leftover: the main processes have returned, but" + rest;
         } else {
-            report.text = "done: " + std::to_string(report.cycles) + " cycles";
+#ifdef SIM_UNTIMED
+            report.text = "done";
+#else
+            report.text = "done: " + std::to_string(report.cycles) + " cycles (model)";
+#endif
         }
     }
 

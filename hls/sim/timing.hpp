@@ -13,6 +13,8 @@ struct Timing {
     int loop_entry = 1;       // extra cycles before the first iteration of a pipelined loop
     int loop_exit = 1;        // extra cycles after its pipeline has drained
     int pipeline_depth = 12;  // from the reads of an iteration to its writes, where not given
+    int max_calls =
+        1 << 24;  // of one free-running kernel in one run, before it counts as a livelock
 };
 
 }  // namespace sim
