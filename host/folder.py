@@ -16,7 +16,7 @@ from gen.program import load_program
 from gen.qgraph_io import load_qgraph
 from gen.stages import FORMAT, MANIFEST
 from host.codec import Codec
-from host.xclbin import genuine_uuid, is_genuine, read_container, sha256
+from host.xclbin import is_genuine, read_container, sha256
 
 PROGRAM = "program.json"
 WEIGHTS = "weights.bin"
@@ -84,15 +84,15 @@ class BuildFolder:
     def check_xclbin(self, path: Path) -> None:
         """Refuse an xclbin that was not made from this build's layer program.
 
-        A genuine one is vouched for by ``FILE.json`` beside it (uuid and program hash), which the
-        link step writes.
+        A genuine one is vouched for by the description beside it (its hash and the program's),
+        which the link step writes (``gen.vitis.card_run.link_card``).
 
         Raises:
             UserError: it belongs to another program, or its identity is unknown.
         """
         if is_genuine(path):
-            note = _read_json(path.with_name(path.name + ".json"), "the link step's note")
-            program, known = note.get("program"), note.get("uuid") == genuine_uuid(path)
+            note = _read_json(path.with_suffix(".json"), "the link step's description")
+            program, known = note.get("program"), note.get("sha256") == sha256(path)
         else:
             program, known = read_container(path).program, True
         if program != self.program_hash or not known:

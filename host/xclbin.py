@@ -27,8 +27,6 @@ from gen.vitis.topology import ENGINE
 FORMAT = "lda-software-xclbin"
 VERSION = 1
 GENUINE_MAGIC = b"xclbin2\0"
-# byte offset of the 16-byte uuid in a genuine file (struct axlf of xclbin.h)
-GENUINE_UUID_AT = 416
 CONTAINER_NAME = "card.xclbin"
 BANK_KB = 16 << 20
 
@@ -155,13 +153,6 @@ def is_genuine(path: Path) -> bool:
     if head.lstrip()[:1] == b"{":
         return False
     raise UserError(f"{path}: neither an xclbin nor a software card; build it again")
-
-
-def genuine_uuid(path: Path) -> str:
-    """Uuid in the header of a genuine xclbin."""
-    with path.open("rb") as stream:
-        stream.seek(GENUINE_UUID_AT)
-        return str(uuid.UUID(bytes=stream.read(16)))
 
 
 def read_container(path: Path) -> Container:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import struct
-import uuid
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from tiny_pipeline import tiny_unet
 from gen.errors import UserError
 from gen.identity import unet_identity
 from host.folder import BuildFolder
-from host.xclbin import GENUINE_MAGIC, GENUINE_UUID_AT, sha256
+from host.xclbin import GENUINE_MAGIC, sha256
 
 
 @pytest.fixture
@@ -87,25 +85,19 @@ def test_container_of_another_program(build, tmp_path):
         BuildFolder(build).check_xclbin(fake_container(other))
 
 
-def genuine(path, identity, note):
-    header = bytearray(600)
-    header[: len(GENUINE_MAGIC)] = GENUINE_MAGIC
-    struct.pack_into("16s", header, GENUINE_UUID_AT, identity.bytes)
-    path.write_bytes(header)
-    path.with_name(path.name + ".json").write_text(json.dumps(note))
-    return path
-
-
-def test_genuine_xclbin_needs_its_note(build, tmp_path):
-    folder, identity = BuildFolder(build), uuid.uuid4()
-    note = {"uuid": str(identity), "program": folder.program_hash}
-    path = genuine(tmp_path / "card.xclbin", identity, note)
+def test_genuine_xclbin_needs_its_description(build, tmp_path):
+    folder, path = BuildFolder(build), tmp_path / "engine.222.xclbin"
+    path.write_bytes(GENUINE_MAGIC + bytes(600))
+    note = {"sha256": sha256(path), "program": folder.program_hash, "uuid": None}
+    beside = tmp_path / "engine.222.json"
+    beside.write_text(json.dumps(note))
     folder.check_xclbin(path)
-    for wrong in ({**note, "program": "0" * 64}, {**note, "uuid": str(uuid.uuid4())}, {}):
+    for wrong in ({**note, "program": "0" * 64}, {**note, "sha256": "0" * 64}, {}):
+        beside.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match="another layer program"):
-            folder.check_xclbin(genuine(path, identity, wrong))
-    path.with_name(path.name + ".json").unlink()
-    with pytest.raises(UserError, match="note"):
+            folder.check_xclbin(path)
+    beside.unlink()
+    with pytest.raises(UserError, match="description"):
         folder.check_xclbin(path)
 
 
