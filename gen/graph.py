@@ -75,7 +75,8 @@ class Graph:
 
     def pruned(self, nodes: Iterable[Node], outputs: tuple[str, ...] | None = None) -> Graph:
         """A graph of those ``nodes`` that the outputs depend on (and all inputs), with the
-        arrays that they name."""
+        arrays that they name.
+        """
         ordered = list(nodes)
         wanted = set(self.outputs if outputs is None else outputs)
         kept: list[Node] = []

@@ -16,7 +16,7 @@ import torch
 
 from gen import graph as graphs
 from gen.errors import UserError
-from gen.graph import Graph
+from gen.graph import Graph, Node
 from gen.layers import HostTensor
 from gen.ops import OPS, Attrs
 from gen.ops.base import Tensors, torch_dtype
@@ -43,10 +43,21 @@ class HostGraph:
     def __init__(self, graph: Graph, outputs: list[HostOutput]) -> None:
         self.graph = graph
         self.outputs = outputs
-        self._programs = {
-            when: self._program(tuple(o for o in outputs if o.when == when))
-            for when in ("step", "prompt")
+        self._parameters = {
+            node.name: graph.parameters[node.attrs["key"]]
+            for node in graph.nodes
+            if node.op == "parameter"
         }
+        self._inputs: dict[str, list[Node]] = {}
+        self._programs: dict[str, list[_Instruction]] = {}
+        for when in ("step", "prompt"):
+            part = self._needed(tuple(o.node for o in outputs if o.when == when))
+            self._inputs[when] = [node for node in part if node.op == "input"]
+            self._programs[when] = [
+                (node.name, OPS[node.op].evaluate, node.attrs, node.inputs)
+                for node in part
+                if node.op not in ("input", "parameter")
+            ]
         self._cache: OrderedDict[tuple[object, ...], dict[str, torch.Tensor]] = OrderedDict()
 
     def tensors(self) -> dict[str, HostTensor]:
@@ -85,7 +96,8 @@ class HostGraph:
         extra: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Name -> float32 [batch, tokens, heads * head_dim] for prompt embeddings
-        [batch, tokens, width]. Raises UserError for missing or misshapen inputs."""
+        [batch, tokens, width]. Raises UserError for missing or misshapen inputs.
+        """
         given = dict(extra or {})
         if encoder_hidden_states is not None:
             given["encoder_hidden_states"] = encoder_hidden_states
@@ -108,38 +120,27 @@ class HostGraph:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder / STEM}.json is damaged; build it again") from error
 
-    def _program(self, outputs: tuple[HostOutput, ...]) -> list[_Instruction]:
-        """The nodes that ``outputs`` depend on, in order, ready to run."""
-        part = self.graph.pruned(self.graph.nodes, tuple(o.node for o in outputs))
-        used = {name for node in part.nodes for name in node.inputs} | set(part.outputs)
-        return [
-            (node.name, OPS[node.op].evaluate, node.attrs, node.inputs)
-            for node in part.nodes
-            if node.name in used and node.op != "parameter"
-        ]
+    def _needed(self, outputs: tuple[str, ...]) -> list[Node]:
+        """The nodes that ``outputs`` depend on, in order."""
+        part = self.graph.pruned(self.graph.nodes, outputs)
+        used = {name for node in part.nodes for name in node.inputs} | set(outputs)
+        return [node for node in part.nodes if node.name in used]
 
     @torch.no_grad()
     def _run(self, when: str, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        nodes = self.graph.by_name()
-        values = {
-            node.name: self.graph.parameters[node.attrs["key"]]
-            for node in self.graph.nodes
-            if node.op == "parameter"
-        }
+        values = dict(self._parameters)
+        for node in self._inputs[when]:
+            values[node.name] = _input(node, given)
         for name, evaluate, attrs, inputs in self._programs[when]:
-            if nodes[name].op == "input":
-                values[name] = _input(name, nodes[name].shape, nodes[name].dtype, given)
-            else:
-                values[name] = evaluate(attrs, [values[i] for i in inputs])
+            values[name] = evaluate(attrs, [values[i] for i in inputs])
         return {o.name: values[o.node] for o in self.outputs if o.when == when}
 
 
-def _input(
-    name: str, shape: tuple[int, ...], dtype: str, given: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
+def _input(node: Node, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    name, shape = node.name, node.shape
     if name not in given:
         raise UserError(f"this U-Net needs {name} {list(shape)}, which was not given")
     value = given[name]
     if tuple(value.shape) != shape:
         raise UserError(f"{name} has shape {list(value.shape)}; this build needs {list(shape)}")
-    return value.to(device="cpu", dtype=torch_dtype(dtype))
+    return value.to(device="cpu", dtype=torch_dtype(node.dtype))

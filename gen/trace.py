@@ -219,7 +219,7 @@ class _Converter:
     def _split(
         self, fx: FxNode, source: str, arguments: dict[str, tuple[Any, Any]], path: str
     ) -> None:
-        """chunk and split become slices, so that every node has one result."""
+        """Make slices of chunk and split, so that every node has one result."""
         shape = self.types[source].shape
         dim = arguments["dim"][0] % len(shape)
         self.pieces[fx.name] = []

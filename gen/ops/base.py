@@ -89,3 +89,14 @@ def torch_dtype(name: str) -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name that ``torch_dtype`` turns back."""
     return str(dtype).removeprefix("torch.")
+
+
+def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the result of an op on shapes ``a`` and ``b``. Raises OpError if there is none."""
+    rank = max(len(a), len(b))
+    shape = []
+    for x, y in zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True):
+        if x != y and 1 not in (x, y):
+            raise OpError(f"shapes {a} and {b} do not broadcast")
+        shape.append(y if x == 1 else x)
+    return tuple(shape)

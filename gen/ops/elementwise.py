@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from gen.ops.base import (
     Attr,
@@ -15,6 +15,7 @@ from gen.ops.base import (
     Tensors,
     TensorType,
     Types,
+    broadcast,
     dtype_name,
     torch_dtype,
 )
@@ -31,10 +32,7 @@ def _binary_infer(attrs: Attrs, inputs: Types) -> TensorType:
         dtype = torch.result_type(torch.empty((1,), dtype=torch_dtype(x.dtype)), scalar)
         return TensorType(x.shape, dtype_name(dtype))
     y = inputs[1]
-    try:
-        shape = tuple(torch.broadcast_shapes(x.shape, y.shape))
-    except RuntimeError as error:
-        raise OpError(f"shapes {x.shape} and {y.shape} do not broadcast") from error
+    shape = broadcast(x.shape, y.shape)
     # a tensor without dimensions does not promote within its category
     one = torch.empty((1,) * min(len(x.shape), 1), dtype=torch_dtype(x.dtype))
     other = torch.empty((1,) * min(len(y.shape), 1), dtype=torch_dtype(y.dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from gen.ops.base import Attr, Attrs, Op, OpError, Tensors, TensorType, Types
 

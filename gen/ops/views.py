@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
-from gen.ops.base import Attr, Attrs, Op, OpError, Tensors, TensorType, Types
+from gen.ops.base import Attr, Attrs, Op, OpError, Tensors, TensorType, Types, broadcast
 
 
 def _reshape_canonical(
@@ -76,7 +76,7 @@ def _expand_canonical(attrs: dict[str, Attr], inputs: Types, output: TensorType)
 
 def _expand_infer(attrs: Attrs, inputs: Types) -> TensorType:
     shape = tuple(attrs["shape"])
-    if tuple(torch.broadcast_shapes(inputs[0].shape, shape)) != shape:
+    if broadcast(inputs[0].shape, shape) != shape:
         raise OpError(f"{inputs[0].shape} expanded to {shape}")
     return TensorType(shape, inputs[0].dtype)
 
@@ -181,7 +181,16 @@ ROWS = (
         ("size",),
         _expand_canonical,
     ),
-    Op("cat", (1, -1), _cat_infer, _cat, "concat", ("aten.cat.default",), ("dim",), _cat_canonical),
+    Op(
+        "cat",
+        (1, -1),
+        _cat_infer,
+        _cat,
+        "concat",
+        ("aten.cat.default", "aten.concat.default"),
+        ("dim",),
+        _cat_canonical,
+    ),
     Op(
         "pad",
         (1, 1),

@@ -1,5 +1,6 @@
 """Drop ops that change nothing: dropout at rest, casts to the same type, times 1, reshapes to
-the same shape."""
+the same shape.
+"""
 
 from __future__ import annotations
 

@@ -97,6 +97,4 @@ def pixels(batch: int, height: int, width: int) -> Dim:
 
 def by_head(batch: int, heads: int, head_dim: int, tokens: Sequence[Atom]) -> Layout:
     """[B, heads, tokens, head_dim]."""
-    return Layout.of(
-        Atom("b", batch), Atom("c", heads, head_dim), tokens, Atom("c", head_dim)
-    )
+    return Layout.of(Atom("b", batch), Atom("c", heads, head_dim), tokens, Atom("c", head_dim))

@@ -89,9 +89,7 @@ class Builder:
         """A new stored tensor as a value."""
         self.tensors[tensor.name] = tensor
         self._versions[tensor.name] = 0
-        return Operand(
-            (tensor.name,), (0,), layout, tensor.channels, tensor.height, tensor.width
-        )
+        return Operand((tensor.name,), (0,), layout, tensor.channels, tensor.height, tensor.width)
 
     def rewrite(self, value: Operand, layer: int, changed: Layer) -> Operand:
         """Replace the layer that stores ``value`` by one that writes something else."""
@@ -122,7 +120,9 @@ class Builder:
         """Key and array of the parameter ``name``, which ``node`` reads."""
         source = self.nodes[name]
         if source.op != "parameter":
-            raise UserError(f"{node.where}: {node.op} by {source.op} {source.where} is not supported")
+            raise UserError(
+                f"{node.where}: {node.op} by {source.op} {source.where} is not supported"
+            )
         key = str(source.attrs["key"])
         return key, self.graph.parameters[key]
 

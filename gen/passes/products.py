@@ -16,15 +16,16 @@ def convolution(builder: Builder, node: Node) -> Operand:
         raise UserError(f"{node.where}: a convolution of something that is no image")
     if node.attrs["groups"] != 1 or node.attrs["dilation"] != [1, 1]:
         raise UserError(f"{node.where}: grouped or dilated convolutions are not supported")
-    rows, columns = node.attrs["stride"]
-    if rows != columns:
-        raise UserError(f"{node.where}: stride {rows}x{columns} is not supported")
+    stride, across = node.attrs["stride"]
+    if stride != across:
+        raise UserError(f"{node.where}: stride {stride}x{across} is not supported")
     key, weight = builder.parameter(node.inputs[1], node)
     top, left, bottom, right = node.attrs["pad"]
     height, width = weight.shape[2:]
-    window = Window((height, width), rows, (top, left, bottom, right), x.upsample)
+    window = Window((height, width), stride, (top, left, bottom, right), x.upsample)
     builder.keep_array(key, weight, tuple(weight.shape))
-    tensor = TensorInfo(builder.unique(node), *node.shape[1:], role="operand")
+    _, out, rows, columns = node.shape
+    tensor = TensorInfo(builder.unique(node), out, rows, columns, "operand")
     layout = image(*node.shape)
     return _append(builder, node, x, key, window, tensor, layout)
 
@@ -60,14 +61,12 @@ def _append(
         bias, array = builder.parameter(node.inputs[2], node)
         builder.keep_array(bias, array, tuple(array.shape))
     weight = Weight("static", key)
-    builder.layers.append(
-        Layer(tensor.name, x.sources, tensor.name, weight, x.read, window, bias)
-    )
+    builder.layers.append(Layer(tensor.name, x.sources, tensor.name, weight, x.read, window, bias))
     return builder.store(tensor, layout)
 
 
 def attention(builder: Builder, node: Node) -> Operand:
-    """softmax(q k^T * scale) v as two layers, ``.qk`` and ``.pv``."""
+    """Attention, softmax(q k^T * scale) v, as two layers, ``.qk`` and ``.pv``."""
     attrs = node.attrs
     if len(node.inputs) > 3 or attrs["dropout_p"] or attrs["is_causal"]:
         raise UserError(f"{node.where}: attention with a mask or dropout is not supported")
@@ -85,9 +84,7 @@ def attention(builder: Builder, node: Node) -> Operand:
     scale = key_dim**-0.5 if attrs["scale"] is None else float(attrs["scale"])
     scores = TensorInfo(builder.unique(node, ".qk"), tokens, q.height, q.width, "scores")
     builder.store(scores, Layout.of())
-    builder.layers.append(
-        Layer(scores.name, q.sources, scores.name, k, scale=scale, heads=heads)
-    )
+    builder.layers.append(Layer(scores.name, q.sources, scores.name, k, scale=scale, heads=heads))
     result = TensorInfo(
         builder.unique(node, ".pv"), heads * head_dim, q.height, q.width, "operand", heads
     )

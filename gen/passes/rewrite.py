@@ -9,7 +9,8 @@ from gen.graph import Graph, Node
 
 def forward(graph: Graph, renamed: dict[str, str]) -> Graph:
     """The graph in which every reader of a key of ``renamed`` reads its value instead; nodes that
-    nothing reads any more are gone."""
+    nothing reads any more are gone.
+    """
 
     def final(name: str) -> str:
         while name in renamed:

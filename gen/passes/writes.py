@@ -59,9 +59,7 @@ def _host_bias(builder: Builder, node: Node) -> Operand:
         raise UserError(f"{node.where}: a host value is added to something that no layer stores")
     index = builder.writer(card.sources[0])
     layer = builder.layers[index]
-    per_channel = tuple(
-        _without_pixels(dim) for dim in card.layout.dims
-    )
+    per_channel = tuple(_without_pixels(dim) for dim in card.layout.dims)
     if len(host.shape) != 2 or host.layout.dims != per_channel:
         raise UserError(f"{node.where}: a host value of {list(host.shape)} is no bias per channel")
     if layer.host_bias is not None:
@@ -74,7 +72,7 @@ def _without_pixels(dim: tuple[Atom, ...]) -> tuple[Atom, ...]:
 
 
 def geglu(builder: Builder, node: Node) -> Operand:
-    """value * gelu(gate) on the result of the layer that computes both halves."""
+    """GEGLU, value * gelu(gate), on the result of the layer that computes both halves."""
     x = builder.operand(node.inputs[0], node)
     if not (len(x.sources) == 1 and _open(builder, x)):
         raise UserError(f"{node.where}: a GEGLU of something that no layer stores")
