@@ -26,10 +26,7 @@ def header(program: Program) -> list[int]:
         VERSION,
         len(program.segments),
         len(program.entries),
-        program.input_row,
-        program.input_rows,
-        program.output_row,
-        program.output_rows,
+        *words(program.io),
     ]
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from gen.errors import UserError
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore,no-redef]
 
 BOARDS = Path(__file__).resolve().parent.parent / "boards"
 
@@ -85,12 +82,13 @@ def load_engine(board: str | Path = "u250") -> Engine:
     path = Path(board)
     if path.suffix != ".toml":
         path = BOARDS / f"{board}.toml"
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        values = tomllib.loads(path.read_text())
+        values = toml.loads(path.read_text())
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in BOARDS.glob("*.toml")))
         raise UserError(f"board {board} was not found; the known boards are {known}") from error
-    except tomllib.TOMLDecodeError as error:
+    except toml.TOMLDecodeError as error:
         raise UserError(f"{path} is not a TOML file ({error})") from error
     return engine_from(values, str(path))
 

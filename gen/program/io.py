@@ -49,9 +49,11 @@ def from_rows(tensor: Stored, rows: Bytes) -> Values:
     planes = planes[:, :, tensor.physical_channels(), : tensor.pixels]
     shape = (tensor.items, tensor.channels, tensor.height, tensor.width)
     if tensor.planes == 1:
-        return planes[0].astype(np.uint8).view(np.int8).reshape(shape)
+        narrow: Values = planes[0].astype(np.uint8).view(np.int8).reshape(shape)
+        return narrow
     low, high = planes[0].astype(np.uint16), planes[1].astype(np.uint16)
-    return (low | high << 8).view(np.int16).reshape(shape)
+    wide: Values = (low | high << 8).view(np.int16).reshape(shape)
+    return wide
 
 
 def pack_latent(program: Program, latent: NDArray[np.int8]) -> Bytes:

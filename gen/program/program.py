@@ -12,6 +12,7 @@ from gen.program.structs import (
     PreEntry,
     Segment,
     StoreEntry,
+    StoreIo,
     WloadEntry,
 )
 
@@ -114,6 +115,11 @@ class Program:
     def output_rows(self) -> int:
         """Rows of the result buffer."""
         return self.tensors[self.output].rows
+
+    @property
+    def io(self) -> StoreIo:
+        """Rows that the store exchanges with the host."""
+        return StoreIo(self.input_row, self.input_rows, self.output_row, self.output_rows)
 
     @property
     def executions(self) -> int:

@@ -83,12 +83,11 @@ def load_program(path: Path) -> Program:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{path} has another format than {FORMAT}; build the model again")
     try:
-        return Program(
-            engine=_made(Engine, values["engine"]),
-            tensors={name: _made(Stored, each) for name, each in values["tensors"].items()},
-            **{name: values[name] for name in _PLAIN},
-            **{name: [_made(kind, each) for each in values[name]] for name, kind in _LISTS.items()},
-        )
+        members: dict[str, Any] = {name: values[name] for name in _PLAIN}
+        for name, kind in _LISTS.items():
+            members[name] = [_made(kind, each) for each in values[name]]
+        tensors = {name: _made(Stored, each) for name, each in values["tensors"].items()}
+        return Program(engine=_made(Engine, values["engine"]), tensors=tensors, **members)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is incomplete ({error}); build the model again") from error
 

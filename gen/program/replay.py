@@ -67,7 +67,8 @@ def _source_slots(walk: Walk) -> Int64:
     inside = (y >> walk.up < walk.src_height) & (x >> walk.up < walk.src_width)
     slot = np.unique((y[inside] >> walk.up) * walk.src_width + (x[inside] >> walk.up))
     items = np.arange(walk.items)[:, None] * walk.src_pitch
-    return (items + slot[None, :]).reshape(-1)
+    slots: Int64 = (items + slot[None, :]).reshape(-1)
+    return slots
 
 
 def replay(program: Program) -> str | None:

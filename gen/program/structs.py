@@ -111,6 +111,16 @@ class StoreEntry:
 
 
 @dataclass(frozen=True)
+class StoreIo:
+    """Rows copied from the latent before the first entry and to the result after the last."""
+
+    input_row: int
+    input_rows: int
+    output_row: int
+    output_rows: int
+
+
+@dataclass(frozen=True)
 class PreEntry:
     """What happens to every value on its way to the multipliers."""
 
