@@ -11,10 +11,9 @@ from gen.errors import UserError
 from gen.vitis import checks
 from gen.vitis.board import Board, load_board
 from gen.vitis.card_run import CardBuild, compile_kernel, link_card
-from gen.vitis.emit import CLOCK_KEYS, Options, emit
 from gen.vitis.hls_run import STEPS, run_hls
 from gen.vitis.tools import SOURCE_VITIS, hls_command, need, need_platform
-from gen.vitis.topology import ENGINE
+from gen.vitis.topology import CLOCK_KEYS, ENGINE
 
 CHECKS = ("check-vitis", "check-platform", "check-xrt", "doctor")
 
@@ -88,6 +87,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command in CHECKS:
         return _check(arguments.command, load_board(arguments.board), arguments.platform)
     if arguments.command == "files":
+        from gen.vitis.emit import Options, emit  # the one command that needs jinja2
+
         strategies = tuple(part for part in arguments.strategies.split(",") if part)
         options = Options(
             ranks=arguments.ranks,

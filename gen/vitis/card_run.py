@@ -10,10 +10,9 @@ from pathlib import Path
 
 from gen.errors import UserError
 from gen.reports.link import LinkLog, parse_info, parse_link_log
-from gen.stages import file_hash, write_json
-from gen.vitis.emit import ROOT, TARGETS
+from gen.stages import ROOT, file_hash, write_json
 from gen.vitis.tools import SOURCE_VITIS, need, need_platform, probe, run_logged
-from gen.vitis.topology import ENGINE
+from gen.vitis.topology import ENGINE, TARGETS
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen.errors import UserError
+from gen.stages import ROOT
 from gen.vitis.board import Board
 from gen.vitis.files import render, write_changed
-from gen.vitis.topology import ENGINE, Topology, depths
+from gen.vitis.topology import CLOCK_KEYS, ENGINE, TARGETS, Topology, depths
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-TARGETS = ("hw", "hw_emu")
-CLOCK_KEYS = ("kernel_frequency", "freqHz", "defaultFreqHz")
 # the tool's own default, 27 %, would schedule a 4.5 ns clock against 3.3 ns
 UNCERTAINTY_PERCENT = 12
 

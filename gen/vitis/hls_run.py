@@ -37,8 +37,13 @@ def _newest(folder: Path, name: str, step: str) -> Path:
 
 
 def _fail(result: Result, kernel: str, step: str, log: Path) -> None:
-    lines = [line.strip() for line in result.text.splitlines() if line.startswith("ERROR")]
-    first = f" ({lines[0]})" if lines else ""
+    lines = [
+        line.removeprefix("ERROR:").strip()
+        for line in result.text.splitlines()
+        if line.startswith("ERROR:")
+    ]
+    told = [line for line in lines if line]
+    first = f" ({told[0]})" if told else ""
     raise UserError(f"{step} of kernel {kernel} failed{first}; the log is {log}")
 
 

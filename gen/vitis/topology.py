@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 PORT_SUFFIX = "_s"
 WORD_BITS = 512
+TARGETS = ("hw", "hw_emu")
+CLOCK_KEYS = ("kernel_frequency", "freqHz", "defaultFreqHz")
 
 
 @dataclass(frozen=True)
