@@ -19,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 from gen.errors import UserError
+from gen.model import find_model, load_unet
 from host.accelerator import Accelerator
 from host.cli import guarded, make_folder, parser
-from host.sampling import load_pipeline
 
 WARM_UP = 2
 
@@ -53,7 +53,9 @@ def inputs(accelerator: Accelerator, timestep: float) -> tuple[Any, float, Any]:
 def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, object]:
     """The figures of out/bench.json; times in milliseconds."""
     latent, timestep, prompt = inputs(accelerator, 500.0)
-    tensors = (torch.from_numpy(latent), timestep, torch.from_numpy(prompt))
+    tensors = [torch.from_numpy(latent), timestep]
+    if prompt is not None:
+        tensors.append(torch.from_numpy(prompt))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -89,7 +91,7 @@ def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = parser("Time one U-Net forward pass on the card and in torch.")
-    arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
+    arguments.add_argument("--model", type=Path, help="its float U-Net (default: the build's)")
     arguments.add_argument("--repetitions", type=int, default=15)
     parsed = arguments.parse_args(argv)
 
@@ -98,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("nothing to measure; give 1 or more by --repetitions")
         make_folder(parsed.out)
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        unet = load_pipeline(parsed.model or accelerator.model).unet
+        unet = load_unet(find_model(str(parsed.model or accelerator.model)))
         accelerator.check_model(unet)
-        figures = compare(accelerator, unet.eval(), parsed.repetitions)
+        figures = compare(accelerator, unet, parsed.repetitions)
         path = parsed.out / "bench.json"
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(

@@ -62,9 +62,8 @@ def pipe():
 
 @pytest.fixture
 def tiny(pipe, monkeypatch):
-    for module in (image, quality, bench):
-        if hasattr(module, "load_pipeline"):
-            monkeypatch.setattr(module, "load_pipeline", lambda _: Prompted(pipe))
+    for module in (image, quality):
+        monkeypatch.setattr(module, "load_pipeline", lambda _: Prompted(pipe))
     return TinyAccelerator(tiny_unet())
 
 
