@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.qlayers import QGraph
+from gen.qlayers import QGraph, QLayer
 
 Float = NDArray[np.float32]
 BIAS_LIMIT = 1 << 30
@@ -31,13 +31,18 @@ def quantise_latent(qgraph: QGraph, latent: Float) -> NDArray[np.int8]:
 
 def step_biases(qgraph: QGraph, host: Mapping[str, Float]) -> dict[str, NDArray[np.int32]]:
     """Biases int32 [batch, rows] of every layer that adds a host tensor [batch, rows]."""
-    biases = {}
-    for qlayer in qgraph.layers:
-        key = qlayer.layer.host_bias
-        if key is not None:
-            steps = np.rint(host[key].astype(np.float64) / qlayer.acc_scale)
-            biases[qlayer.layer.name] = limit_bias(steps + qlayer.bias)
-    return biases
+    return {
+        qlayer.layer.name: step_bias(qlayer, host)
+        for qlayer in qgraph.layers
+        if qlayer.layer.host_bias is not None
+    }
+
+
+def step_bias(qlayer: QLayer, host: Mapping[str, Float]) -> NDArray[np.int32]:
+    """Bias int32 [batch, rows] of one layer that has a host bias."""
+    assert qlayer.layer.host_bias is not None
+    steps = np.rint(host[qlayer.layer.host_bias].astype(np.float64) / qlayer.acc_scale)
+    return limit_bias(steps + qlayer.bias)
 
 
 def limit_bias(bias: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -46,14 +51,18 @@ def limit_bias(bias: NDArray[np.float64]) -> NDArray[np.int32]:
 
 
 def prompt_weights(qgraph: QGraph, host: Mapping[str, Float]) -> dict[str, NDArray[np.int8]]:
-    """K and V of the prompt, float [batch, tokens, channels] each, as int8 in -127..127."""
-    weights = {}
-    for qlayer in qgraph.layers:
-        if qlayer.layer.weight.kind == "host":
-            key = qlayer.layer.weight.key
-            steps = np.rint(host[key].astype(np.float64) / qlayer.host_weight_scale)
-            weights[key] = np.clip(steps, -127, 127).astype(np.int8)
-    return weights
+    """K and V of the prompt, int8 in -127..127 [batch, tokens, heads * head_dim], by name."""
+    return {
+        qlayer.layer.weight.key: prompt_weight(qlayer, host)
+        for qlayer in qgraph.layers
+        if qlayer.layer.weight.kind == "host"
+    }
+
+
+def prompt_weight(qlayer: QLayer, host: Mapping[str, Float]) -> NDArray[np.int8]:
+    """The K or V that one layer takes from the prompt."""
+    steps = np.rint(host[qlayer.layer.weight.key].astype(np.float64) / qlayer.host_weight_scale)
+    return np.clip(steps, -127, 127).astype(np.int8)
 
 
 def output_to_float(qgraph: QGraph, output_q: NDArray[np.int16]) -> Float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from gen.layers import Window
 
 Int8 = NDArray[np.int8]
 Int64 = NDArray[np.int64]
+Number = TypeVar("Number", np.int8, np.float32)
 
 _FLOAT32_EXACT = 1 << 24
 _FLOAT64_EXACT = 1 << 53
@@ -31,7 +34,7 @@ def exact_matmul(left: Int8, right: Int8) -> Int64:
     return result
 
 
-def patches(x: Int8, window: Window, pad: int) -> Int8:
+def patches(x: NDArray[Number], window: Window, pad: int) -> NDArray[Number]:
     """Operands under the window: [batch, channels*kh*kw, output pixels] from [batch, c, h, w].
 
     The reduction index is channel-major, as in a weight [out, in, kh, kw] flattened.
@@ -44,9 +47,11 @@ def patches(x: Int8, window: Window, pad: int) -> Int8:
     if kh == kw == 1 and window.stride == 1 and not any(window.pad):
         return x.reshape(batch, channels, -1)
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=pad)
-    view: Int8 = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(2, 3))
+    view = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(2, 3))
     view = view[:, :, :: window.stride, :: window.stride]  # [batch, channels, y, x, kh, kw]
-    columns: Int8 = view.transpose(0, 1, 4, 5, 2, 3).reshape(batch, channels * kh * kw, -1)
+    columns: NDArray[Number] = view.transpose(0, 1, 4, 5, 2, 3).reshape(
+        batch, channels * kh * kw, -1
+    )
     return columns
 
 

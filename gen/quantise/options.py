@@ -1,0 +1,33 @@
+"""Choices of the quantiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that :func:`gen.quantise.quantise` may be asked to do differently.
+
+    ``headroom_bits``: stream tensors, logits and the output may exceed the largest value seen
+    in calibration by this many powers of two before they saturate.
+    ``replicas``: copies of each input channel, limited to what fits in 16 channels.
+    ``round_weights``: choose weight roundings together, so that their errors cancel on the
+    replayed calibration inputs (GPTQ); otherwise every weight is rounded to nearest.
+    ``correct_bias``: remove the mean error of every output row seen on the replayed inputs.
+    ``balance``: exponent alpha of the per-channel operand scales where the format has them,
+    0 gives every channel the same scale, 1 gives each its own full range.
+    ``compensate``: shift weights before rounding towards the least squares solution for the
+    operands that earlier integer layers really deliver.
+    ``damping``, ``compensate_damping``: added to the diagonal of the operands' second moments,
+    as a fraction of its mean.
+    """
+
+    headroom_bits: int = 1
+    replicas: int = 4
+    round_weights: bool = True
+    correct_bias: bool = True
+    balance: float = 0.5
+    damping: float = 0.01
+    compensate: bool = False
+    compensate_damping: float = 0.05

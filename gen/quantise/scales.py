@@ -1,0 +1,79 @@
+"""Choice of scales from observed ranges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gen.layers import LayerGraph
+from gen.qlayers import QTensor
+from gen.quantise.options import Options
+from gen.quantise.statistics import Range, Statistics
+
+Float64 = NDArray[np.float64]
+
+MAX_ALIGN = 7
+_TINY = 1e-12
+_CLIPS = np.linspace(0.4, 1.0, 31)
+
+
+def symmetric_scale(seen: Range) -> float:
+    """Scale of an int8 tensor, value = q * scale, with the least mean square error."""
+    values = seen.values()
+    top = max(seen.absmax, _TINY) / 127
+    errors = []
+    for clip in _CLIPS:
+        scale = top * clip
+        rounded = np.clip(np.rint(values / scale), -128, 127) * scale
+        errors.append(float(np.mean((rounded - values) ** 2)))
+    return float(top * _CLIPS[int(np.argmin(errors))])
+
+
+def asymmetric_scale(seen: Range) -> tuple[float, int]:
+    """Scale and zero point of an int8 operand, value = (q - zero point) * scale."""
+    values = seen.values()
+    best = (math.inf, 1.0, 0)
+    for clip in _CLIPS:
+        low, high = min(seen.low, 0.0), max(seen.high * clip, _TINY)
+        scale = (high - low) / 255
+        zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
+        rounded = np.clip(np.rint(values / scale) + zero_point, -128, 127) - zero_point
+        error = float(np.mean((rounded * scale - values) ** 2))
+        best = min(best, (error, scale, zero_point))
+    return best[1], best[2]
+
+
+def tensor_formats(
+    graph: LayerGraph, statistics: Statistics, options: Options
+) -> dict[str, QTensor]:
+    """Formats of every stored tensor by its role."""
+    headroom = 2.0**options.headroom_bits
+    formats: dict[str, QTensor] = {}
+    for name, info in graph.tensors.items():
+        seen = statistics.tensors[name]
+        largest = max(seen.absmax, _TINY)
+        if info.role == "input":
+            # half a step less than 127, so that every replica of the largest value fits
+            formats[name] = QTensor(8, largest * 1.05 / 126.5)
+        elif info.role == "operand":
+            formats[name] = QTensor(8, symmetric_scale(seen))
+        elif info.role == "scores":
+            formats[name] = QTensor(16, largest * headroom / 32767)
+        else:
+            exponent = math.ceil(math.log2(largest * headroom / 32767))
+            formats[name] = QTensor(16, 2.0**exponent, exponent)
+    for layer in graph.layers:
+        if layer.read.norm == "group" and len(layer.sources) > 1:
+            _bring_together(formats, layer.sources)
+    return formats
+
+
+def _bring_together(formats: dict[str, QTensor], sources: tuple[str, ...]) -> None:
+    """Coarsen the finest source until shifts within MAX_ALIGN align it with the coarsest."""
+    exponents = [formats[s].exponent or 0 for s in sources]
+    floor = max(exponents) - MAX_ALIGN
+    for source, exponent in zip(sources, exponents, strict=True):
+        if exponent < floor:
+            formats[source] = QTensor(16, 2.0**floor, floor)
