@@ -104,11 +104,23 @@ struct StoreEntry {
     Region dest;
 };
 
+// Rows that the store copies from the latent before the first entry and to the result after the
+// last one.
+struct StoreIo {
+    int32_t input_row;
+    int32_t input_rows;
+    int32_t output_row;
+    int32_t output_rows;
+};
+
 enum Norm { NORM_NONE = 0, NORM_GROUP = 1, NORM_LAYER = 2, NORM_SOFTMAX = 3 };
 
 // group_size channels per group; n values per group (group norm) or per row (layer norm)
 // valid: channels (layer norm) or tokens (softmax) of a row that count
-// stats_base: first channel of each source in the statistics memory
+// channels: lanes of a source's blocks, counted from the first block's first lane, that are not
+//   forced to zero; gamma and beta decide below that
+// stats_base: first channel of each source in the statistics memory, which holds channel c of
+//   batch item i of a tensor at stats_base + (c / 8 * items + i) * 8 + c % 8
 // stats_out: first channel of the destination there, or -1; groups_out, items_out words follow
 struct PreEntry {
     int32_t fill;

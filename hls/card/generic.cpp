@@ -1,0 +1,121 @@
+// A software card that takes its layer program at run time, for tests of the kernels: one
+// compilation serves every program that fits the engine's default parameters.
+//
+// The program is little-endian int32 (gen/program/binary.py): magic, version, number of segments,
+// number of entries, the four members of StoreIo; then all Segments, all StoreEntries,
+// PreEntries, MacEntries, PostEntries, WloadEntries.
+#include <vector>
+
+#include "card.hpp"
+
+namespace {
+
+const int32_t MAGIC = 0x4C444131;
+const int32_t VERSION = 1;
+
+class GenericCard : public lda::Card<lda::EngineDefaults> {
+  public:
+    GenericCard() : Card(lda::ProgramView()) {}
+
+    int set_program(const uint8_t* blob, uint64_t bytes) {
+        Reader reader = {blob, bytes};
+        int32_t header[4] = {0, 0, 0, 0};
+        lda::ProgramView view = lda::ProgramView();
+        reader.take(header, 4);
+        reader.take(&view.io, 1);
+        if (!reader.fine || header[0] != MAGIC || header[1] != VERSION) {
+            return refuse("the program is not one of this card's version");
+        }
+        if (header[2] < 1 || header[3] < 1 || uint64_t(header[2]) > bytes ||
+            uint64_t(header[3]) > bytes) {
+            return refuse("the program has no segments or no entries");
+        }
+        reader.take(segments_, header[2]);
+        reader.take(store_, header[3]);
+        reader.take(pre_, header[3]);
+        reader.take(mac_, header[3]);
+        reader.take(post_, header[3]);
+        reader.take(wload_, header[3]);
+        if (!reader.fine || reader.left != 0) return refuse("the program has a wrong length");
+        for (const lda::Segment& segment : segments_) {
+            if (segment.first < 0 || segment.count < 1 ||
+                segment.count > header[3] - segment.first) {
+                return refuse("a segment lies outside of the program's entries");
+            }
+        }
+        view.segments = segments_.data();
+        view.segment_count = header[2];
+        view.entry_count = header[3];
+        view.store = store_.data();
+        view.pre = pre_.data();
+        view.mac = mac_.data();
+        view.post = post_.data();
+        view.wload = wload_.data();
+        Card::set_program(view);
+        return lda::STEP_DONE;
+    }
+
+  private:
+    struct Reader {
+        const uint8_t* data;
+        uint64_t left;
+        bool fine = true;
+
+        template <class T>
+        void take(T* to, uint64_t count) {
+            if (!fine || left < count * sizeof(T)) {
+                fine = false;
+                return;
+            }
+            std::memcpy(to, data, count * sizeof(T));
+            data += count * sizeof(T);
+            left -= count * sizeof(T);
+        }
+        template <class T>
+        void take(std::vector<T>& to, int count) {
+            if (!fine || left < uint64_t(count) * sizeof(T)) {
+                fine = false;
+                return;
+            }
+            to.resize(std::size_t(count));
+            take(to.data(), uint64_t(count));
+        }
+    };
+
+    int refuse(const char* text) {
+        fail(text);
+        Card::set_program(lda::ProgramView());
+        return lda::STEP_TOO_SMALL;
+    }
+
+    std::vector<lda::Segment> segments_;
+    std::vector<lda::StoreEntry> store_;
+    std::vector<lda::PreEntry> pre_;
+    std::vector<lda::MacEntry> mac_;
+    std::vector<lda::PostEntry> post_;
+    std::vector<lda::WloadEntry> wload_;
+};
+
+}  // namespace
+
+#define LDA_CARD GenericCard
+#define LDA_BUILD_ID "generic"
+#include "card_abi.hpp"
+
+extern "C" {
+
+int lda_card_set_program(void* card, const uint8_t* blob, uint64_t bytes) {
+    return static_cast<GenericCard*>(card)->set_program(blob, bytes);
+}
+
+int lda_struct_sizes(int32_t* sizes, int count) {
+    const int32_t all[] = {sizeof(lda::StoreIo),   sizeof(lda::Segment),   sizeof(lda::StoreEntry),
+                           sizeof(lda::PreEntry),  sizeof(lda::MacEntry),  sizeof(lda::PostEntry),
+                           sizeof(lda::WloadEntry)};
+    const int known = int(sizeof all / sizeof all[0]);
+    for (int i = 0; i < count && i < known; ++i)
+        sizes[i] = all[i];
+    return known;
+}
+
+}  // extern "C"

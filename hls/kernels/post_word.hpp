@@ -1,0 +1,184 @@
+// What post does to one word of 8 pixels x 8 outputs; lane = pixel*8 + output throughout.
+#ifndef LDA_POST_WORD_HPP
+#define LDA_POST_WORD_HPP
+
+#include "arithmetic.hpp"
+#include "types.hpp"
+#include "words.hpp"
+
+namespace lda {
+
+static const int LANES = GROUP * GROUP;
+
+struct WordScale {
+    int32_t mult[GROUP];
+    int32_t shift[GROUP];
+};
+
+// rshr(v, shift), before saturation.
+struct ScaledWord {
+    int64_t t[LANES];
+};
+
+// Value rows of a gate, 16 bits.
+struct ValueWord {
+    int16_t value[LANES];
+};
+
+// Stored values.
+struct ResultWord {
+    int16_t y[LANES];
+};
+
+// rshr(a * mult + residual * 2^(shift + residual_shift), shift) with a = acc + bias, divided by the
+// row sum of its pixel first if `divide`.
+inline void scale_word_plain(const AccWord& acc, const int32_t (&bias)[GROUP],
+                             const WordScale& rows, bool divide,
+                             const Reciprocal (&reciprocals)[GROUP], bool with_residual,
+                             const int16_t (&residual)[LANES], int residual_shift,
+                             ScaledWord& scaled) {
+#pragma HLS inline
+PIXELS:
+    for (int p = 0; p < GROUP; ++p) {
+#pragma HLS unroll
+        for (int o = 0; o < GROUP; ++o) {
+#pragma HLS unroll
+            const int l = p * GROUP + o;
+            // lanes without a pixel hold anything: wrap, do not overflow
+            int32_t a = int32_t(uint32_t(acc.a[l]) + uint32_t(bias[o]));
+            if (divide) {
+                a = int32_t(rshr(int64_t(a) * reciprocals[p].r, reciprocals[p].shift));
+            }
+            int64_t v = int64_t(a) * rows.mult[o];
+            if (with_residual) v += shift_left(residual[l], rows.shift[o] + residual_shift);
+            scaled.t[l] = LDA_FAULT == 1 ? v >> rows.shift[o] : rshr(v, rows.shift[o]);
+        }
+    }
+}
+
+#ifdef LDA_FAST
+
+// The same in loops that vectorise (see rshr_by_offset).
+inline void scale_word_fast(const AccWord& acc, const int32_t (&bias)[GROUP],
+                            const WordScale& rows, bool divide,
+                            const Reciprocal (&reciprocals)[GROUP], bool with_residual,
+                            const int16_t (&residual)[LANES], int residual_shift,
+                            ScaledWord& scaled) {
+    int32_t a[LANES];
+    for (int p = 0; p < GROUP; ++p)
+        for (int o = 0; o < GROUP; ++o)
+            a[p * GROUP + o] = int32_t(uint32_t(acc.a[p * GROUP + o]) + uint32_t(bias[o]));
+    if (divide) {
+        for (int p = 0; p < GROUP; ++p) {
+            const int32_t r = reciprocals[p].r;
+            const int shift = reciprocals[p].shift;
+            for (int o = 0; o < GROUP; ++o)
+                a[p * GROUP + o] =
+                    int32_t(rshr_by_offset(int64_t(a[p * GROUP + o]) * r, shift));
+        }
+    }
+    int64_t half[GROUP], base[GROUP], residual_unit[GROUP];
+    uint64_t shift[GROUP];
+    const uint64_t offset = uint64_t(1) << 62;
+    for (int o = 0; o < GROUP; ++o) {
+        shift[o] = uint64_t(rows.shift[o]);
+        half[o] = int64_t(((LDA_FAULT == 1 ? 0 : (uint64_t(1) << shift[o]) >> 1)) + offset);
+        base[o] = int64_t(offset >> shift[o]);
+        residual_unit[o] = with_residual ? int64_t(1) << (rows.shift[o] + residual_shift) : 0;
+    }
+    for (int p = 0; p < GROUP; ++p) {
+        int64_t v[GROUP];
+        for (int o = 0; o < GROUP; ++o)
+            v[o] = int64_t(a[p * GROUP + o]) * rows.mult[o];
+        if (with_residual) {
+            for (int o = 0; o < GROUP; ++o)
+                v[o] += residual[p * GROUP + o] * residual_unit[o];
+        }
+        for (int o = 0; o < GROUP; ++o)
+            scaled.t[p * GROUP + o] =
+                int64_t((uint64_t(v[o]) + uint64_t(half[o])) >> shift[o]) - base[o];
+    }
+}
+
+#endif
+
+inline void scale_word(const AccWord& acc, const int32_t (&bias)[GROUP], const WordScale& rows,
+                       bool divide, const Reciprocal (&reciprocals)[GROUP], bool with_residual,
+                       const int16_t (&residual)[LANES], int residual_shift, ScaledWord& scaled) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    scale_word_fast(acc, bias, rows, divide, reciprocals, with_residual, residual, residual_shift,
+                    scaled);
+#else
+    scale_word_plain(acc, bias, rows, divide, reciprocals, with_residual, residual, residual_shift,
+                     scaled);
+#endif
+}
+
+inline void saturate_word(const ScaledWord& scaled, int planes, ResultWord& result) {
+#pragma HLS inline
+    const int64_t high = planes == 2 ? 32767 : 127, low = -high - 1;
+LANES:
+    for (int l = 0; l < LANES; ++l) {
+#pragma HLS unroll
+        const int64_t t = scaled.t[l];
+        result.y[l] = int16_t(t < low ? low : t > high ? high : t);
+    }
+}
+
+inline void keep_values(const ScaledWord& scaled, ValueWord& values) {
+#pragma HLS inline
+LANES:
+    for (int l = 0; l < LANES; ++l) {
+#pragma HLS unroll
+        values.value[l] = int16_t(clamp<16>(scaled.t[l]));
+    }
+}
+
+// GEGLU: values times the activation of the gate rows. In hardware every lane has its own copy of
+// the table.
+inline void gate_word(const ValueWord& values, const ScaledWord& gates,
+                      const int16_t (&table)[TABLE_SIZE], int shift, ResultWord& result) {
+#pragma HLS inline
+LANES:
+    for (int l = 0; l < LANES; ++l) {
+#pragma HLS unroll
+        const int index = clamp<11>(gates.t[l]) + TABLE_SIZE / 2;
+        const int64_t product = int64_t(values.value[l]) * table[index];
+        result.y[l] = int16_t(clamp<8>(rshr(product, shift)));
+    }
+}
+
+// Adds the first `pixels` pixels of a word.
+inline void add_statistics(const ResultWord& result, int pixels, StatWord& stats) {
+#pragma HLS inline
+OUTPUTS:
+    for (int o = 0; o < GROUP; ++o) {
+#pragma HLS unroll
+        int32_t sum = 0;
+        int64_t square = 0;
+        for (int p = 0; p < GROUP; ++p) {
+#pragma HLS unroll
+            const int32_t y = p < pixels ? result.y[p * GROUP + o] : 0;
+            sum += y;
+            square += uint32_t(y * y);
+        }
+        stats.sum[o] += sum;
+        stats.square[o] += square;
+    }
+}
+
+inline Word plane_of(const ResultWord& result, int plane) {
+#pragma HLS inline
+    Word word;
+LANES:
+    for (int l = 0; l < LANES; ++l) {
+#pragma HLS unroll
+        word.b[l] = int8_t(uint16_t(result.y[l]) >> (plane == 0 ? 0 : 8));
+    }
+    return word;
+}
+
+}  // namespace lda
+
+#endif

@@ -1,0 +1,80 @@
+// Stream elements, faults of the simulation, and the marks that Vitis HLS does not know.
+//
+// Two forms of the same kernels exist. The plain form is what Vitis synthesises: banked memories,
+// one multiply step per iteration. The fast form is an equivalent for simulation on a CPU; it is
+// the default of g++, and LDA_PLAIN compiles the plain form there instead. Tests hold both equal.
+#ifndef LDA_TYPES_HPP
+#define LDA_TYPES_HPP
+
+#include <cstdint>
+
+#include "hls_stream.h"
+
+#ifndef TICK
+#define TICK(II)
+#define LOOP_EXIT()
+#endif
+
+#if !defined(__SYNTHESIS__) && !defined(LDA_PLAIN)
+#define LDA_FAST 1
+#endif
+
+#ifdef __SYNTHESIS__
+#include <ap_int.h>
+#define LDA_CHECK(condition, text)
+#else
+#include <stdexcept>
+#define LDA_CHECK(condition, text) ((condition) ? static_cast<void>(0) : ::lda::fault(text))
+#endif
+
+// Deliberate errors, compiled in by tests alone to show that a comparison would notice:
+// 1 rounding in post, 2 an address in store, 3 a lane of the multiplier array.
+#ifndef LDA_FAULT
+#define LDA_FAULT 0
+#endif
+
+namespace lda {
+
+static const int WORD_BYTES = 64;
+static const int GROUP = 8;        // channels of an output group, pixels of an 8 x 8 word
+static const int SUB = 16;         // channels of one reduction step
+static const int TABLE_SIZE = 2048;
+
+#ifdef __SYNTHESIS__
+typedef ap_int<96> Wide;
+#else
+__extension__ typedef __int128 Wide;
+
+// A program or a buffer that does not fit the engine; ends the run.
+struct Fault : std::runtime_error {
+    explicit Fault(const char* text) : std::runtime_error(text) {}
+};
+__attribute__((noinline, noreturn, cold)) inline void fault(const char* text) {
+    throw Fault(text);
+}
+#endif
+
+// 64 bytes: the width of every memory port and of most streams.
+struct Word {
+    int8_t b[WORD_BYTES];
+};
+
+// Accumulators of 8 pixels x 8 outputs, index pixel*8 + output.
+struct AccWord {
+    int32_t a[GROUP * GROUP];
+};
+
+// Sums over the pixels of one item, for the 8 channels of an output group.
+struct StatWord {
+    int64_t sum[GROUP];
+    int64_t square[GROUP];
+};
+
+// What the kernels call after the last write of an entry; the hardware has nobody to tell.
+struct NoHook {
+    void operator()(int, int, int) const {}
+};
+
+}  // namespace lda
+
+#endif
