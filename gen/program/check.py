@@ -66,8 +66,7 @@ def _check_prefetch(program: Program) -> None:
             if index + 1 == len(program.entries):
                 raise ProgramError(f"layer {entry.layer}: nothing follows that could be prefetched")
             after = program.entries[index + 1]
-            here = program.segment_of(index)
-            if here != program.segment_of(index + 1) or here.n0 * here.n1 != 1:
+            if program.segment_of(index) != program.segment_of(index + 1):
                 raise ProgramError(f"layer {entry.layer}: prefetching across segments")
             if not after.wload.ws_words or after.mac.from_store:
                 raise ProgramError(f"layer {entry.layer}: prefetches what is not in DDR")

@@ -96,12 +96,10 @@ def _at(tensor: Stored, row: int) -> Stored:
 
 
 def _prefetch(order: Schedule, layers: list[Planned], index: int) -> bool:
-    """Entry ``index`` loads the first weights of the next: both static, in one plain segment."""
-    if index + 1 >= len(layers):
+    """Entry ``index`` loads the first weights of the next: from DDR, in the same segment.
+
+    Across segments the next entry may be one of two, with different numbers of weights.
+    """
+    if index + 1 >= len(layers) or layers[index + 1].weight is not None:
         return False
-    here, after = layers[index], layers[index + 1]
-    static = here.layer.weight.kind == after.layer.weight.kind == "static"
-    return static and any(
-        s.first <= index and index + 1 < s.first + s.count and s.n0 == s.n1 == 1
-        for s in order.segments
-    )
+    return any(s.first <= index and index + 1 < s.first + s.count for s in order.segments)

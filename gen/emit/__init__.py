@@ -1,0 +1,7 @@
+"""C++ sources of a build: constants of the layer program and tops that only instantiate."""
+
+from __future__ import annotations
+
+from gen.emit.sources import SOURCES, emit_sources
+
+__all__ = ["SOURCES", "emit_sources"]
