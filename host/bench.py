@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from gen.cli import guarded
 from gen.errors import UserError
 from gen.model import find_model, load_unet
 from host.accelerator import Accelerator
-from host.cli import guarded, make_folder, parser
+from host.cli import make_folder, parser
 
 WARM_UP = 2
 

@@ -1,12 +1,8 @@
-"""What the host's commands share: arguments, and errors as one sentence with exit status 2."""
+"""What the host's commands share: arguments and settings."""
 
 from __future__ import annotations
 
 import argparse
-import errno
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from gen.errors import UserError
@@ -47,26 +43,3 @@ def make_folder(path: Path) -> None:
         raise UserError(
             f"{path}: cannot be made ({error.strerror}); choose another folder by --out"
         ) from error
-
-
-def guarded(main: Callable[[], None], interrupted: str) -> int:
-    """Run a command; print errors a user is meant to see as one sentence.
-
-    Returns:
-        Exit status: 0, or 2 after an error or Ctrl-C.
-    """
-    try:
-        main()
-    except UserError as error:
-        message = str(error)
-    except KeyboardInterrupt:
-        message = interrupted
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}{os.strerror(error.errno)}; what was finished is kept"
-    else:
-        return 0
-    print(f"error: {message}", file=sys.stderr)
-    return 2

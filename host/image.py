@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from gen.cli import guarded
 from host.accelerator import Accelerator
-from host.cli import add_sampling, guarded, make_folder, parser
+from host.cli import add_sampling, make_folder, parser
 from host.cli import settings as settings_of
 from host.grid import Pair, grid
 from host.metrics import psnr, ssim

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gen.cli import guarded
 from gen.errors import UserError
 from host.accelerator import Accelerator
-from host.cli import add_sampling, guarded, make_folder, parser
+from host.cli import add_sampling, make_folder, parser
 from host.cli import settings as settings_of
 from host.metrics import psnr, ssim
 from host.sampling import Settings, draw, load_pipeline

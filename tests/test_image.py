@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from tiny_pipeline import FloatAccelerator, tiny_pipe, tiny_unet
 
+from gen.cli import guarded
 from gen.errors import UserError
 from host import bench, image, quality
 from host.accelerator import Accelerator
-from host.cli import guarded
 from host.grid import Pair, grid
 from host.sampling import Settings, load_pipeline
 
