@@ -70,6 +70,8 @@ struct CheckEngine {
     // what waits between the array and the store while the store runs LAG tiles ahead
     static_assert((P::DEPTH_YS + P::DEPTH_AS) * GROUP >= (P::LAG + 1) * P::PP,
                   "ys and as together hold the tiles that the store lags behind");
+    static_assert(P::LAG * (P::PP / GROUP) >= 2 * P::PIPELINE_DEPTH,
+                  "the lag covers the words held in waiting pipelines");
     // the sums of a row come after its last word
     static_assert(P::DEPTH_ROWS > P::ROW_WORDS, "the row FIFO holds a whole row");
     static const bool ok = true;

@@ -152,6 +152,10 @@ SOURCES:
     residual.start();
     dest.start();
 
+    // The shortest slot, which is also mac's: while the store waits for a tile, what that tile needs
+    // must have left the store's pipeline, and nothing moves in a pipeline that waits.
+    const int slot_cycles = P::PP / GROUP;
+
     // of the current slot: -1 is the lead slot, from `slots` on only writes are left
     int slot = -1, group = 0, tile = 0, cycle = 0;
     int filled = least(shape.lead, shape.fill);
@@ -189,7 +193,7 @@ SLOTS:
             dest.next<P>(shape, entry.dest.planes);
         }
         ++cycle;
-        if (cycle >= ks_words + xs_words + rs_words && cycle >= ys_words) {
+        if (cycle >= slot_cycles && cycle >= ks_words + xs_words + rs_words && cycle >= ys_words) {
             cycle = 0;
             if (slot >= 0 && slot < slots && ++tile == shape.tiles) {
                 tile = 0;
