@@ -79,8 +79,9 @@ class Process {
     SIM_INLINE void begin_read(Fifo& fifo) {
 #ifdef SIM_UNTIMED
         if (SIM_UNLIKELY(fifo.consumer != this)) wrong_endpoint(fifo, "read");
-        while (SIM_UNLIKELY(fifo.taken == fifo.published))
-            block(Wait::read, fifo);
+        while (SIM_UNLIKELY(fifo.taken == fifo.published)) {
+            if (!block(Wait::read, fifo)) break;
+        }
 #else
         if (SIM_UNLIKELY(fifo.consumer != in_body_)) {
             if (fifo.consumer != this) wrong_endpoint(fifo, "read");
@@ -89,8 +90,9 @@ class Process {
             next_tick_in_body();
         }
         fifo.read_tick = tick_;
-        while (SIM_UNLIKELY(fifo.taken == fifo.published))
-            block(Wait::read, fifo);
+        while (SIM_UNLIKELY(fifo.taken == fifo.published)) {
+            if (!block(Wait::read, fifo)) break;
+        }
         const int64_t time = fifo.write_time[fifo.taken & fifo.mask] + fifo_latency_;
         if (time > required_) {
             required_ = time;
@@ -114,8 +116,9 @@ class Process {
 #ifdef SIM_UNTIMED
         if (SIM_UNLIKELY(fifo.producer != this)) wrong_endpoint(fifo, "written");
         touched_ = true;
-        while (SIM_UNLIKELY(fifo.fill() >= fifo.depth))
-            block(Wait::write, fifo);
+        while (SIM_UNLIKELY(fifo.fill() >= fifo.depth)) {
+            if (!block(Wait::write, fifo)) break;
+        }
 #else
         if (SIM_UNLIKELY(fifo.producer != in_body_)) {
             if (fifo.producer != this) wrong_endpoint(fifo, "written");
@@ -305,8 +308,9 @@ class Process {
             const Write& write = writes_[k & write_mask_];
             if (write.due != tick_) break;
             Fifo& fifo = *write.fifo;
-            while (SIM_UNLIKELY(fifo.fill() >= fifo.depth))
-                block(Wait::write, fifo);
+            while (SIM_UNLIKELY(fifo.fill() >= fifo.depth)) {
+                if (!block(Wait::write, fifo)) break;
+            }
             const int64_t slot = fifo.published - fifo.depth;
             if (slot < 0) continue;
             const int64_t time = fifo.read_time[slot & fifo.mask] + slot_latency_;

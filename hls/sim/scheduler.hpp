@@ -149,7 +149,7 @@ class Scheduler {
 
     void fill_report(Report& report) {
         bool mains = true, leftover = false;
-        std::string rest;
+        std::string rest, tokens;
         for (auto& process : processes_) {
             const bool fine = process->main ? process->finished() : process->idle();
             if (process->main) mains = mains && fine;
@@ -171,9 +171,9 @@ class Scheduler {
             if (peaks_) fifo.finish_peak(timing.slot_latency);
             if (fifo.fill() > 0 && fifo.consumer) {
                 leftover = true;
-                rest += "\n  FIFO " + fifo.name + ": " + std::to_string(fifo.fill()) +
-                        " tokens left over (" + name_of(link.producer) + " -> " +
-                        name_of(link.consumer) + ")";
+                tokens += "\n  FIFO " + fifo.name + ": " + std::to_string(fifo.fill()) +
+                          " tokens left over (" + name_of(link.producer) + " -> " +
+                          name_of(link.consumer) + ")";
             }
             report.fifos.push_back(FifoReport{fifo.name, link.producer, link.consumer,
                                               fifo.depth == Fifo::UNBOUNDED ? 0 : fifo.depth,
@@ -185,7 +185,7 @@ class Scheduler {
             report.text = "deadlock: " + wait_chain() + rest;
         } else if (leftover) {
             report.status = Status::leftover;
-            report.text = "leftover: the main processes have returned, but" + rest;
+            report.text = "leftover: the main processes have returned, but" + rest + tokens;
         } else {
 #ifdef SIM_UNTIMED
             report.text = "done";
@@ -209,7 +209,7 @@ class Scheduler {
         text += " at cycle " + std::to_string(process.time()) + ", tick " +
                 std::to_string(process.tick());
 #endif
-        if (fifo.put > fifo.published) {
+        if (process.wait() == Process::Wait::read && fifo.put > fifo.published) {
             text += ", " + std::to_string(fifo.put - fifo.published) + " more in the pipeline of " +
                     fifo.producer->name;
         }
