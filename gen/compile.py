@@ -28,6 +28,7 @@ INCLUDES = (ROOT / "hls" / "sim", ROOT / "hls" / "kernels", ROOT / "hls" / "card
 FLAGS = (
     "-std=c++14",
     "-O2",
+    "-ftree-vectorize",
     "-march=native",
     "-fPIC",
     "-Wall",

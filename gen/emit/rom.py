@@ -23,6 +23,7 @@ CONSTANTS = {
     "items": "ITEMS",
     "scale_words": "SCALE_WORDS",
     "lag": "LAG",
+    "guard": "GUARD",
 }
 # member of gen.program.engine.Timing -> constant that the software card reads
 TIMING = {

@@ -87,6 +87,10 @@ def _check_limits(program: Program, index: int) -> None:
         "weight rows": (mac.shape.steps * mac.shape.gates, engine.weight_rows),
         "taps": (mac.taps, len(mac.offset)),
         "elements of FIFO ks": (entry.store.weights.words, engine.depths["ks"]),
+        "elements of FIFO ss": (
+            min(mac.shape.fill, mac.shape.lead + 2 * engine.pixels) if entry.pre.row_sums else 0,
+            engine.depths["ss"],
+        ),
         "row sums": (mac.shape.fill if entry.pre.row_sums else 0, engine.sums),
     }
     for what, (need, have) in limits.items():

@@ -22,7 +22,7 @@ DEPTHS = {
     "rs": 128,
     "ys": 128,
     "st": 32,
-    "ss": 64,
+    "ss": 256,
     "pp": 64,
     "qp": 64,
     "rows": 256,
@@ -53,7 +53,8 @@ class Engine:
     bank, ``weight_rows`` per buffer half, ``store_rows`` of 64 bytes, ``stats_channels``
     pairs of sums, ``row_words`` 64-channel blocks of one pixel, ``sums`` softmax row sums,
     ``items`` of a batch, ``scale_words`` items x blocks of a group-normalised layer, ``lag`` tiles
-    between the store's reads and its writes, ``depths`` of the FIFOs in elements.
+    between the store's reads and its writes, ``guard`` cycles from a write to the window or weight
+    buffer to the first read of the same word, ``depths`` of the FIFOs in elements.
     """
 
     pixels: int = 32
@@ -68,6 +69,7 @@ class Engine:
     items: int = 8
     scale_words: int = 128
     lag: int = 8
+    guard: int = 4
     depths: dict[str, int] = field(default_factory=lambda: dict(DEPTHS))
     clock_mhz: float = 222.0
     timing: Timing = field(default_factory=Timing)

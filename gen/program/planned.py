@@ -123,6 +123,16 @@ def store_words_per_slot(made: Planned) -> int:
     return 2 * made.shape.steps if made.weight is not None else 0
 
 
+def row_sums_ahead(made: Planned, engine: Engine) -> int:
+    """Row sums sent before the first accumulators leave the array.
+
+    The lead, the fills of the first tile and of the second, whose slot sends the first tile's
+    results, and what the pipelines of pre and mac hold.
+    """
+    pixels = made.shape.lead + 2 * engine.pixels + 2 * engine.timing.pipeline_depth
+    return min(made.shape.fill, pixels)
+
+
 def _check(made: Planned, engine: Engine) -> None:
     layer, name = made.layer, made.layer.name
     rows = ceil_div(made.geometry.slots, engine.pixels) * sum(made.subs)
@@ -176,6 +186,12 @@ def _check(made: Planned, engine: Engine) -> None:
         raise UserError(
             f"layer {name} ({size}) reads {slot} words of K or V in one slot, the FIFO ks holds "
             f"{engine.depths['ks']}; choose an engine with a deeper one"
+        )
+    ahead = row_sums_ahead(made, engine)
+    if layer.read.norm == "softmax" and engine.depths["ss"] < ahead:
+        raise UserError(
+            f"layer {name} ({size}) sends {ahead} row sums before the first is used, the FIFO ss "
+            f"holds {engine.depths['ss']}; choose an engine with a deeper one"
         )
     if any(not 0 <= each <= MAX_ALIGN for each in made.qlayer.read.align):
         raise UserError(

@@ -34,7 +34,7 @@ struct EngineDefaults {
     static const int DEPTH_RS = 128;
     static const int DEPTH_YS = 128;
     static const int DEPTH_ST = 32;
-    static const int DEPTH_SS = 64;
+    static const int DEPTH_SS = 256;
     static const int DEPTH_PP = 64;
     static const int DEPTH_QP = 64;
     // and inside pre: rows, parameters, sums of rows, sums of groups, scales, epsilon

@@ -1,0 +1,160 @@
+"""A software card opened for inspection: every entry can be observed, every row read.
+
+``host.swcard`` drives the same shared object behind pyxrt's calls; this is the tests' and
+``gen.verify``'s view of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gen.program.binary import program_bytes
+from gen.program.io import pack_latent, unpack_result
+from gen.program.program import Program
+
+Bytes = NDArray[np.uint8]
+EntryObserver = Callable[[int, int, int], None]
+
+DONE, DEADLOCK, LEFTOVER, TOO_SMALL = 0, 1, 2, 3
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
+_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "lda_card_new": (_POINTER, []),
+    "lda_card_free": (None, [_POINTER]),
+    "lda_card_step": (_INT, [_POINTER] + [_POINTER, _SIZE] * 4),
+    "lda_card_error": (ctypes.c_char_p, [_POINTER]),
+    "lda_card_cycles": (ctypes.c_uint64, [_POINTER]),
+    "lda_card_report": (ctypes.c_char_p, [_POINTER]),
+    "lda_card_on_entry": (None, [_POINTER, _CALLBACK, _POINTER]),
+    "lda_card_read_rows": (None, [_POINTER, _INT, _INT, _POINTER]),
+    "lda_card_set_fifo_depth": (_INT, [_POINTER, ctypes.c_char_p, _INT]),
+    "lda_card_measure_peaks": (None, [_POINTER, _INT]),
+}
+
+
+class CsimError(RuntimeError):
+    """The card did not finish a step. ``code`` is DEADLOCK, LEFTOVER or TOO_SMALL."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class CsimCard:
+    """One software card running ``program``; ``generic``: it takes the program at run time.
+
+    Raises:
+        RuntimeError: not a software card.
+    """
+
+    def __init__(self, library: Path, program: Program, generic: bool = False) -> None:
+        try:
+            self._library = ctypes.CDLL(str(library.resolve()))
+            for name, (result, arguments) in _FUNCTIONS.items():
+                function = getattr(self._library, name)
+                function.restype, function.argtypes = result, arguments
+        except (OSError, AttributeError) as error:
+            raise RuntimeError(f"{library}: not a software card ({error})") from error
+        self.program = program
+        self._card: int | None = self._library.lda_card_new()
+        if not self._card:
+            raise RuntimeError(f"{library}: no memory for the software card")
+        if generic:
+            blob = program_bytes(program)
+            self._library.lda_card_set_program.argtypes = [_POINTER, ctypes.c_char_p, _SIZE]
+            if self._library.lda_card_set_program(self._card, blob, len(blob)):
+                raise RuntimeError(self.error)
+
+    @property
+    def error(self) -> str:
+        """What went wrong in the last step, or an empty string."""
+        return (self._library.lda_card_error(self._card) or b"").decode()
+
+    @property
+    def cycles(self) -> int:
+        """Modelled clock cycles of the last step."""
+        return int(self._library.lda_card_cycles(self._card))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The card's report of the last step."""
+        value: dict[str, Any] = json.loads(self._library.lda_card_report(self._card) or b"{}")
+        return value
+
+    def set_fifo_depth(self, name: str, depth: int) -> None:
+        """Change a FIFO's depth for the next steps.
+
+        Raises:
+            ValueError: no such FIFO, or a depth below 1.
+        """
+        if self._library.lda_card_set_fifo_depth(self._card, name.encode(), depth):
+            raise ValueError(self.error)
+
+    def measure_peaks(self, on: bool = True) -> None:
+        """Record the highest fill of every FIFO."""
+        self._library.lda_card_measure_peaks(self._card, int(on))
+
+    def rows(self, tensor: str) -> Bytes:
+        """Rows of a stored tensor as they are now: uint8 [rows, 64]."""
+        place = self.program.tensors[tensor]
+        data = np.empty((place.rows, 64), dtype=np.uint8)
+        self._library.lda_card_read_rows(self._card, place.row, place.rows, data.ctypes.data)
+        return data
+
+    def step(
+        self,
+        weights: Bytes,
+        dynamic: Bytes,
+        latent: NDArray[np.int8],
+        observe: EntryObserver | None = None,
+    ) -> NDArray[np.int16]:
+        """Run the program once; ``observe(entry, i0, i1)`` is called after every execution.
+
+        ``latent`` int8 and the result int16 are [batch, channels, height, width].
+
+        Raises:
+            CsimError: a deadlock, leftover tokens, or a buffer that is too small.
+            Exception: whatever ``observe`` raised.
+        """
+        raised: list[BaseException] = []
+
+        def call(_: object, entry: int, i0: int, i1: int) -> None:
+            if observe is None or raised:
+                return
+            try:
+                observe(entry, i0, i1)
+            except BaseException as error:
+                raised.append(error)
+
+        callback = _CALLBACK(call) if observe else _CALLBACK()
+        self._library.lda_card_on_entry(self._card, callback, None)
+        source = np.ascontiguousarray(pack_latent(self.program, latent))
+        result = np.zeros((self.program.output_rows, 64), dtype=np.uint8)
+        arguments: list[int] = []
+        for buffer in (np.ascontiguousarray(weights), np.ascontiguousarray(dynamic), source):
+            arguments += [buffer.ctypes.data, buffer.nbytes]
+        arguments += [result.ctypes.data, result.nbytes]
+        code = int(self._library.lda_card_step(self._card, *arguments))
+        self._library.lda_card_on_entry(self._card, _CALLBACK(), None)
+        if raised:
+            raise raised[0]
+        if code != DONE:
+            raise CsimError(code, self.error)
+        return unpack_result(self.program, result)
+
+    def close(self) -> None:
+        """Give the card's memory back."""
+        if self._card:
+            self._library.lda_card_free(self._card)
+            self._card = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_card", None):
+            self.close()
