@@ -1,13 +1,12 @@
 """Emitted inputs of the Vitis tools: what they say, and what is refused."""
 
-import json
-
 import pytest
 
 from gen.errors import UserError
 from gen.vitis.board import board_names, load_board
+from gen.vitis.depths import read_depths
 from gen.vitis.emit import Options, emit, period_ns
-from gen.vitis.topology import CLOCK_KEYS, ENGINE, depths
+from gen.vitis.topology import CLOCK_KEYS, ENGINE
 
 
 @pytest.fixture
@@ -50,7 +49,6 @@ def test_link_of_one_rank(build):
         "store_1.latent:DDR[0]", "store_1.result:DDR[0]",
         "wload_1.weights:DDR[0]", "wload_1.dynamic:DDR[0]",
     ]  # fmt: skip
-    assert "mac_1.as_s:post_1.as_s:64" in values(build, name, "stream_connect")
     assert len(values(build, name, "stream_connect")) == 11
     assert set(values(build, name, "slr")) == {f"{k.name}_1:SLR0" for k in ENGINE.kernels}
 
@@ -148,13 +146,29 @@ def test_period_is_never_longer_than_the_clock_allows(mhz):
     assert (period + 0.001) * mhz > 1000
 
 
-def test_program_sets_depths(build):
-    program = {"engine": {"depths": {"ks": 4096, "nonsense": 7}}}
-    assert depths(ENGINE, program)["ks"] == 4096
-    (build / "program.json").write_text(json.dumps(program))
+def test_depths_are_those_of_the_kernels(build):
+    known = read_depths(ENGINE, build)
+    assert set(known) == {stream.name for stream in ENGINE.streams}
+    (build / "src" / "engine.hpp").write_text("struct E { static const int DEPTH_KS = 4096; };")
+    assert read_depths(ENGINE, build) == {**known, "ks": 4096}
     emit(build, load_board("u250"))
     connections = values(build, "link/hw.222.cfg", "stream_connect")
     assert "store_1.ks_s:mac_1.ks_s:4096" in connections
+    assert f"mac_1.as_s:post_1.as_s:{known['as']}" in connections
+
+
+def test_stream_without_depth_is_refused(build, tmp_path):
+    defaults = tmp_path / "params.hpp"
+    defaults.write_text("static const int DEPTH_XS = 64;\n")
+    with pytest.raises(UserError, match="stream px has no depth"):
+        read_depths(ENGINE, build, defaults)
+
+
+def test_pipeline_style_is_said_everywhere(build):
+    emit(build, load_board("u250"), Options(pipeline_style="flp"))
+    assert "syn.compile.pipeline_style=flp" in lines(build, "hls/mac.cfg")
+    assert "    config_compile -pipeline_style flp" in lines(build, "hls/mac.tcl")
+    assert lines(build, "compile/pre.tcl") == ["config_compile -pipeline_style flp"]
 
 
 def test_configs_have_no_remarks_behind_values(build):

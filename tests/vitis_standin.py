@@ -65,7 +65,7 @@ SWITCHES = {"-c", "-l", "-p", "-g", "--save-temps"}
 VALUED = {"-t", "-k", "-o", "-I", "--platform", "--config", "--temp_dir", "--log_dir"} | {
     "--report_dir", "--optimize", "--package.out_dir",
 }  # fmt: skip
-COMPILE_KEYS = {"": {"kernel", "save-temps"}, "hls": {"clock"}}
+COMPILE_KEYS = {"": {"kernel", "save-temps"}, "hls": {"clock", "pre_tcl"}}
 LINK_KEYS = {
     "": {"kernel_frequency"},
     "connectivity": {"nk", "sp", "stream_connect", "slr"},
@@ -142,6 +142,9 @@ def compile_kernel(options, rest):
     values = parse_config(options["--config"], COMPILE_KEYS)
     if ("", "kernel", kernel) not in values:
         refuse("configuration of another kernel")
+    for _, key, value in values:
+        if key == "pre_tcl":
+            existing(value)
     clocks = [value for _, key, value in values if key == "clock"]
     if len(clocks) != 1 or not clocks[0].endswith(f":{kernel}"):
         refuse(f"bad clock {clocks}")
@@ -287,6 +290,11 @@ class Project:
         if not value.endswith("%"):
             refuse("odd uncertainty")
 
+    def config_compile(self, *words):
+        _, found = self.options(words, valued=["-pipeline_style"])
+        if found.get("-pipeline_style") not in ("stp", "flp", "frp"):
+            refuse("odd pipeline style")
+
     def ready(self, bench):
         if self.done not in (["open_project", "open_solution"], ["open_component"]):
             refuse("no open solution")
@@ -333,7 +341,7 @@ def run_tcl(script, opening):
     tcl = tkinter.Tcl()
     project = Project(opening)
     common = [
-        "set_top", "add_files", "set_part", "create_clock", "set_clock_uncertainty",
+        "set_top", "add_files", "set_part", "create_clock", "set_clock_uncertainty", "config_compile",
         "csim_design", "csynth_design", "cosim_design",
     ]  # fmt: skip
     for name in [*opening, *common]:

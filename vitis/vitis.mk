@@ -14,7 +14,7 @@ JOBS       ?= 8
 VITIS_PYTHON ?= $(BIN)/python
 VITIS_FLOW = $(MAKE) --no-print-directory -f vitis/flow.mk BUILD=$(BUILD) VITIS_PYTHON=$(VITIS_PYTHON) TARGET=$(TARGET)
 
-.PHONY: need-hls need-card vitis-files csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor
+.PHONY: need-hls need-card vitis-files csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor lint-hls
 
 need-hls need-card: $(VENV)/ready
 	@$(VITIS_PYTHON) -m gen.vitis need $(@:need-%=%) --board $(BOARD) --platform "$(PLATFORM)"
@@ -50,3 +50,6 @@ check-xrt: $(VENV)/ready ## are XRT, its tools and pyxrt usable?
 
 doctor: $(VENV)/ready ## everything at once: compilers, platform, XRT, card
 	@$(VITIS_PYTHON) -m gen.vitis doctor --board $(BOARD) --platform "$(PLATFORM)"
+
+lint-hls: $(VENV)/ready ## check kernels and emitted files for what only Vitis would notice
+	@$(VITIS_PYTHON) -m gen.hlslint hls/kernels $(patsubst %/vitis/vitis.json,%,$(wildcard $(BUILD)/vitis/vitis.json))

@@ -3,7 +3,7 @@
 ====================== =======================================================================
 hls/KERNEL.tcl         Tcl run of csim, csynth, cosim and export, for every tool version
 hls/KERNEL.cfg         the same for ``v++ -c --mode hls`` and ``vitis-run --mode hls``
-compile/KERNEL.cfg     ``v++ -c -k KERNEL``
+compile/KERNEL.cfg     ``v++ -c -k KERNEL``; compile/pre.tcl is run before its synthesis
 link/TARGET.CLOCK.cfg  ``v++ -l``: units, memories, streams, SLRs, clock, strategies
 settings.mk            what vitis/flow.mk needs to know of them
 vitis.json             the choices above, to be read by people
@@ -20,11 +20,13 @@ from pathlib import Path
 from gen.errors import UserError
 from gen.stages import ROOT
 from gen.vitis.board import Board
+from gen.vitis.depths import read_depths
 from gen.vitis.files import render, write_changed
-from gen.vitis.topology import CLOCK_KEYS, ENGINE, TARGETS, Topology, depths
+from gen.vitis.topology import CLOCK_KEYS, ENGINE, TARGETS, Topology
 
 # the tool's own default, 27 %, would schedule a 4.5 ns clock against 3.3 ns
 UNCERTAINTY_PERCENT = 12
+PIPELINE_STYLES = ("stp", "flp", "frp")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Options:
     ``ranks`` engines are linked. ``clock_key`` is the spelling of the link clock (which one a
     tool version honours differs); ``strategies`` are Vivado's implementation strategies (None:
     the board's); ``jobs`` limits parallel Vivado runs; ``hls_clock_mhz`` is what kernels are
-    compiled for (None: the board's target) and bounds every link clock.
+    compiled for (None: the board's target) and bounds every link clock. ``pipeline_style`` is stp
+    because that is what the timed simulation models: flp and frp only ever stall less.
     """
 
     ranks: int = 1
@@ -43,6 +46,7 @@ class Options:
     jobs: int = 8
     hls_clock_mhz: int | None = None
     extra_clocks_mhz: tuple[int, ...] = ()
+    pipeline_style: str = "stp"
 
 
 def _check(build: Path, board: Board, options: Options) -> None:
@@ -55,6 +59,8 @@ def _check(build: Path, board: Board, options: Options) -> None:
         )
     if options.clock_key not in CLOCK_KEYS:
         raise UserError(f"{options.clock_key} is no clock key; use {', '.join(CLOCK_KEYS)}")
+    if options.pipeline_style not in PIPELINE_STYLES:
+        raise UserError(f"{options.pipeline_style} is no style; use {', '.join(PIPELINE_STYLES)}")
     known = (board.vivado.strategy, *board.vivado.other_strategies)
     if options.strategies is not None and not options.strategies:
         raise UserError(f"no implementation strategy is named; choose from {', '.join(known)}")
@@ -130,10 +136,10 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
     options = options or Options()
     build = build.resolve()
     _check(build, board, options)
-    program = read_program(build)
+    read_program(build)
     compiled = options.hls_clock_mhz or board.target_mhz
     clocks = clocks_mhz(board, options)
-    fifo_depths = depths(ENGINE, program)
+    fifo_depths = read_depths(ENGINE, build)
     texts: dict[str, str] = {}
     for kernel in ENGINE.kernels:
         values = {
@@ -143,11 +149,13 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
             "period_ns": period_ns(compiled),
             "clock_hz": compiled * 1_000_000,
             "uncertainty_percent": UNCERTAINTY_PERCENT,
+            "style": options.pipeline_style,
             "cflags": f"-std=c++14 -I{build}/src -I{ROOT}/hls/kernels",
         }
         texts[f"hls/{kernel.name}.tcl"] = render("hls.tcl.j2", **values)
         texts[f"hls/{kernel.name}.cfg"] = render("hls_config.cfg.j2", **values)
         texts[f"compile/{kernel.name}.cfg"] = render("compile.cfg.j2", **values)
+    texts["compile/pre.tcl"] = f"config_compile -pipeline_style {options.pipeline_style}\n"
     for target in TARGETS:
         for mhz in clocks:
             texts[f"link/{target}.{mhz}.cfg"] = link_config(

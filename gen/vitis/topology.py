@@ -5,7 +5,6 @@ This is the one list that scripts, link configurations, test benches and the che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 PORT_SUFFIX = "_s"
@@ -91,21 +90,3 @@ ENGINE = Topology(
         Stream("qp", "wload", "post"),
     ),
 )
-
-# A 36 Kb block is 512 deep: shallower FIFOs of words would cost as many of them. The accumulators
-# of as are consumed as they come and fit distributed memory.
-DEFAULT_DEPTH = 512
-DEFAULT_DEPTHS = {"as": 64}
-
-
-def depths(topology: Topology, program: Mapping[str, object]) -> dict[str, int]:
-    """FIFO depth in elements of every stream: the program's own where it names one."""
-    engine = program.get("engine")
-    named = engine.get("depths") if isinstance(engine, Mapping) else None
-    names = [stream.name for stream in topology.streams]
-    found = {name: DEFAULT_DEPTHS.get(name, DEFAULT_DEPTH) for name in names}
-    if isinstance(named, Mapping):
-        for name, depth in named.items():
-            if str(name) in found and isinstance(depth, int):
-                found[str(name)] = depth
-    return found

@@ -1,0 +1,113 @@
+"""Ports of kernels: names, protocols, memories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gen.hlslint.finding import Found
+from gen.hlslint.pragma import Pragma
+from gen.hlslint.rules import unit_rules
+from gen.hlslint.syntax import row
+from gen.hlslint.unit import Function, Unit
+from gen.vitis.topology import ENGINE
+
+# words of Verilog, SystemVerilog, VHDL and C that a port must not be called by
+RESERVED = frozenset((Path(__file__).parent.parent / "reserved.txt").read_text().split())
+MAX_MASTERS = 4
+
+
+def _interfaces(unit: Unit, top: Function) -> dict[str, list[Pragma]]:
+    found: dict[str, list[Pragma]] = {}
+    for pragma in unit.pragmas_of(top):
+        if pragma.name == "interface":
+            found.setdefault(pragma.value("port") or "", []).append(pragma)
+    return found
+
+
+@unit_rules("port-name")
+def port_name(unit: Unit) -> Found:
+    """A port called by a reserved word silently becomes NAME_r, and link lines miss it."""
+    for top in unit.tops:
+        for parameter in top.parameters:
+            if parameter.name.lower() in RESERVED:
+                yield row(parameter.node), f"port {parameter.name} is a reserved word"
+
+
+@unit_rules("port-interface")
+def port_interface(unit: Unit) -> Found:
+    """A port without its own interface pragma gets whatever the flow's default is."""
+    for top in unit.tops:
+        interfaces = _interfaces(unit, top)
+        names = {parameter.name for parameter in top.parameters}
+        for port, pragmas in interfaces.items():
+            if port not in names and port != "return":
+                yield row(pragmas[0].node), f"kernel {top.name} has no port {port}"
+        for parameter in top.parameters:
+            modes = {pragma.mode for pragma in interfaces.get(parameter.name, [])}
+            wanted = (
+                "axis" if parameter.is_stream else "m_axi" if parameter.is_pointer else "s_axilite"
+            )
+            if wanted not in modes:
+                yield row(parameter.node), f"port {parameter.name} has no {wanted} interface"
+            if modes - {wanted, "s_axilite"}:
+                yield row(parameter.node), f"port {parameter.name} has conflicting interfaces"
+
+
+@unit_rules("protocol")
+def protocol(unit: Unit) -> Found:
+    """XRT refuses to start a free-running kernel, so it must not have scalars or memories.
+
+    A kernel with either is started by the host and needs its return on s_axilite.
+    """
+    for top in unit.tops:
+        chosen = unit.protocol(top)
+        interfaces = _interfaces(unit, top)
+        driven = [p for p in top.parameters if not p.is_stream]
+        lite = any(p.mode == "s_axilite" for p in interfaces.get("return", []))
+        if chosen == "ap_ctrl_none":
+            for parameter in driven:
+                yield row(parameter.node), f"free-running kernel {top.name} has {parameter.name}"
+            if lite:
+                yield row(top.node), f"free-running kernel {top.name} has a control port"
+        elif driven and not lite:
+            yield row(top.node), f"kernel {top.name} has no s_axilite interface on return"
+        elif not driven and chosen is None:
+            yield row(top.node), f"kernel {top.name} chooses no block protocol"
+
+
+@unit_rules("m-axi")
+def m_axi(unit: Unit) -> Found:
+    """An m_axi port without depth= is misread by co-simulation, one without bundle= is shared."""
+    for top in unit.tops:
+        bundles = set()
+        for pragmas in _interfaces(unit, top).values():
+            for pragma in pragmas:
+                if pragma.mode != "m_axi":
+                    continue
+                for key in ("depth", "bundle", "offset"):
+                    if pragma.value(key) is None:
+                        yield row(pragma.node), f"m_axi port {pragma.value('port')} has no {key}="
+                if pragma.value("offset") not in (None, "slave"):
+                    yield row(pragma.node), "the host sets addresses by offset=slave"
+                widen = pragma.value("max_widen_bitwidth")
+                power = widen is not None and widen.isdigit() and _power_of_two(int(widen))
+                if widen is not None and not power:
+                    yield row(pragma.node), f"max_widen_bitwidth={widen} is no power of two to 1024"
+                bundles.add(pragma.value("bundle"))
+        if len(bundles) > MAX_MASTERS:
+            yield row(top.node), f"{len(bundles)} AXI masters, each some 5000 LUT; share bundles"
+
+
+def _power_of_two(value: int) -> bool:
+    return value == 0 or (value & (value - 1) == 0 and value <= 1024)
+
+
+@unit_rules("port-order")
+def port_order(unit: Unit) -> Found:
+    """The host counts arguments: a kernel with its ports in another order is misfed."""
+    known = {kernel.name: ENGINE.ports(kernel.name) for kernel in ENGINE.kernels}
+    for top in unit.tops:
+        expected = known.get(top.name)
+        names = tuple(parameter.name for parameter in top.parameters)
+        if expected is not None and names != expected:
+            yield row(top.node), f"kernel {top.name} has ports {names}, not {expected}"
