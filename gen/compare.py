@@ -1,0 +1,171 @@
+"""One step of the U-Net computed three times and compared layer by layer.
+
+Float against the integer reference by signal to noise; the integer reference against the software
+card by equality, after every execution of every entry, with what the store really holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gen import reference
+from gen.csim import CsimCard
+from gen.floatrun import run_float
+from gen.layers import LayerGraph
+from gen.program import DynamicBuffer, Program, extract
+from gen.qlayers import QGraph
+
+Bytes = NDArray[np.uint8]
+Values = NDArray[np.int8] | NDArray[np.int16]
+
+
+class Diverged(Exception):
+    """The card stored something else than the reference.
+
+    The message names the layer, how much differs and the first difference.
+    """
+
+    def __init__(self, layer: str, message: str) -> None:
+        super().__init__(f"layer {layer}: {message}")
+        self.layer = layer
+
+
+@dataclass
+class Noise:
+    """Energies of a signal and of its error, summed over steps."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, exact: NDArray[np.float32], approximate: NDArray[np.float64]) -> None:
+        """Account for one tensor and its approximation."""
+        wide = exact.astype(np.float64)
+        self.signal += float(np.sum(wide * wide))
+        self.noise += float(np.sum((wide - approximate) ** 2))
+
+    @property
+    def snr_db(self) -> float:
+        """Signal to noise ratio in dB; infinite without noise."""
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(max(self.signal, 1e-300) / self.noise)
+
+
+@dataclass
+class Integers:
+    """Integer inputs of one step, as the host makes them (``gen.hostints``)."""
+
+    latent: NDArray[np.int8]
+    step_bias: Mapping[str, NDArray[np.int32]]
+    prompt: Mapping[str, NDArray[np.int8]]
+
+
+def reference_step(
+    qgraph: QGraph, integers: Integers
+) -> tuple[NDArray[np.int16], dict[str, Values]]:
+    """Result of the integer reference, and what every layer stores, by layer name."""
+    stored: dict[str, Values] = {}
+    result = reference.run(
+        qgraph,
+        integers.latent,
+        integers.step_bias,
+        integers.prompt,
+        observe=stored.__setitem__,
+    )
+    return result, stored
+
+
+def float_noise(
+    graph: LayerGraph,
+    qgraph: QGraph,
+    sample: torch.Tensor,
+    host: Mapping[str, torch.Tensor],
+    stored: Mapping[str, Values],
+    noise: dict[str, Noise],
+) -> torch.Tensor:
+    """Add this step's errors of every layer to ``noise``; returns the float result.
+
+    ``sample`` [batch, channels, height, width] float32.
+    """
+    layer_of = {layer.dest: layer.name for layer in graph.layers}
+
+    def observe(kind: str, name: str, values: torch.Tensor) -> None:
+        layer = layer_of.get(name)
+        if kind != "tensor" or layer is None:
+            return
+        approximate = stored[layer].astype(np.float64) * qgraph.tensors[name].scale
+        noise.setdefault(layer, Noise()).add(values.numpy(), approximate)
+
+    return run_float(graph, sample, host, observe)
+
+
+@dataclass
+class CardCheck:
+    """A card whose every entry is compared with the reference.
+
+    ``weights`` is the static buffer. ``compared`` counts comparisons of the last step.
+    """
+
+    card: CsimCard
+    qgraph: QGraph
+    weights: Bytes
+    compared: int = 0
+    _last: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        """The program that the card runs."""
+        return self.card.program
+
+    def step(self, integers: Integers, stored: Mapping[str, Values]) -> NDArray[np.int16]:
+        """Run one step; ``stored`` holds what the reference stores, by layer.
+
+        Raises:
+            Diverged: at the first entry whose stored tensor differs.
+            gen.csim.CsimError: the step did not finish.
+        """
+        program = self.program
+        dynamic = DynamicBuffer(program)
+        dynamic.set_step(dict(integers.step_bias))
+        dynamic.set_prompt(dict(integers.prompt))
+        self.compared = 0
+        self._last = {
+            index: (segment.n0 - 1, segment.n1 - 1)
+            for segment in program.segments
+            for index in range(segment.first, segment.first + segment.count)
+        }
+        return self.card.step(
+            self.weights,
+            dynamic.data,
+            integers.latent,
+            lambda entry, i0, i1: self._compare(stored, entry, i0, i1),
+        )
+
+    def _compare(self, stored: Mapping[str, Values], index: int, i0: int, i1: int) -> None:
+        entry = self.program.entries[index]
+        expected = stored[entry.layer]
+        if self.qgraph.graph.tensors[entry.dest].role == "scores":
+            # [pixels, tokens] of one item and head, stored as channels of an image
+            tensor = self.program.tensors[entry.dest]
+            shape = (1, tensor.channels, tensor.height, tensor.width)
+            expected = expected[i0, i1].T.reshape(shape)
+        elif (i0, i1) != self._last[index]:
+            return  # other items and heads are still to come
+        got = extract(self.program, entry.dest, self.card.rows(entry.dest))
+        self.compared += 1
+        if np.array_equal(got, expected):
+            return
+        wrong = np.argwhere(got != expected)
+        first = tuple(int(each) for each in wrong[0])
+        loop = f" in item {i0}, head {i1}" if self._last[index] != (0, 0) else ""
+        raise Diverged(
+            entry.layer,
+            f"{len(wrong)} of {got.size} stored values differ from the reference{loop}, the first "
+            f"at [item, channel, y, x] = {list(first)}: {got[first]} instead of {expected[first]}",
+        )
