@@ -225,9 +225,9 @@ def test_the_later_of_two_layers_carries_the_sum():
     first, second = s.conv("first", "sample"), s.conv("second", "sample")
     total = s.add("total", "add", [second, first], IMAGE)
     graph = s.form(s.conv("last", total))
-    assert [layer.residual for layer in graph.layers] == [None, "first", None]
-    assert graph.layers[2].sources == ("second",)
-    assert graph.tensors["first"].role == graph.tensors["second"].role == "stream"
+    assert [layer.residual for layer in graph.layers] == [None, "at.first", None]
+    assert graph.layers[2].sources == ("at.second",)
+    assert graph.tensors["at.first"].role == graph.tensors["at.second"].role == "stream"
 
 
 def test_a_gate_before_its_value_is_turned_round():
