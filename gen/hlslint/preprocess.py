@@ -21,6 +21,8 @@ _MARKER = re.compile(rb'^# (\d+) "((?:[^"\\]|\\.)*)"((?: \d)*)\s*$')
 _MISSING = re.compile(r"fatal error: ([^:]+): No such file")
 _DEFINE = re.compile(rb"^#\s*(define|undef)\s+(\w+)[ \t]*(.*)$")
 MAX_HEADERS = 200
+# headers that are usual in kernels, so that one run suffices
+_USUAL = ("hls_stream.h", "ap_int.h", "cstdint", "stdexcept", "cstring", "cassert", "cstddef")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def preprocess(path: Path, folders: Sequence[Path]) -> Source:
     """
     with tempfile.TemporaryDirectory(prefix="hlslint-") as scratch:
         stubs = Path(scratch)
+        for name in _USUAL:
+            (stubs / name).write_bytes(b"")
         raw = _expand(path, folders, stubs)
         prefix = str(stubs)
         return _split(path, raw, prefix)

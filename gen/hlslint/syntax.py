@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import tree_sitter_cpp
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Language, Node, Parser, Query, QueryCursor
 
-_PARSER = Parser(Language(tree_sitter_cpp.language()))
+_LANGUAGE = Language(tree_sitter_cpp.language())
+_PARSER = Parser(_LANGUAGE)
 
 LOOPS = frozenset({"for_statement", "while_statement", "do_statement", "for_range_loop"})
 FUNCTIONS = frozenset({"function_definition"})
@@ -23,18 +25,22 @@ def text(node: Node | None) -> str:
     return "" if node is None or node.text is None else node.text.decode(errors="replace")
 
 
-def walk(node: Node) -> Iterator[Node]:
-    """A node and everything below it, in the order of the text."""
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        yield current
-        stack.extend(reversed(current.children))
+@functools.cache
+def _query(kinds: tuple[str, ...]) -> Query | None:
+    """A query for the kinds that the grammar knows, as nodes or as words; None for none."""
+    patterns = [f"({kind})" for kind in kinds if _LANGUAGE.id_for_node_kind(kind, True)]
+    patterns += [f'"{kind}"' for kind in kinds if _LANGUAGE.id_for_node_kind(kind, False)]
+    return Query(_LANGUAGE, f"[{' '.join(patterns)}] @found") if patterns else None
 
 
 def find(node: Node, *kinds: str) -> Iterator[Node]:
-    """Nodes of the given kinds at or below a node."""
-    return (each for each in walk(node) if each.type in kinds)
+    """Nodes of the given kinds at or below a node, in the order of the text."""
+    query = _query(kinds)
+    if query is None:
+        return iter(())
+    found = QueryCursor(query).captures(node).get("found", [])
+    inside = [n for n in found if node.start_byte <= n.start_byte and n.end_byte <= node.end_byte]
+    return iter(sorted(inside, key=lambda each: (each.start_byte, -each.end_byte)))
 
 
 def ancestors(node: Node) -> Iterator[Node]:

@@ -75,10 +75,10 @@ def uncertainty(config: Config) -> Found:
     if not found:
         yield 1, "clock_uncertainty is not set"
     for setting in found:
-        number = setting.value.rstrip("%")
-        if setting.value.endswith("%") and number.replace(".", "").isdigit():
-            if float(number) < MIN_UNCERTAINTY_PERCENT:
-                yield setting.line, f"{setting.value} leaves nothing for routing"
+        share, percent = setting.value.rstrip("%"), setting.value.endswith("%")
+        number = percent and share.replace(".", "").isdigit()
+        if number and float(share) < MIN_UNCERTAINTY_PERCENT:
+            yield setting.line, f"{setting.value} leaves nothing for routing"
 
 
 @config_rules("hls-clock")

@@ -136,8 +136,10 @@ def plain_char(unit: Unit) -> Found:
 
 
 def _is_text(node: Node) -> bool:
-    """Whether the char belongs to text: const char* of a message or name."""
+    """Whether the char belongs to text (const char*), or its sign is said."""
     parent = node.parent
+    if parent is not None and parent.type == "sized_type_specifier":
+        return True
     return parent is not None and "const" in specifiers(parent) and "*" in text(parent)
 
 

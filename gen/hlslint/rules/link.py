@@ -115,9 +115,8 @@ def port(config: Config) -> Found:
             yield number, f"there is no compute unit {unit}"
         elif name is not None and name not in _ports(config, units[unit]):
             yield number, f"{unit} has no port {name or '(none)'}"
-        elif setting is not None and setting.key == "sp" and name is not None:
-            if _stream(config, name) is not None:
-                yield number, f"{unit}.{name} is a stream and has no memory"
+        elif setting is not None and name is not None and _stream(config, name) is not None:
+            yield number, f"{unit}.{name} is a stream and has no memory"
 
 
 def banks(config: Config, tag: str) -> list[int] | None:
