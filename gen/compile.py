@@ -199,7 +199,7 @@ def _failure(code: int, log: Path) -> UserError:
             f"the C++ compiler was stopped by signal {-code} (out of memory?); its output is "
             f"in {log}; run the same command again with fewer programs open"
         )
-    errors = [line for line in text.splitlines() if "error" in line]
+    errors = [line for line in text.splitlines() if "error:" in line]
     first = f" ({errors[0].strip()[:160]})" if errors else ""
     return UserError(
         f"the generated C++ did not compile{first}; the compiler's output is in {log}; check that "
