@@ -1,0 +1,74 @@
+"""The generator's commands: ``python -m gen build|verify|show``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gen.cli import guarded
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gen", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    build = commands.add_parser("build", help="generate an accelerator and its software card")
+    build.add_argument("model", help="diffusers folder, hub id or architecture name")
+    build.add_argument("--out", type=Path, help="build folder (default: build/NAME)")
+    build.add_argument("--board", default="u250", help="board file below gen/boards")
+    build.add_argument("--batch", type=int, default=0, help="samples per step (2: guided pair)")
+    build.add_argument("--height", type=int, default=0, help="latent height")
+    build.add_argument("--width", type=int, default=0, help="latent width")
+    build.add_argument(
+        "--calibration", type=Path, help="text file with one calibration prompt a line"
+    )
+
+    verify = commands.add_parser("verify", help="float, integers and csim, layer by layer")
+    verify.add_argument("build", type=Path, help="build folder")
+    verify.add_argument("--steps", type=int, default=25, help="denoising steps of the trajectory")
+
+    show = commands.add_parser("show", help="print a layer program")
+    show.add_argument("build", type=Path, help="build folder")
+
+    parsed = parser.parse_args(arguments)
+    run = {"build": _build, "verify": _verify, "show": _show}[parsed.command]
+    return guarded(
+        lambda: run(parsed), "interrupted; finished stages are kept, run the same command to go on"
+    )
+
+
+def _build(parsed: argparse.Namespace) -> None:
+    # heavy imports come late, so that help and argument errors are immediate
+    from gen.build import Settings, run_build
+    from gen.model import find_model
+    from gen.quantise.prompts import read_prompts
+
+    model = find_model(parsed.model)
+    settings = Settings(
+        board=parsed.board,
+        batch=parsed.batch,
+        height=parsed.height,
+        width=parsed.width,
+        prompts=read_prompts(parsed.calibration) if parsed.calibration else (),
+    )
+    out = parsed.out or Path("build") / model.path.stem
+    run_build(model, out, settings)
+    print(f"built {out}")
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from gen.verify import verify
+
+    return 0 if verify(parsed.build, steps=parsed.steps) else 1
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    from gen.program.show import main as show
+
+    return show([str(parsed.build)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

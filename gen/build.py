@@ -1,0 +1,184 @@
+"""The build: from a model to a folder that a host can run, stage by stage.
+
+Every stage's inputs and outputs are files in the build folder (docs/engine.md, "Files of a build").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from gen import layergraph_io
+from gen.compile import compile_library, compiler_identity, find_compiler
+from gen.emit import SOURCES, emit_sources
+from gen.identity import unet_identity
+from gen.model import Model, load_unet, read_json
+from gen.passes import lower as fuse
+from gen.program import load_engine, load_program, lower, pack_static, save_program, verify_program
+from gen.qgraph_io import load_qgraph, save_qgraph
+from gen.quantise import Options, calibrate, quantise
+from gen.quantise.trajectories import load_runs, record
+from gen.stages import FORMAT, MANIFEST, Stage, output_hashes, run_stages, write_json
+from gen.trace import trace_unet
+from host.xclbin import CONTAINER_NAME, write_container
+
+LAYERS = ("layers.json", "layers.safetensors")
+HOST = ("host.json", "host.safetensors")
+QUANT = ("quant.json", "quant.safetensors")
+MODEL = "model.json"
+CALIBRATION = "calibration.safetensors"
+PROGRAM = ("program.json", "weights.bin")
+CARD = "card.so"
+
+TRACE_SOURCES = (
+    "gen/graph.py",
+    "gen/hostgraph.py",
+    "gen/layers.py",
+    "gen/layergraph_io.py",
+    "gen/ops",
+    "gen/passes",
+    "gen/trace.py",
+    "gen/trace_inputs.py",
+    "gen/identity.py",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose of a build.
+
+    ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
+    at once. ``prompts``: calibration prompts, empty for the defaults.
+    """
+
+    board: str = "u250"
+    batch: int = 0
+    height: int = 0
+    width: int = 0
+    prompts: tuple[str, ...] = ()
+    quantise: Options = field(default_factory=Options)
+
+
+def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
+    """The stages of a build, in order."""
+    options = asdict(settings)
+    return [
+        Stage(
+            "trace",
+            "trace the U-Net",
+            TRACE_SOURCES,
+            model.files,
+            (*LAYERS, *HOST, MODEL),
+            lambda _, scratch: _trace(model, build, settings, scratch),
+            {key: options[key] for key in ("batch", "height", "width")} | {"model": model.name},
+        ),
+        Stage(
+            "calibrate",
+            "record the sampler",
+            ("gen/quantise/trajectories.py", "gen/floatrun.py"),
+            [*model.files, *LAYERS, *HOST],
+            (CALIBRATION,),
+            lambda folder, scratch: record(model, folder, settings.prompts, scratch / CALIBRATION),
+            {"prompts": settings.prompts},
+        ),
+        Stage(
+            "quantise",
+            "quantise",
+            ("gen/quantise", "gen/qgraph_io.py", "gen/reference", "gen/floatrun.py"),
+            [*LAYERS, CALIBRATION],
+            QUANT,
+            lambda folder, scratch: _quantise(folder, settings, scratch),
+            options["quantise"],
+        ),
+        Stage(
+            "program",
+            "write the layer program and pack the weights",
+            ("gen/program", "gen/boards"),
+            QUANT,
+            PROGRAM,
+            lambda folder, scratch: _program(folder, settings, scratch),
+            {"board": settings.board},
+        ),
+        Stage(
+            "emit",
+            "emit C++",
+            ("gen/emit", "gen/templates", "gen/program"),
+            [PROGRAM[0]],
+            ("src",),
+            lambda folder, scratch: _emit(folder, scratch),
+        ),
+        Stage(
+            "compile",
+            "compile the software card",
+            ("hls", "gen/compile.py", "host/xclbin.py"),
+            [PROGRAM[0], *(f"src/{name}" for name in SOURCES)],
+            (CARD, CONTAINER_NAME),
+            _compile,
+            {"compiler": compiler_identity(find_compiler())},
+        ),
+    ]
+
+
+def run_build(
+    model: Model, build: Path, settings: Settings, say: Callable[[str], None] = print
+) -> list[str]:
+    """Bring a build folder up to date; returns the names of the stages that ran.
+
+    Raises:
+        UserError: bad input, a missing compiler, a full disk.
+    """
+    made = stages(model, build, settings)
+    ran = run_stages(made, build, say)
+    identity = read_json(build / MODEL)
+    manifest = {
+        "format": FORMAT,
+        "files": output_hashes(build, [name for stage in made for name in stage.outputs]),
+        "model": {"path": os.path.relpath(model.path, build), "unet": identity["unet"]},
+    }
+    write_json(build / MANIFEST, manifest)
+    return ran
+
+
+def _trace(model: Model, build: Path, settings: Settings, scratch: Path) -> None:
+    unet = load_unet(model)
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    height, width = settings.height or height, settings.width or width
+    traced = trace_unet(
+        unet,
+        batch=settings.batch or model.batch,
+        height=height,
+        width=width,
+        tokens=model.tokens,
+    )
+    graph, host = fuse(traced)
+    layergraph_io.save(graph, scratch)
+    host.save(scratch)
+    write_json(scratch / MODEL, {"name": model.name, "unet": unet_identity(unet)})
+
+
+def _quantise(folder: Path, settings: Settings, scratch: Path) -> None:
+    graph = layergraph_io.load(folder)
+    statistics = calibrate(graph, load_runs(folder / CALIBRATION))
+    save_qgraph(quantise(graph, statistics, settings.quantise), scratch)
+
+
+def _program(folder: Path, settings: Settings, scratch: Path) -> None:
+    qgraph = load_qgraph(folder)
+    program = lower(qgraph, load_engine(settings.board))
+    verify_program(program)
+    save_program(program, scratch / PROGRAM[0])
+    (scratch / PROGRAM[1]).write_bytes(pack_static(qgraph, program))
+
+
+def _emit(folder: Path, scratch: Path) -> None:
+    emit_sources(load_program(folder / PROGRAM[0]), scratch / "src")
+
+
+def _compile(folder: Path, scratch: Path) -> None:
+    compile_library([folder / "src" / name for name in SOURCES], scratch / CARD)
+    for name in PROGRAM[:1]:
+        os.link(folder / name, scratch / name)
+    write_container(scratch)
