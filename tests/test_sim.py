@@ -185,7 +185,9 @@ def test_many_random_networks(networks, folder):
 # Text of process.hpp, and the same with a fault that FAULT switches on.
 FAULTS = {
     # A pipeline that delivers while it stands.
-    "in_body ? tick_ + pipeline_depth : tick_": "in_body && !FAULT(0) ? tick_ + pipeline_depth : tick_",
+    "in_body ? tick_ + pipeline_depth : tick_": (
+        "in_body && !FAULT(0) ? tick_ + pipeline_depth : tick_"
+    ),
     # A slot that is free at once.
     "[slot & fifo.mask] + slot_latency_": "[slot & fifo.mask] + (FAULT(1) ? 0 : slot_latency_)",
     # A loop that is left one cycle before a long pipeline has drained.
