@@ -1,4 +1,4 @@
-"""Reproduce the bundled model: draw pictures, train the auto-encoder, then the U-Net, export.
+"""Reproduce the bundled model: auto-encoder, then U-Net, then the decoder again, and export.
 
 ``python -m models.recipe --out models/shapes-ldm``; started again, it goes on where it stopped.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from .dataset import draw_block, training_set
 from .export import save_pipeline
 from .tokenizer import build_tokenizer
 from .train_unet import Denoiser, encode_pictures, train_unet
-from .train_vae import psnr, train_vae
+from .train_vae import psnr, refine_decoder, train_vae
 
 log = logging.getLogger("models.recipe")
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT.work)")
     parser.add_argument("--vae-minutes", type=float, default=21.0)
     parser.add_argument("--minutes", type=float, default=75.0, help="training time of the U-Net")
+    parser.add_argument("--decoder-minutes", type=float, default=8.0)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -59,13 +61,20 @@ def main() -> None:
     pictures, captions = training_set(work)
     latents = encode_pictures(vae, pictures, work / "latents.pt")
     log.info("%d latents, standard deviation %.3f", len(latents), float(latents.std()))
-    del pictures
 
     def export(net: Denoiser) -> None:
         save_pipeline(options.out, vae, net.text_encoder, tokenizer, net.unet)
         log.info("wrote %s", options.out)
 
     net = train_unet(latents, captions, tokenizer, work, options.minutes, export)
+    refined = work / "vae-refined"
+    if not refined.exists():
+        torch.set_num_threads(options.threads or os.cpu_count() or 1)
+        checks = draw_block(CHECK_SEED, 0)[0]
+        refine_decoder(vae, latents, pictures, checks[:64], options.decoder_minutes)
+        log.info("refined decoder: %.2f dB on %d fresh pictures", psnr(vae, checks), len(checks))
+        vae.save_pretrained(refined)
+    vae = AutoencoderKL.from_pretrained(refined, local_files_only=True)
     export(net)
 
 
