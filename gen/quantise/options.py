@@ -25,8 +25,8 @@ class Options:
 
     headroom_bits: int = 1
     replicas: int = 4
-    round_weights: bool = True
-    correct_bias: bool = True
+    round_weights: bool = False
+    correct_bias: bool = False
     balance: float = 0.5
     damping: float = 0.01
     compensate: bool = False

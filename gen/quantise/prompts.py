@@ -11,12 +11,8 @@ DEFAULT_PROMPTS = (
     "a yellow heart and a cyan square on a night background",
     "a white triangle and a pink circle on a sunset background",
     "a green cross and a black star on a snow background",
-    "a pink heart on a sky background",
-    "a cyan triangle and a red cross on a desert background",
-    "a black square on a sunset background",
     "a blue circle and a yellow cross on a sky background",
-    "a white star and a green heart on a night background",
-    "a red square and a black triangle on a snow background",
+    "a black heart and a red square on a desert background",
 )
 
 

@@ -28,7 +28,7 @@ from gen.quantise.embeddings import embed, has_text_encoder
 from gen.quantise.prompts import DEFAULT_PROMPTS
 from gen.quantise.statistics import Run
 
-STEPS = 12
+STEPS = 8
 GUIDANCE = 2.5
 SEED = 20_000
 
