@@ -44,7 +44,10 @@ def verify(
     """
     check_files(build)
     manifest = read_json(build / MANIFEST)
-    model = find_model(str((build / manifest["model"]["path"]).resolve()))
+    origin = (build / manifest["model"]["path"]).resolve()
+    if not origin.exists():
+        raise UserError(f"{origin}: the model of {build} is gone; restore it or build again")
+    model = find_model(str(origin))
     graph, host = layergraph_io.load(build), HostGraph.load(build)
     qgraph, program = load_qgraph(build), load_program(build / "program.json")
     weights = np.fromfile(build / "weights.bin", dtype=np.uint8)

@@ -41,9 +41,11 @@ def entry_cycles(entry: Entry, following_ws_words: int, engine: Engine) -> tuple
     qp_words = shape.gates * (1 + wload.bias_words)
     per_pixel = max(px_words, xs_words)
     first = group_words if mac.load_first else 0
-    lead = max(shape.lead * per_pixel + wload.pp_words, first)
-    multiply = shape.steps * shape.gates
+    # weights of the first group, then the first pixels
+    lead = first + shape.lead * per_pixel
     tile_words = engine.pixels // 8
+    # results leave during a gate's steps, so those never take less
+    multiply = max(shape.steps, tile_words) * shape.gates
     total, busy, filled = lead, 0, shape.lead
     for group in range(shape.groups):
         last = group == shape.groups - 1
@@ -65,7 +67,7 @@ def entry_cycles(entry: Entry, following_ws_words: int, engine: Engine) -> tuple
                 writes,
                 tile_words * shape.gates,
             )
-            busy += multiply
+            busy += shape.steps * shape.gates
     timing = engine.timing
     drain = STAGES * (timing.pipeline_depth + timing.fifo_latency + timing.loop_entry)
     return total + drain + timing.loop_exit, busy
