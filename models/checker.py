@@ -105,8 +105,8 @@ def _mask_spectra() -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
 
 def _disagreement(picture: FloatArray, colour: Rgb | FloatArray) -> FloatArray:
     """Squared distance of each pixel to a colour, 0 (same) to 1 (different), ``(64, 64)``."""
-    square = np.square(picture - np.float32(colour)).sum(-1) / TOLERANCE**2
-    return np.minimum(square, 1).astype(np.float32)
+    square = np.square(picture - np.asarray(colour, dtype=np.float32)).sum(-1) / TOLERANCE**2
+    return np.asarray(np.minimum(square, 1), dtype=np.float32)
 
 
 def _read_background(picture: FloatArray) -> tuple[str, FloatArray]:

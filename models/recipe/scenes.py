@@ -86,6 +86,11 @@ class Placement:
     horizon: float
 
 
+def as_array(colour: Rgb) -> FloatArray:
+    """Colour as ``(3,)`` ``float32``."""
+    return np.asarray(colour, dtype=np.float32)
+
+
 def outline_colour(colour: str) -> Rgb:
     """Colour of the line around a thing of the given colour (light around dark colours)."""
     return LIGHT_OUTLINE if colour in ("black", "blue") else DARK_OUTLINE
@@ -215,9 +220,9 @@ def backdrop_picture(background: str, horizon: float) -> FloatArray:
     colours = BACKGROUNDS[background]
     rows = np.arange(SIZE, dtype=np.float32)[:, None] + 0.5
     mix = np.clip(rows / horizon, 0, 1)
-    sky = (1 - mix) * np.float32(colours.top) + mix * np.float32(colours.horizon)
+    sky = (1 - mix) * as_array(colours.top) + mix * as_array(colours.horizon)
     cover = np.clip(rows - horizon + 0.5, 0, 1)
-    column = (1 - cover) * sky + cover * np.float32(colours.ground)
+    column = (1 - cover) * sky + cover * as_array(colours.ground)
     return np.repeat(column[:, None, :], SIZE, axis=1).astype(np.float32)
 
 
@@ -236,7 +241,7 @@ def render(scene: Scene, placement: Placement) -> Image8:
             (0.0, COLOURS[thing.colour]),
         ):
             cover = np.clip(0.5 + grow - distance, 0, 1)[..., None]
-            patch += cover * (np.float32(colour) - patch)
+            patch += cover * (as_array(colour) - patch)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 

@@ -62,6 +62,6 @@ def warm_up_text_encoder(encoder: CLIPTextModel, numbers: Tensor, captions: list
             ]
         ).sum()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return float(loss.detach())

@@ -109,6 +109,11 @@ def replica(net: Denoiser) -> Denoiser:
     return twin
 
 
+def gradients(net: Denoiser) -> list[Tensor]:
+    """Gradients of all weights."""
+    return [weight.grad for weight in net.parameters() if weight.grad is not None]
+
+
 class Lessons:
     """Noisy latents with their prompts, and the loss of a network on them."""
 
@@ -174,6 +179,8 @@ def train_unet(
 
     lessons = Lessons(latents, numbers, tokenise(tokenizer, [""])[0])
     budget, last_snapshot, weights = Budget(minutes, spent), time.monotonic(), net.parameters()
+    averages: list[Tensor] = [*average.parameters()]
+    tensors: list[Tensor] = [*weights]
     bar = tqdm(total=100, desc="unet", bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}")
     with ThreadPoolExecutor(WORKERS) as pool:
         while budget.share < 1.0:
@@ -181,18 +188,18 @@ def train_unet(
                 group["lr"] = group["peak"] * one_cycle(budget.share)
             seeds = [10_000_000 + step * WORKERS + worker for worker in range(WORKERS)]
             losses = list(pool.map(lessons.backward, twins, seeds))
-            grads = [weight.grad for weight in weights]
+            grads = gradients(net)
             for twin in twins[1:]:
-                torch._foreach_add_(grads, [weight.grad for weight in twin.parameters()])
+                torch._foreach_add_(grads, gradients(twin))
             torch._foreach_div_(grads, float(WORKERS))
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             list(pool.map(lambda stepper: stepper.step(), steppers))
             for twin in twins:
-                torch._foreach_zero_([weight.grad for weight in twin.parameters()])
+                torch._foreach_zero_(gradients(twin))
             step += 1
             decay = min(EMA_DECAY, (1 + step) / (10 + step))
             with torch.no_grad():
-                torch._foreach_lerp_(average.parameters(), weights, 1 - decay)
+                torch._foreach_lerp_(averages, tensors, 1 - decay)
 
             loss = sum(losses) / WORKERS
             mean_loss = 0.98 * mean_loss + 0.02 * loss if mean_loss else loss
