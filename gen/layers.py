@@ -112,7 +112,8 @@ class Window:
 @dataclass(frozen=True)
 class Layer:
     """One pass through the engine. ``name`` is the module path (unique; ``.qk``/``.pv`` appended
-    for attention products)."""
+    for attention products).
+    """
 
     name: str
     sources: tuple[str, ...]

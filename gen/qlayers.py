@@ -25,7 +25,8 @@ TABLE_SIZE = 2048  # entries of every run-time table; index = clamp(t, -1024, 10
 @dataclass(frozen=True)
 class QTensor:
     """Number format of a stored tensor: value = integer * scale; ``bits`` is 8 or 16.
-    Scales of stream tensors are powers of two: scale == 2.0 ** exponent."""
+    Scales of stream tensors are powers of two: scale == 2.0 ** exponent.
+    """
 
     bits: int
     scale: float
@@ -50,7 +51,8 @@ class QRead:
 class QLayer:
     """One layer in integers. ``weight`` is int8 in [-127, 127], shape [out, in, kh, kw], for
     static weights, else None. With a gate, out counts both halves: all value rows, then all
-    gate rows. ``mult`` > 0 and ``shift`` (1..46) have one entry per weight row."""
+    gate rows. ``mult`` > 0 and ``shift`` (1..46) have one entry per weight row.
+    """
 
     layer: Layer
     read: QRead
