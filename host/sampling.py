@@ -72,12 +72,14 @@ def load_pipeline(model: Path) -> Any:
         raise UserError(f"{model}: not a diffusers pipeline (no model_index.json); name its folder")
     # diffusers warns of optional packages while it is being imported
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers.utils import logging
 
+    logging.disable_progress_bar()
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            str(model), local_files_only=True, torch_dtype=torch.float32
-        )
+        pipe = StableDiffusionPipeline.from_pretrained(str(model), local_files_only=True)
+        pipe.to(torch.float32)
     except Exception as error:
         # diffusers, transformers, safetensors and json each raise their own kinds
         raise UserError(

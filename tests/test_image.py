@@ -150,7 +150,7 @@ def test_measure_alternates():
     order = []
     seconds = bench.measure({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
     assert order == ["a", "b"] * (2 + bench.WARM_UP)
-    assert [len(values) for values in seconds.values()] == [2, 2]
+    assert [np.shape(values) for values in seconds.values()] == [(2, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
