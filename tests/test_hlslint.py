@@ -237,6 +237,7 @@ PLANTED = {
     ],
     "m-axi": [
         (" depth=64", "", None),
+        ("depth=64", "depth=0", None),
         (" bundle=gmem0", "", None),
         ("offset=slave", "offset=off", None),
         ("depth=64", "depth=64 max_widen_bitwidth=96", None),

@@ -20,7 +20,10 @@ WANTED  := $(or $(KERNEL),$(KERNELS))
 HEADERS := $(wildcard $(BUILD)/src/*.hpp $(BUILD)/src/*.h hls/kernels/*.hpp)
 CHOICE  := --target $(TARGET) --platform $(PLATFORM) --clock $(CLOCK)
 
-.PHONY: csim csynth cosim xo xclbin
+.PHONY: vectors bench csim csynth cosim xo xclbin
+
+vectors: $(FILES)/vectors/made
+bench: $(WANTED:%=$(REPORTS)/%_bench.log)
 
 csim: $(WANTED:%=$(REPORTS)/%_csim.log)
 csynth: $(WANTED:%=$(REPORTS)/%_csynth.xml)
@@ -28,15 +31,19 @@ cosim: $(WANTED:%=$(REPORTS)/%_cosim.rpt)
 xo: $(WANTED:%=$(CARD)/%.xo)
 xclbin: $(CARD)/engine.$(CLOCK).xclbin
 
-.SECONDEXPANSION:
-
 $(REPORTS)/%_csynth.xml: $(BUILD)/src/%.cpp $(FILES)/hls/%.tcl $(HEADERS)
 	@$(RUN) hls csynth $(BUILD) $*
 
-$(REPORTS)/%_csim.log: $(BUILD)/src/%.cpp $(FILES)/hls/%.tcl $(HEADERS) $$(wildcard $(FILES)/bench/$$*_tb.cpp $(FILES)/vectors/$$*/*)
+$(FILES)/vectors/made: $(BUILD)/program.json $(wildcard $(BUILD)/weights.bin $(BUILD)/quant.json) $(HEADERS) $(wildcard vitis/bench/*)
+	@$(RUN) vectors $(BUILD)
+
+$(REPORTS)/%_bench.log: $(BUILD)/src/%.cpp $(HEADERS) $(FILES)/vectors/made
+	@$(RUN) bench $(BUILD) $*
+
+$(REPORTS)/%_csim.log: $(BUILD)/src/%.cpp $(FILES)/hls/%.tcl $(HEADERS) $(FILES)/vectors/made
 	@$(RUN) hls csim $(BUILD) $*
 
-$(REPORTS)/%_cosim.rpt: $(BUILD)/src/%.cpp $(FILES)/hls/%.tcl $(HEADERS) $$(wildcard $(FILES)/bench/$$*_tb.cpp $(FILES)/vectors/$$*/*)
+$(REPORTS)/%_cosim.rpt: $(BUILD)/src/%.cpp $(FILES)/hls/%.tcl $(HEADERS) $(FILES)/vectors/made
 	@$(RUN) hls cosim $(BUILD) $* --cosim-options="$(COSIM_OPTIONS)"
 
 $(CARD)/%.xo: $(BUILD)/src/%.cpp $(FILES)/compile/%.cfg $(HEADERS)

@@ -5,6 +5,7 @@
 #   BOARD=u250|u55c    HLS_CLOCK=MHz kernels are compiled for   RANKS=engines, one per SLR
 #   STRATEGIES=a,b     CLOCK_KEY=kernel_frequency|freqHz|defaultFreqHz   JOBS=Vivado runs   PACKAGE=1
 #   KERNEL=one kernel  COSIM_OPTIONS="-random_stall"
+#   LAYER=name         of vectors, bench, csim, csynth, cosim: only the layers up to that one
 
 BOARD      ?= u250
 TARGET     ?= hw
@@ -12,17 +13,25 @@ RANKS      ?= 1
 JOBS       ?= 8
 
 VITIS_PYTHON ?= $(BIN)/python
-VITIS_FLOW = $(MAKE) --no-print-directory -f vitis/flow.mk BUILD=$(BUILD) VITIS_PYTHON=$(VITIS_PYTHON) TARGET=$(TARGET)
+VITIS_BUILD = $(BUILD)$(if $(LAYER),/layers/$(LAYER))
+VITIS_FLOW = $(MAKE) --no-print-directory -f vitis/flow.mk BUILD=$(VITIS_BUILD) VITIS_PYTHON=$(VITIS_PYTHON) TARGET=$(TARGET)
 
-.PHONY: need-hls need-card vitis-files csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor lint-hls
+.PHONY: need-hls need-card vitis-files vectors kernel-bench csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor lint-hls
 
 need-hls need-card: $(VENV)/ready
 	@$(VITIS_PYTHON) -m gen.vitis need $(@:need-%=%) --board $(BOARD) --platform "$(PLATFORM)"
 
 vitis-files: build ## write the inputs of the Vitis tools (build/NAME/vitis)
-	@$(VITIS_PYTHON) -m gen.vitis files $(BUILD) --board $(BOARD) --ranks $(RANKS) --jobs $(JOBS) \
+	@$(if $(LAYER),$(VITIS_PYTHON) -m gen.vitis layer $(BUILD) $(LAYER))
+	@$(VITIS_PYTHON) -m gen.vitis files $(VITIS_BUILD) --board $(BOARD) --ranks $(RANKS) --jobs $(JOBS) \
 	    $(if $(CLOCK),--clock $(CLOCK)) $(if $(HLS_CLOCK),--hls-clock $(HLS_CLOCK)) \
 	    $(if $(CLOCK_KEY),--clock-key $(CLOCK_KEY)) $(if $(STRATEGIES),--strategies $(STRATEGIES))
+
+vectors: vitis-files ## record what passes between the kernels in one step, for their test benches
+	@+$(VITIS_FLOW) vectors
+
+kernel-bench: vitis-files ## run every kernel's test bench under g++ (needs no Vitis)
+	@+$(VITIS_FLOW) bench
 
 csim: need-hls vitis-files ## C simulation of every kernel in Vitis HLS (KERNEL=... for one)
 	@+$(VITIS_FLOW) csim

@@ -43,6 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     hls.add_argument("build", type=Path)
     hls.add_argument("kernel", choices=[kernel.name for kernel in ENGINE.kernels])
     hls.add_argument("--cosim-options", default="")
+    vectors = commands.add_parser("vectors", help="write test benches and record their vectors")
+    vectors.add_argument("build", type=Path)
+    vectors.add_argument("--seed", type=int, default=1)
+    layer = commands.add_parser("layer", help="make a build of the layers up to one of them")
+    layer.add_argument("build", type=Path)
+    layer.add_argument("layer")
+    bench = commands.add_parser("bench", help="run a kernel's test bench under g++")
+    bench.add_argument("build", type=Path)
+    bench.add_argument("kernel", choices=[kernel.name for kernel in ENGINE.kernels])
     for name in ("xo", "xclbin"):
         card = commands.add_parser(name, help="run v++")
         card.add_argument("build", type=Path)
@@ -80,6 +89,21 @@ def _need(what: str, platform: str) -> None:
         need_platform(platform)
 
 
+def _benches(arguments: argparse.Namespace) -> list[str]:
+    from gen.vitis import bench  # with the integer reference, slow to import
+
+    if arguments.command == "bench":
+        from gen.vitis.gcc_run import run_bench
+
+        return run_bench(arguments.build, arguments.kernel)
+    if arguments.command == "layer":
+        return [f"{bench.build_first_layers(arguments.build, arguments.layer)}"]
+    from gen.program import load_program
+
+    bench.emit_benches(arguments.build, load_program(arguments.build / "program.json"))
+    return [f"recorded one step in {bench.record(arguments.build, arguments.seed)}"]
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "need":
         _need(arguments.what, arguments.platform or load_board(arguments.board).platform)
@@ -100,6 +124,9 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         changed = emit(arguments.build, load_board(arguments.board), options)
         print(f"{arguments.build}/vitis: {len(changed)} files written")
+        return 0
+    if arguments.command in ("vectors", "layer", "bench"):
+        print("\n".join(_benches(arguments)))
         return 0
     if arguments.command == "hls":
         lines = run_hls(arguments.build, arguments.kernel, arguments.step, arguments.cosim_options)

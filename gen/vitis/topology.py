@@ -15,12 +15,15 @@ CLOCK_KEYS = ("kernel_frequency", "freqHz", "defaultFreqHz")
 
 @dataclass(frozen=True)
 class Stream:
-    """An AXI stream between two kernels; ``bits`` is the width of one element."""
+    """An AXI stream between two kernels; ``bits`` is the width of one element, of C++ type
+    ``element``.
+    """
 
     name: str
     source: str
     sink: str
     bits: int = WORD_BITS
+    element: str = "lda::Word"
 
     @property
     def port(self) -> str:
@@ -30,11 +33,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: pointer arguments (m_axi) first, then streams, in the order of its parameters."""
+    """A kernel: pointer arguments (m_axi) first, then streams, in the order of its parameters.
+
+    ``written`` are the pointers that it writes through; it only reads through the others.
+    """
 
     name: str
     pointers: tuple[str, ...]
     streams: tuple[str, ...]
+    written: tuple[str, ...] = ()
 
     @property
     def started(self) -> bool:
@@ -70,7 +77,7 @@ class Topology:
 
 ENGINE = Topology(
     kernels=(
-        Kernel("store", ("latent", "result"), ("xs", "ks", "rs", "ys")),
+        Kernel("store", ("latent", "result"), ("xs", "ks", "rs", "ys"), ("result",)),
         Kernel("wload", ("weights", "dynamic"), ("ws", "pp", "qp")),
         Kernel("pre", (), ("xs", "pp", "st", "px", "ss")),
         Kernel("mac", (), ("px", "ks", "ws", "as")),
@@ -81,11 +88,11 @@ ENGINE = Topology(
         Stream("px", "pre", "mac"),
         Stream("ks", "store", "mac"),
         Stream("ws", "wload", "mac"),
-        Stream("as", "mac", "post", 2048),
+        Stream("as", "mac", "post", 2048, "lda::AccWord"),
         Stream("rs", "store", "post"),
         Stream("ys", "post", "store"),
-        Stream("st", "post", "pre", 1024),
-        Stream("ss", "pre", "post", 32),
+        Stream("st", "post", "pre", 1024, "lda::StatWord"),
+        Stream("ss", "pre", "post", 32, "int32_t"),
         Stream("pp", "wload", "pre"),
         Stream("qp", "wload", "post"),
     ),

@@ -87,6 +87,8 @@ def m_axi(unit: Unit) -> Found:
                 for key in ("depth", "bundle", "offset"):
                     if pragma.value(key) is None:
                         yield row(pragma.node), f"m_axi port {pragma.value('port')} has no {key}="
+                if pragma.value("depth") == "0":
+                    yield row(pragma.node), f"m_axi port {pragma.value('port')} has depth=0"
                 if pragma.value("offset") not in (None, "slave"):
                     yield row(pragma.node), "the host sets addresses by offset=slave"
                 widen = pragma.value("max_widen_bitwidth")
