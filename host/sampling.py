@@ -79,7 +79,6 @@ def load_pipeline(model: Path) -> Any:
     logging.disable_progress_bar()
     try:
         pipe = StableDiffusionPipeline.from_pretrained(str(model), local_files_only=True)
-        pipe.to(torch.float32)
     except Exception as error:
         # diffusers, transformers, safetensors and json each raise their own kinds
         raise UserError(
