@@ -1,13 +1,20 @@
 """Readers of tool reports, over files written by hand after the documented formats."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from layerkit import random_qgraph
 
 from gen.errors import UserError
+from gen.program import Engine, lower
+from gen.program.cost import step_cycles
 from gen.reports.cosim import read_cosim
 from gen.reports.csynth import read_csynth
 from gen.reports.link import parse_info, parse_link_log, read_link_logs
+from gen.reports.measured import gather, save
+from gen.reports.table import rows, text
 from gen.reports.text import integer, number
 
 DATA = Path(__file__).parent / "data" / "vitis"
@@ -160,3 +167,59 @@ def test_info_clocks():
 def test_info_of_something_else():
     with pytest.raises(UserError, match="neither a UUID nor clocks"):
         parse_info("usage: xclbinutil [options]")
+
+
+# --- modelled against measured ------------------------------------------------------------------
+
+
+@pytest.fixture
+def reported(tmp_path):
+    """A build in which one kernel was synthesised and co-simulated and the card linked."""
+    reports = tmp_path / "vitis" / "reports"
+    reports.mkdir(parents=True)
+    (reports / "mac_csynth.xml").write_text((DATA / "csynth.xml").read_text())
+    (reports / "mac_cosim.rpt").write_text((DATA / "cosim.rpt").read_text())
+    linked = tmp_path / "vitis" / "hw.platform"
+    linked.mkdir()
+    (linked / "engine.222.json").write_text('{"clock_asked_mhz": 222, "clock_mhz": 198.3}')
+    return tmp_path
+
+
+def test_gathered_figures(reported):
+    measured = gather(reported, ["mac", "post"])
+    assert (measured.clock_asked_mhz, measured.clock_mhz) == (222, 198.3)
+    mac, post = measured.kernels["mac"], measured.kernels["post"]
+    assert mac.cosim_cycles == 2431
+    assert mac.pipeline_depth == 11
+    assert [(loop.name, loop.ii) for loop in mac.loops] == [("tiles", 1), ("words", 2)]
+    assert (post.resources, post.cosim_cycles, post.pipeline_depth) == (None, None, None)
+    saved = json.loads(save(measured, reported).read_text())
+    assert saved["kernels"]["mac"]["resources"]["dsp"] == 1024
+    assert saved["kernels"]["post"]["resources"] is None
+
+
+def test_table_of_modelled_and_measured(reported):
+    qgraph = random_qgraph("linear", np.random.default_rng(3), size=(4, 4), channels=16)
+    program = lower(qgraph, Engine())
+    found = {(row.figure, row.unit): row for row in rows(program, gather(reported, ["mac"]))}
+    assert found["clock", "MHz"].ratio == pytest.approx(198.3 / 222)
+    assert found["step", "cycles"].modelled == step_cycles(program)
+    assert found["step", "cycles"].measured == 2431
+    assert found["step", "ms"].measured == pytest.approx(2431 / 198.3e3)
+    assert found["mac multipliers", "DSP"].modelled == 32 * 16 * 8
+    assert found["mac slowest loop", "II"].measured == 2
+    lines = text(list(found.values()))
+    assert any("222" in line and "198.3" in line and "0.89" in line for line in lines)
+
+
+def test_table_of_a_build_without_reports(tmp_path):
+    qgraph = random_qgraph("linear", np.random.default_rng(3), size=(4, 4), channels=16)
+    found = rows(lower(qgraph, Engine()), gather(tmp_path, ["mac"]))
+    assert all(row.measured is None and row.ratio is None for row in found)
+
+
+def test_damaged_link_description(reported):
+    (path,) = (reported / "vitis").rglob("engine.222.json")
+    path.write_text("{}")
+    with pytest.raises(UserError, match="run make xclbin again"):
+        gather(reported, ["mac"])

@@ -16,7 +16,7 @@ VITIS_PYTHON ?= $(BIN)/python
 VITIS_BUILD = $(BUILD)$(if $(LAYER),/layers/$(LAYER))
 VITIS_FLOW = $(MAKE) --no-print-directory -f vitis/flow.mk BUILD=$(VITIS_BUILD) VITIS_PYTHON=$(VITIS_PYTHON) TARGET=$(TARGET)
 
-.PHONY: need-hls need-card vitis-files vectors kernel-bench csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor lint-hls
+.PHONY: need-hls need-card vitis-files vectors kernel-bench csynth csim cosim xo xclbin check-vitis check-platform check-xrt doctor reports lint-hls
 
 need-hls need-card: $(VENV)/ready
 	@$(VITIS_PYTHON) -m gen.vitis need $(@:need-%=%) --board $(BOARD) --platform "$(PLATFORM)"
@@ -59,6 +59,9 @@ check-xrt: $(VENV)/ready ## are XRT, its tools and pyxrt usable?
 
 doctor: $(VENV)/ready ## everything at once: compilers, platform, XRT, card
 	@$(VITIS_PYTHON) -m gen.vitis doctor --board $(BOARD) --platform "$(PLATFORM)"
+
+reports: $(VENV)/ready ## table of modelled figures against those of the Vitis reports
+	@$(VITIS_PYTHON) -m gen.reports $(VITIS_BUILD)
 
 lint-hls: $(VENV)/ready ## check kernels and emitted files for what only Vitis would notice
 	@$(VITIS_PYTHON) -m gen.hlslint hls/kernels $(patsubst %/vitis/vitis.json,%,$(wildcard $(BUILD)/vitis/vitis.json))
