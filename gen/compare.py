@@ -99,7 +99,7 @@ def float_noise(
         layer = layer_of.get(name)
         if kind != "tensor" or layer is None:
             return
-        approximate = stored[layer].astype(np.float64) * qgraph.tensors[name].scale
+        approximate = qgraph.tensors[name].values(stored[layer])
         noise.setdefault(layer, Noise()).add(values.numpy(), approximate)
 
     return run_float(graph, sample, host, observe)

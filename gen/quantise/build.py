@@ -145,11 +145,14 @@ class _Builder:
         options = self.options
         weight = self.graph.arrays[layer.weight.key].astype(np.float64)
         replicas = self.qgraph.input_replicas if self.graph.input in layer.sources else 1
-        weight = np.tile(weight, (1, replicas, 1, 1)) / replicas * read.units[:, None, None]
+        weight = np.tile(weight, (1, replicas, 1, 1)) / replicas
+        constant = (weight * read.offsets[:, None, None]).sum(axis=(1, 2, 3)) * layer.scale
+        weight = weight * read.units[:, None, None]
         shape, flat = weight.shape, weight.reshape(weight.shape[0], -1)
         bias = np.zeros(shape[0])
         if layer.bias is not None:
             bias = self.graph.arrays[layer.bias].astype(np.float64)
+        bias = bias + constant
         moments = None
         if self.replay is not None:
             moments = self.replay.moments(layer, self._probe(layer, read), read)

@@ -15,8 +15,10 @@ class Options:
     ``round_weights``: choose weight roundings together, so that their errors cancel on the
     replayed calibration inputs (GPTQ); otherwise every weight is rounded to nearest.
     ``correct_bias``: remove the mean error of every output row seen on the replayed inputs.
-    ``balance``: exponent alpha of the per-channel operand scales where the format has them,
-    0 gives every channel the same scale, 1 gives each its own full range.
+    ``balance``: exponent of the per-channel operand scales where the read side has them, 0 gives
+    every channel the same scale, 1 gives each its own; ``gate_balance``: the same for stored
+    int8 tensors that only static weights read (GEGLU's).
+    ``centre``: take the middle of each channel's range out of the operands of 1x1 layers.
     ``compensate``: shift weights before rounding towards the least squares solution for the
     operands that earlier integer layers really deliver.
     ``damping``, ``compensate_damping``: added to the diagonal of the operands' second moments,
@@ -28,6 +30,8 @@ class Options:
     round_weights: bool = False
     correct_bias: bool = False
     balance: float = 0.5
+    gate_balance: float = 0.5
+    centre: bool = True
     damping: float = 0.01
     compensate: bool = False
     compensate_damping: float = 0.05

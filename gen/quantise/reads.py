@@ -11,7 +11,7 @@ from gen.layers import Layer, LayerGraph
 from gen.qlayers import TABLE_SIZE, Int8, QRead, QTensor
 from gen.quantise.fixedpoint import encode_affine
 from gen.quantise.options import Options
-from gen.quantise.scales import asymmetric_scale
+from gen.quantise.scales import asymmetric_scale, channel_scales
 from gen.quantise.statistics import LayerStatistics
 from gen.quantise.tables import silu_table, softmax_table
 
@@ -23,10 +23,14 @@ SILU_LOW = -9.0  # SiLU is within 0.0012 of zero below
 
 @dataclass(frozen=True)
 class OperandRead:
-    """Constants of the read side; operand channel c is worth (x - read.pad) * units[c]."""
+    """Constants of the read side.
+
+    Channel c of the operand is worth (x - read.pad) * units[c] + offsets[c].
+    """
 
     read: QRead
     units: Float64
+    offsets: Float64
 
 
 def build_read(
@@ -38,13 +42,14 @@ def build_read(
 ) -> OperandRead:
     """Integers of ``layer.read``. ``graph`` is the one whose input has its replicas."""
     sources = [(graph.tensors[s], formats[s]) for s in layer.sources]
-    stored = np.concatenate([np.full(info.channels, fmt.scale) for info, fmt in sources])
+    stored = np.concatenate([_stored_scales(fmt, info.channels) for info, fmt in sources])
+    offsets = np.zeros(stored.size)
     if layer.read.norm == "softmax":
         return _softmax(stored)
     if layer.read.norm == "none" and all(fmt.bits == 8 for _, fmt in sources):
         gamma, beta, shift = np.full(stored.size, 2, np.int32), np.zeros(stored.size, np.int64), 1
         align = (0,) * len(sources)
-        return OperandRead(QRead(gamma, beta, shift, align, 0, None, 0), stored)
+        return OperandRead(QRead(gamma, beta, shift, align, 0, None, 0), stored, offsets)
     slope = stored if layer.read.norm == "none" else np.full(stored.size, Z_UNIT)
     if layer.read.gamma is not None:
         slope = slope * graph.arrays[layer.read.gamma].astype(np.float64)
@@ -62,22 +67,28 @@ def build_read(
         factor, constant = slope / step, (offset - low) / step - TABLE_SIZE // 2
     else:
         zero_point = 0
-        units = channel_units(seen, options.balance)
-        factor, constant = slope / units, offset / units
+        offsets = _offsets(layer, seen, options)
+        units = channel_scales(seen.operand_channels, offsets, options.balance)
+        factor, constant = slope / units, (offset - offsets) / units
     gamma, beta, shift = encode_affine(factor, constant)
-    return OperandRead(QRead(gamma, beta, shift, align, eps, table, zero_point), units)
+    return OperandRead(QRead(gamma, beta, shift, align, eps, table, zero_point), units, offsets)
 
 
-def channel_units(seen: LayerStatistics, balance: float) -> Float64:
-    """Units [channels] between one for all (``balance`` 0) and one for each channel's own range.
+def _stored_scales(fmt: QTensor, channels: int) -> Float64:
+    if fmt.channel_scales is not None:
+        return np.array(fmt.channel_scales)
+    return np.full(channels, fmt.scale)
 
-    The idea is SmoothQuant's (Xiao et al. 2022): the weights absorb what the units differ by.
+
+def _offsets(layer: Layer, seen: LayerStatistics, options: Options) -> Float64:
+    """Middle of each channel's range, where the window never leaves the image; else zeros.
+
+    Outside the image the operand stands for 0 in every channel, which needs one zero point.
     """
-    assert seen.channel_absmax is not None
-    top = max(float(seen.channel_absmax.max()), 1e-12)
-    own = np.maximum(seen.channel_absmax, top * 1e-3)
-    units: Float64 = own**balance * top ** (1.0 - balance) / 127
-    return units
+    low, high = seen.operand_channels.limits()
+    if any(layer.window.pad) or not options.centre:
+        return np.zeros(low.size)
+    return (low + high) / 2
 
 
 def _normalisation(
@@ -106,4 +117,4 @@ def _softmax(stored: Float64) -> OperandRead:
     top = np.full(stored.size, float(TABLE_SIZE // 2 - 1))
     gamma, beta, shift = encode_affine(stored / delta, top)
     read = QRead(gamma, beta, shift, (0,), 0, table, 0)
-    return OperandRead(read, np.ones(stored.size))
+    return OperandRead(read, np.ones(stored.size), np.zeros(stored.size))

@@ -85,6 +85,7 @@ class Replay:
         """Moments of the operand vectors under the window of a layer with static weights."""
         window, replicas = layer.window, self._replicas(layer)
         units = read.units.astype(np.float32)[:, None, None]
+        offsets = read.offsets.astype(np.float32)[:, None, None]
         rng = np.random.default_rng(0)
         columns = MAX_COLUMNS // max(1, len(self.items))
         integer, real = [], []
@@ -93,7 +94,8 @@ class Replay:
             x: Float32 = operand(qlayer, sources).astype(np.float32) - np.float32(read.read.pad)
             f: Float32 = item.operands.pop(layer.name).to(torch.float32).numpy()
             x_columns = _columns(patches(x, window, 0))
-            f_columns = _columns(patches(np.tile(f, (1, replicas, 1, 1)) / units, window, 0))
+            f = (np.tile(f, (1, replicas, 1, 1)) - offsets) / units
+            f_columns = _columns(patches(f, window, 0))
             if x_columns.shape[1] > columns:
                 keep = rng.choice(x_columns.shape[1], columns, replace=False)
                 x_columns, f_columns = x_columns[:, keep], f_columns[:, keep]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gen.layers import LayerGraph
 from gen.qlayers import QTensor
 from gen.quantise.options import Options
-from gen.quantise.statistics import Range, Statistics
+from gen.quantise.statistics import ChannelRange, Range, Statistics
 
 Float64 = NDArray[np.float64]
 
@@ -45,6 +45,28 @@ def asymmetric_scale(seen: Range) -> tuple[float, int]:
     return best[1], best[2]
 
 
+def channel_scales(seen: ChannelRange, offsets: Float64, balance: float) -> Float64:
+    """Scales [channels] of int8 operands, value = q * scale + offset.
+
+    With ``balance`` 1 each channel has the scale of least mean square error; with 0 all have the
+    largest of these. Between them the weights, which absorb the differences, keep more of their
+    precision (SmoothQuant, Xiao et al. 2022).
+    """
+    low, high = seen.limits()
+    values = seen.values() - offsets
+    top = np.maximum(np.maximum(high - offsets, offsets - low), _TINY) / 127
+    best, scales = np.full(top.shape, np.inf), top.copy()
+    for clip in _CLIPS:
+        scale = top * clip
+        rounded = np.clip(np.rint(values / scale), -128, 127) * scale
+        error = np.mean((rounded - values) ** 2, axis=0)
+        scales = np.where(error < best, scale, scales)
+        best = np.minimum(best, error)
+    largest = float(scales.max())
+    result: Float64 = np.maximum(scales, largest * 1e-3) ** balance * largest ** (1 - balance)
+    return result
+
+
 def tensor_formats(
     graph: LayerGraph, statistics: Statistics, options: Options
 ) -> dict[str, QTensor]:
@@ -58,7 +80,14 @@ def tensor_formats(
             # half a step less than 127, so that every replica of the largest value fits
             formats[name] = QTensor(8, largest * 1.05 / 126.5)
         elif info.role == "operand":
-            formats[name] = QTensor(8, symmetric_scale(seen))
+            reader = sole_static_reader(graph, name)
+            if reader is None:
+                formats[name] = QTensor(8, symmetric_scale(seen))
+            else:
+                spread = statistics.layers[reader].operand_channels
+                zeros = np.zeros(info.channels)
+                scales = channel_scales(spread, zeros, options.gate_balance)
+                formats[name] = QTensor(8, float(scales.max()), None, tuple(scales.tolist()))
         elif info.role == "scores":
             formats[name] = QTensor(16, largest * headroom / 32767)
         else:
@@ -68,6 +97,22 @@ def tensor_formats(
         if layer.read.norm == "group" and len(layer.sources) > 1:
             _bring_together(formats, layer.sources)
     return formats
+
+
+def sole_static_reader(graph: LayerGraph, tensor: str) -> str | None:
+    """The layer whose static weights can absorb channel scales of ``tensor``, if there is one.
+
+    The layer that writes it must have a row of its own for every channel, which attention
+    products have not.
+    """
+    writer = next((layer for layer in graph.layers if layer.dest == tensor), None)
+    readers = graph.consumers(tensor)
+    if writer is None or writer.weight.kind != "static" or len(readers) != 1:
+        return None
+    reader = readers[0]
+    plain = reader.read.norm == "none" and reader.read.act == "none"
+    absorbs = plain and reader.weight.kind == "static" and reader.sources == (tensor,)
+    return reader.name if absorbs else None
 
 
 def _bring_together(formats: dict[str, QTensor], sources: tuple[str, ...]) -> None:

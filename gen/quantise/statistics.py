@@ -17,6 +17,7 @@ Float = NDArray[np.float32]
 Run = tuple[torch.Tensor, Mapping[str, torch.Tensor]]
 
 SAMPLES_PER_RUN = 2048  # values kept of every tensor and run
+PIXELS_PER_RUN = 24  # pixels kept of every operand and run
 
 
 @dataclass
@@ -49,14 +50,41 @@ class Range:
 
 
 @dataclass
+class ChannelRange:
+    """Extremes of every channel and some random pixels, each with all its channels."""
+
+    low: Float | None = None
+    high: Float | None = None
+    pixels: list[Float] = field(default_factory=list)
+
+    def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Smallest and largest value of each channel."""
+        assert self.low is not None and self.high is not None
+        return self.low.astype(np.float64), self.high.astype(np.float64)
+
+    def values(self) -> NDArray[np.float64]:
+        """The sample [pixels, channels]."""
+        return np.concatenate(self.pixels).astype(np.float64)
+
+    def update(self, tensor: torch.Tensor, rng: np.random.Generator) -> None:
+        """Account for a tensor [batch, channels, height, width]."""
+        values = tensor.detach().to(torch.float32).numpy()
+        low, high = values.min(axis=(0, 2, 3)), values.max(axis=(0, 2, 3))
+        self.low = low if self.low is None else np.minimum(self.low, low)
+        self.high = high if self.high is None else np.maximum(self.high, high)
+        flat = values.transpose(0, 2, 3, 1).reshape(-1, values.shape[1])
+        self.pixels.append(flat[rng.integers(0, len(flat), PIXELS_PER_RUN)].copy())
+
+
+@dataclass
 class LayerStatistics:
     """Of one layer's reads: before and after the activation; and of a gated layer's rows."""
 
     preact: Range = field(default_factory=Range)
     operand: Range = field(default_factory=Range)
-    # largest magnitude of each channel of the operand
-    channel_absmax: NDArray[np.float64] | None = None
+    operand_channels: ChannelRange = field(default_factory=lambda: ChannelRange())
     value: Range = field(default_factory=Range)
+    value_channels: ChannelRange = field(default_factory=lambda: ChannelRange())
     gate: Range = field(default_factory=Range)
 
 
@@ -84,6 +112,7 @@ def calibrate(
     ``max_replay``, is kept for :func:`gen.quantise.quantise` to replay in integers.
     """
     statistics = Statistics()
+    softmaxes = {layer.name for layer in graph.layers if layer.read.norm == "softmax"}
     rng = np.random.default_rng(0)
 
     def observe(kind: str, name: str, values: torch.Tensor) -> None:
@@ -92,11 +121,8 @@ def calibrate(
         elif kind in ("preact", "operand", "value", "gate"):
             seen = statistics.layers.setdefault(name, LayerStatistics())
             getattr(seen, kind).update(values, rng)
-            if kind == "operand":
-                absmax = values.abs().amax(dim=(0, 2, 3)).numpy().astype(np.float64)
-                if seen.channel_absmax is not None:
-                    absmax = np.maximum(absmax, seen.channel_absmax)
-                seen.channel_absmax = absmax
+            if kind in ("operand", "value") and name not in softmaxes:
+                getattr(seen, f"{kind}_channels").update(values, rng)
 
     for index, (sample, host) in enumerate(tqdm(runs, "calibrate", disable=not progress)):
         if index % replay_every == 0 and len(statistics.replay) < max_replay:

@@ -41,13 +41,14 @@ def build_write(
     dest = formats[layer.dest]
     if layer.gate == "geglu":
         return _geglu(acc_scale, dest, seen, options)
+    scale = np.array(dest.channel_scales) if dest.channel_scales is not None else dest.scale
     unit = acc_scale * SOFTMAX_FRACTION if layer.read.norm == "softmax" else acc_scale
     if layer.residual is None:
-        mult, shift = encode_factors(unit / dest.scale)
+        mult, shift = encode_factors(unit / scale)
         return Write(mult, shift)
     residual, own = formats[layer.residual].exponent, dest.exponent
     assert residual is not None and own is not None, f"{layer.name} adds a tensor without exponent"
-    mult, shift = encode_factors(unit / dest.scale, residual - own)
+    mult, shift = encode_factors(unit / scale, residual - own)
     return Write(mult, shift, residual - own)
 
 
@@ -55,10 +56,15 @@ def _geglu(acc_scale: Float64, dest: QTensor, seen: LayerStatistics, options: Op
     """Value rows in 16 bits, gate rows as table indices, their product a shift from ``dest``."""
     step = max(seen.gate.absmax, 1e-6) * 1.1 / 1023
     table, unit = gelu_table(step)
-    finest = max(seen.value.absmax, 1e-12) * 2.0**options.headroom_bits / 32767
-    gate_shift = int(np.clip(np.floor(np.log2(dest.scale / (finest * unit))), 0, 31))
-    value_unit = dest.scale / (unit * 2.0**gate_shift)
+    low, high = seen.value_channels.limits()
+    largest = np.maximum(np.maximum(high, -low), 1e-12)
+    finest = largest * 2.0**options.headroom_bits / 32767
+    scales = np.full(largest.size, dest.scale)
+    if dest.channel_scales is not None:
+        scales = np.array(dest.channel_scales)
+    gate_shift = int(np.clip(np.floor(np.log2((scales / (finest * unit)).min())), 0, 31))
+    value_unit = scales / (unit * 2.0**gate_shift)
     rows = acc_scale.size // 2
-    target = np.concatenate([np.full(rows, value_unit), np.full(rows, step)])
+    target = np.concatenate([value_unit, np.full(rows, step)])
     mult, shift = encode_factors(acc_scale / target)
     return Write(mult, shift, 0, table, gate_shift)
