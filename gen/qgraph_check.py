@@ -19,6 +19,10 @@ def check_qgraph(qgraph: QGraph) -> None:
         wide = info.role not in ("input", "operand")
         _require(fmt.bits == (16 if wide else 8), name, f"{fmt.bits} bits as {info.role}")
         _require(fmt.scale > 0, name, "scale is not positive")
+        if fmt.channel_scales is not None:
+            _require(info.role == "operand", name, f"channel scales as {info.role}")
+            fits = len(fmt.channel_scales) == info.channels and min(fmt.channel_scales) > 0
+            _require(fits, name, "channel scales do not fit the channels")
         if info.role == "stream":
             exact = fmt.exponent is not None and fmt.scale == 2.0**fmt.exponent
             _require(exact, name, "scale of a stream tensor is not a power of two")

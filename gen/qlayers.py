@@ -25,12 +25,23 @@ TABLE_SIZE = 2048  # entries of every run-time table; index = clamp(t, -1024, 10
 @dataclass(frozen=True)
 class QTensor:
     """Number format of a stored tensor: value = integer * scale; ``bits`` is 8 or 16.
-    Scales of stream tensors are powers of two: scale == 2.0 ** exponent.
+    Scales of stream tensors are powers of two: scale == 2.0 ** exponent. An operand tensor may
+    have ``channel_scales``, one per channel, of which ``scale`` is the largest; the weights that
+    read it have absorbed the difference.
     """
 
     bits: int
     scale: float
     exponent: int | None = None
+    channel_scales: tuple[float, ...] | None = None
+
+    def values(self, stored: Int8 | Int16) -> NDArray[np.float64]:
+        """Real values of ``stored`` [batch, channels, height, width] or of logits."""
+        scale = np.array(self.scale)
+        if self.channel_scales is not None:
+            scale = np.array(self.channel_scales)[:, None, None]
+        real: NDArray[np.float64] = stored.astype(np.float64) * scale
+        return real
 
 
 @dataclass
