@@ -8,26 +8,34 @@ import json
 import os
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from gen.program import DynamicBuffer, Engine, extract, lower, pack_latent, pack_static
-from gen.program import unpack_result, verify_program
+from gen.program import (
+    DynamicBuffer,
+    Engine,
+    extract,
+    lower,
+    pack_latent,
+    pack_static,
+    unpack_result,
+    verify_program,
+)
 from gen.program.binary import program_bytes
 from gen.program.program import Program
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_FLAGS = ("-std=c++14", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
               "-Wno-unused-label", "-fPIC", "-shared", f"-I{ROOT / 'hls/sim'}")  # fmt: skip
-FAST = ("-O2", "-ftree-vectorize", "-march=native")
+FAST = ("-O2", "-march=native")  # as gen.compile compiles a build
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
 
 
 def compile_cpp(source: Path, flags: tuple[str, ...]) -> Path:
     """A shared object of ``source``, kept between test runs by the hash of all kernel sources."""
-    files = sorted((ROOT / "hls").rglob("*.h*")) + [source]
+    files = [*sorted((ROOT / "hls").rglob("*.h*")), source]
     digest = hashlib.sha256(repr((flags, [p.read_bytes() for p in files])).encode()).hexdigest()
     folder = Path(os.environ.get("LDA_TEST_CACHE", Path(tempfile.gettempdir()) / "lda-test-cache"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +47,7 @@ def compile_cpp(source: Path, flags: tuple[str, ...]) -> Path:
     return target
 
 
-@lru_cache(maxsize=None)
+@cache
 def library(*flags: str) -> ctypes.CDLL:
     """The generic card compiled with ``flags`` (default: as a build is compiled)."""
     path = compile_cpp(ROOT / "hls/card/generic.cpp", flags or FAST)

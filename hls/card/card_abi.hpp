@@ -25,20 +25,28 @@ void* lda_card_new() {
     }
 }
 
-void lda_card_free(void* card) { delete static_cast<LDA_CARD*>(card); }
-
-int lda_card_step(void* card, const uint8_t* weights, uint64_t weight_bytes,
-                  const uint8_t* dynamic, uint64_t dynamic_bytes, const uint8_t* latent,
-                  uint64_t latent_bytes, uint8_t* result, uint64_t result_bytes) {
-    return static_cast<LDA_CARD*>(card)->step(weights, weight_bytes, dynamic, dynamic_bytes,
-                                              latent, latent_bytes, result, result_bytes);
+void lda_card_free(void* card) {
+    delete static_cast<LDA_CARD*>(card);
 }
 
-const char* lda_card_error(void* card) { return static_cast<LDA_CARD*>(card)->error(); }
+int lda_card_step(void* card, const uint8_t* weights, uint64_t weight_bytes, const uint8_t* dynamic,
+                  uint64_t dynamic_bytes, const uint8_t* latent, uint64_t latent_bytes,
+                  uint8_t* result, uint64_t result_bytes) {
+    return static_cast<LDA_CARD*>(card)->step(weights, weight_bytes, dynamic, dynamic_bytes, latent,
+                                              latent_bytes, result, result_bytes);
+}
 
-uint64_t lda_card_cycles(void* card) { return static_cast<LDA_CARD*>(card)->cycles(); }
+const char* lda_card_error(void* card) {
+    return static_cast<LDA_CARD*>(card)->error();
+}
 
-const char* lda_card_report(void* card) { return static_cast<LDA_CARD*>(card)->report(); }
+uint64_t lda_card_cycles(void* card) {
+    return static_cast<LDA_CARD*>(card)->cycles();
+}
+
+const char* lda_card_report(void* card) {
+    return static_cast<LDA_CARD*>(card)->report();
+}
 
 void lda_card_on_entry(void* card, lda::EntryCallback function, void* context) {
     static_cast<LDA_CARD*>(card)->on_entry(function, context);
@@ -56,7 +64,9 @@ void lda_card_measure_peaks(void* card, int on) {
     static_cast<LDA_CARD*>(card)->measure_peaks(on != 0);
 }
 
-const char* lda_card_build_id() { return LDA_BUILD_ID; }
+const char* lda_card_build_id() {
+    return LDA_BUILD_ID;
+}
 
 }  // extern "C"
 

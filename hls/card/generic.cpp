@@ -109,8 +109,8 @@ int lda_card_set_program(void* card, const uint8_t* blob, uint64_t bytes) {
 }
 
 int lda_struct_sizes(int32_t* sizes, int count) {
-    const int32_t all[] = {sizeof(lda::StoreIo),   sizeof(lda::Segment),   sizeof(lda::StoreEntry),
-                           sizeof(lda::PreEntry),  sizeof(lda::MacEntry),  sizeof(lda::PostEntry),
+    const int32_t all[] = {sizeof(lda::StoreIo),   sizeof(lda::Segment),  sizeof(lda::StoreEntry),
+                           sizeof(lda::PreEntry),  sizeof(lda::MacEntry), sizeof(lda::PostEntry),
                            sizeof(lda::WloadEntry)};
     const int known = int(sizeof all / sizeof all[0]);
     for (int i = 0; i < count && i < known; ++i)

@@ -49,10 +49,10 @@ inline std::string report_json(const sim::Report& report) {
     for (const sim::FifoReport& fifo : report.fifos) {
         json += comma + ("{\"name\": " + json_string(fifo.name)) +
                 ", \"producer\": " + json_string(fifo.producer) +
-                ", \"consumer\": " + json_string(fifo.consumer) +
-                json_member("depth", fifo.depth) + json_member("tokens", fifo.tokens) +
-                json_member("fill", fifo.fill) + json_member("peak", fifo.peak) +
-                json_member("starved", fifo.starved) + json_member("blocked", fifo.blocked) + "}";
+                ", \"consumer\": " + json_string(fifo.consumer) + json_member("depth", fifo.depth) +
+                json_member("tokens", fifo.tokens) + json_member("fill", fifo.fill) +
+                json_member("peak", fifo.peak) + json_member("starved", fifo.starved) +
+                json_member("blocked", fifo.blocked) + "}";
         comma = ", ";
     }
     return json + "]}";

@@ -23,7 +23,9 @@ inline int64_t rshr_by_offset(int64_t x, int s) {
 }
 
 // x * 2^s without the undefined left shift of a negative number.
-inline int64_t shift_left(int64_t x, int s) { return int64_t(uint64_t(x) << s); }
+inline int64_t shift_left(int64_t x, int s) {
+    return int64_t(uint64_t(x) << s);
+}
 
 template <int BITS>
 inline int32_t clamp(int64_t x) {

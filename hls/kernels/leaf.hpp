@@ -39,28 +39,32 @@ inline void multiply_tap_portable(const int16_t* const* pixel, int subs, const i
 }
 
 #ifdef __AVX2__
+// Eight pixels at a time: eight sums, a row of weights and a broadcast stay in registers. Without
+// unrolling, which -O2 leaves out, the sums would live in memory.
 template <int PIXELS>
 inline void multiply_tap_avx2(const int16_t* const* pixel, int subs, const int16_t* weights,
                               int32_t (*acc)[GROUP]) {
     const int BLOCK = 8;
     static_assert(PIXELS % BLOCK == 0, "whole register blocks");
     for (int p = 0; p < PIXELS; p += BLOCK) {
+        const int16_t* x[BLOCK];
         __m256i sum[BLOCK];
-        for (int k = 0; k < BLOCK; ++k)
+#pragma GCC unroll 8
+        for (int k = 0; k < BLOCK; ++k) {
+            x[k] = pixel[p + k];
             sum[k] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(acc[p + k]));
-        for (int step = 0; step < subs; ++step) {
-            const int16_t* w = weights + STEP_WEIGHTS * step;
-            for (int pair = 0; pair < PAIRS; ++pair) {
-                const __m256i row = _mm256_loadu_si256(
-                    reinterpret_cast<const __m256i*>(w + 2 * GROUP * pair));
-                for (int k = 0; k < BLOCK; ++k) {
-                    int32_t two;
-                    std::memcpy(&two, pixel[p + k] + SUB * step + 2 * pair, sizeof two);
-                    sum[k] = _mm256_add_epi32(sum[k],
-                                              _mm256_madd_epi16(_mm256_set1_epi32(two), row));
-                }
+        }
+        for (int pair = 0; pair < PAIRS * subs; ++pair) {
+            const __m256i row =
+                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + 2 * GROUP * pair));
+#pragma GCC unroll 8
+            for (int k = 0; k < BLOCK; ++k) {
+                int32_t two;
+                std::memcpy(&two, x[k] + 2 * pair, sizeof two);
+                sum[k] = _mm256_add_epi32(sum[k], _mm256_madd_epi16(_mm256_set1_epi32(two), row));
             }
         }
+#pragma GCC unroll 8
         for (int k = 0; k < BLOCK; ++k)
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(acc[p + k]), sum[k]);
     }

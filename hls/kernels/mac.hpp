@@ -119,12 +119,12 @@ void multiply_tile(const MacEntry& entry, const MacMemory<P>& memory, const int1
 
 // One step: PP pixels x 16 inputs x 8 outputs.
 template <class P>
-inline void multiply_step(const MacEntry& entry, const MacMemory<P>& memory,
-                          const Lanes<P>& lanes, int start, int half, int row, int tap, int sub,
-                          bool clear, int32_t (&acc)[P::PP][GROUP]) {
+inline void multiply_step(const MacEntry& entry, const MacMemory<P>& memory, const Lanes<P>& lanes,
+                          int start, int half, int row, int tap, int sub, bool clear,
+                          int32_t (&acc)[P::PP][GROUP]) {
 #pragma HLS inline
     Operands operands[P::PP];
-#pragma HLS array_partition variable=operands complete
+#pragma HLS array_partition variable = operands complete
     read_window<P>(memory, start + entry.offset[tap], entry.subs, sub, operands);
     const WeightRow weights = memory.weights[half][row];
 LANES:
@@ -174,18 +174,18 @@ SOURCES:
     FillWalk fill;
     fill.start(entry, firsts);
     Lanes<P> lanes;
-#pragma HLS array_partition variable=lanes.y complete
-#pragma HLS array_partition variable=lanes.x complete
+#pragma HLS array_partition variable = lanes.y complete
+#pragma HLS array_partition variable = lanes.x complete
     place_lanes<P>(entry, by_pitch, by_width, 0, lanes);
     int32_t result[P::PP][GROUP];
-#pragma HLS array_partition variable=result complete dim=0
+#pragma HLS array_partition variable = result complete dim = 0
 #ifdef LDA_FAST
     int16_t pad_row[P::WEIGHT_ROWS * SUB];
     for (int k = 0; k < entry.subs * SUB; ++k)
         pad_row[k] = int16_t(entry.pad);
 #else
     int32_t acc[P::PP][GROUP];
-#pragma HLS array_partition variable=acc complete dim=0
+#pragma HLS array_partition variable = acc complete dim = 0
     for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
         for (int o = 0; o < GROUP; ++o) {
@@ -203,20 +203,20 @@ SOURCES:
     int weight_words = entry.load_first ? 2 * rows : 0;
     int fill_start = weight_words, fill_words = filled * pixel_words;
     int weight_row = 0, weight_side = 0, weights_left = 0;
-    int load_half = half;       // buffer half that is being loaded
-    int ready = 0;              // words of `result` that leave during the next gate
+    int load_half = half;                // buffer half that is being loaded
+    int ready = 0;                       // words of `result` that leave during the next gate
     int cycle = 0, phase = 0, gate = 0;  // phase: cycle within the gate
     int tap = 0, sub = 0, row = 0;
     bool done = false;
 SLOTS:
     while (!done) {
-#pragma HLS pipeline II=1
-#pragma HLS dependence variable=memory.window type=inter false
-#pragma HLS dependence variable=memory.weights type=inter false
-#pragma HLS loop_tripcount min=64 max=65536
+#pragma HLS pipeline II = 1
+#pragma HLS dependence variable = memory.window type = inter false
+#pragma HLS dependence variable = memory.weights type = inter false
+#pragma HLS loop_tripcount min = 64 max = 65536
         const bool computes = slot >= 0 && slot < slots;
         const int loads = most(weight_words, fill_start + fill_words) + P::GUARD;
-        const int slot_cycles = slot < 0 ? loads
+        const int slot_cycles = slot < 0   ? loads
                                 : computes ? most(shape.gates * gate_cycles, loads)
                                            : most(ready, 1);
 #ifdef LDA_FAST
@@ -302,14 +302,13 @@ SLOTS:
             if (next_computes) place_lanes<P>(entry, by_pitch, by_width, tile, lanes);
             const bool last_group = group + 1 >= shape.groups;
             if (tile == 0) weights_left = last_group ? entry.next_rows : rows;
-            const int load = next_computes ? least(last_group ? next_share : share, weights_left)
-                                           : 0;
+            const int load =
+                next_computes ? least(last_group ? next_share : share, weights_left) : 0;
             weights_left -= load;
             weight_words = 2 * load;
             load_half = half ^ 1;
             fill_start = 0;
-            const int fills =
-                next_computes && group == 0 ? least(P::PP, shape.fill - filled) : 0;
+            const int fills = next_computes && group == 0 ? least(P::PP, shape.fill - filled) : 0;
             filled += fills;
             fill_words = fills * pixel_words;
             done = slot == slots + 1;
@@ -319,9 +318,9 @@ SLOTS:
 }
 
 template <class P>
-void mac(const Segment* segments, int segment_count, const MacEntry* entries,
-         MacMemory<P>& memory, hls::stream<Word>& px_s, hls::stream<Word>& ks_s,
-         hls::stream<Word>& ws_s, hls::stream<AccWord>& as_s) {
+void mac(const Segment* segments, int segment_count, const MacEntry* entries, MacMemory<P>& memory,
+         hls::stream<Word>& px_s, hls::stream<Word>& ks_s, hls::stream<Word>& ws_s,
+         hls::stream<AccWord>& as_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
     int half = 0;

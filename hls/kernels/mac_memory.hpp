@@ -100,7 +100,7 @@ inline void read_window(const MacMemory<P>& memory, int start, int subs, int sub
                         Operands (&lane)[P::PP]) {
 #pragma HLS inline
     Operands bank[P::PP];
-#pragma HLS array_partition variable=bank complete
+#pragma HLS array_partition variable = bank complete
 BANKS:
     for (int b = 0; b < P::PP; ++b) {
 #pragma HLS unroll

@@ -72,8 +72,9 @@ struct CheckEngine {
                   "ys and as together hold the tiles that the store lags behind");
     static_assert(P::LAG * (P::PP / GROUP) >= 2 * P::PIPELINE_DEPTH,
                   "the lag covers the words held in waiting pipelines");
-    // the sums of a row come after its last word
-    static_assert(P::DEPTH_ROWS > P::ROW_WORDS, "the row FIFO holds a whole row");
+    // a row's scale comes after its last word, two pipelines later
+    static_assert(P::DEPTH_ROWS >= P::ROW_WORDS + 4 * P::PIPELINE_DEPTH,
+                  "the row FIFO holds a whole row and what follows until its scale is there");
     static const bool ok = true;
 };
 

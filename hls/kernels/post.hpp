@@ -56,8 +56,8 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     const int table_words = gated ? 2 * TABLE_SIZE / WORD_BYTES : 0;
 TABLE:
     for (int i = 0; i < table_words; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=0 max=64
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 0 max = 64
         TICK(1);
         const Word word = qp_s.read();
         for (int k = 0; k < WORD_BYTES / 2; ++k) {
@@ -74,7 +74,7 @@ TABLE:
     StatWord stats = StatWord();
     AccWord acc = AccWord();
     Word residual = Word(), residual_low = Word();  // the planes that came last
-    ResultWord pending = ResultWord();  // finished, leaves during the next word
+    ResultWord pending = ResultWord();              // finished, leaves during the next word
     bool leaving = false;
 
     int group = 0, tile = 0, gate = 0, word = 0, phase = 0;
@@ -85,8 +85,8 @@ TABLE:
     bool loading = true, draining = false, done = false;
 WORDS:
     while (!done) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=65536
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         if (loading) {
             take_parameter<P>(qp_s.read(), param_gate, param, scale, memory.bias);
@@ -122,8 +122,7 @@ WORDS:
                     for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
                         const Reciprocal none = {0, 0};
-                        reciprocals[p] =
-                            entry.row_sums ? memory.reciprocals[first_slot + p] : none;
+                        reciprocals[p] = entry.row_sums ? memory.reciprocals[first_slot + p] : none;
                     }
                     int16_t added[LANES];
                     if (entry.residual_planes == 2) {
@@ -133,8 +132,8 @@ WORDS:
                     }
                     ScaledWord scaled;
                     scale_word(acc, memory.bias[gate][item], scale[gate], entry.row_sums != 0,
-                               reciprocals, entry.residual_planes > 0, added,
-                               entry.residual_shift, scaled);
+                               reciprocals, entry.residual_planes > 0, added, entry.residual_shift,
+                               scaled);
                     if (gated && gate == 0) {
                         keep_values(scaled, values[word]);
                     } else {

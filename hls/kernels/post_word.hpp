@@ -59,9 +59,8 @@ PIXELS:
 #ifdef LDA_FAST
 
 // The same in loops that vectorise (see rshr_by_offset).
-inline void scale_word_fast(const AccWord& acc, const int32_t (&bias)[GROUP],
-                            const WordScale& rows, bool divide,
-                            const Reciprocal (&reciprocals)[GROUP], bool with_residual,
+inline void scale_word_fast(const AccWord& acc, const int32_t (&bias)[GROUP], const WordScale& rows,
+                            bool divide, const Reciprocal (&reciprocals)[GROUP], bool with_residual,
                             const int16_t (&residual)[LANES], int residual_shift,
                             ScaledWord& scaled) {
     int32_t a[LANES];
@@ -73,8 +72,7 @@ inline void scale_word_fast(const AccWord& acc, const int32_t (&bias)[GROUP],
             const int32_t r = reciprocals[p].r;
             const int shift = reciprocals[p].shift;
             for (int o = 0; o < GROUP; ++o)
-                a[p * GROUP + o] =
-                    int32_t(rshr_by_offset(int64_t(a[p * GROUP + o]) * r, shift));
+                a[p * GROUP + o] = int32_t(rshr_by_offset(int64_t(a[p * GROUP + o]) * r, shift));
         }
     }
     int64_t half[GROUP], base[GROUP], residual_unit[GROUP];

@@ -92,8 +92,8 @@ inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory,
                 const uint64_t down = uint64_t(e[l] >= 0 ? e[l] : 0);
                 const uint64_t offset = uint64_t(1) << 62;
                 const uint64_t half = (uint64_t(1) << down) >> 1;
-                y[l] = int64_t((((uint64_t(y[l]) << up) + half + offset) >> down) -
-                               (offset >> down));
+                y[l] =
+                    int64_t((((uint64_t(y[l]) << up) + half + offset) >> down) - (offset >> down));
             }
         } else {
             const int up = row.e >= 0 ? 0 : row.e < -16 ? 16 : -row.e;
@@ -143,8 +143,8 @@ void load_constants(const PreEntry& entry, int blocks, ApplyMemory<P>& memory,
     int slot = 0, part = 0;
 PARAMS:
     for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=6 max=128
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 6 max = 128
         TICK(1);
         const Word word = params_s.read();
         if (i < table_words) {
@@ -183,8 +183,8 @@ void load_scales(const PreEntry& entry, int blocks, ApplyMemory<P>& memory,
     Scale scale = {0, 0, 0};
 CHANNELS:
     for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=4096
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 4096
         TICK(1);
         if (member == 0) scale = scales_s.read();
         const int slot = first_slot + channel / WORD_BYTES, lane = channel % WORD_BYTES;
@@ -233,8 +233,8 @@ SOURCES:
     Scale row = {0, 0, 0};
 WORDS:
     for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=65536
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         const RowWord row_word = rows_s.read();
         if (row_scales && slot == 0) row = scales_s.read();
@@ -277,8 +277,7 @@ WORDS:
 template <class P>
 void pre_apply(const Segment* segments, int segment_count, const PreEntry* entries,
                ApplyMemory<P>& memory, hls::stream<RowWord>& rows_s, hls::stream<Word>& params_s,
-               hls::stream<Scale>& scales_s, hls::stream<Word>& px_s,
-               hls::stream<int32_t>& ss_s) {
+               hls::stream<Scale>& scales_s, hls::stream<Word>& px_s, hls::stream<int32_t>& ss_s) {
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];

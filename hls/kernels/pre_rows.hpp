@@ -1,8 +1,10 @@
 // First process of pre: joins the planes of xs words and, for layer norm and softmax, sums up every
 // row (the channels of one pixel).
 //
-// rows: one RowWord per fill pixel, source, block. row_sums: one Sums per fill pixel of a layer
-// norm (sum, sum of squares) or softmax (maximum), after the row's last word.
+// rows: one RowWord per fill pixel, source, block. row_sums: with every such word of a layer norm
+// (sum, sum of squares) or softmax (maximum) the Sums of the row so far. Only those that come with
+// a row's last word count; the others keep the next process moving, whose results would otherwise
+// wait in its pipeline until later rows are complete.
 #ifndef LDA_PRE_ROWS_HPP
 #define LDA_PRE_ROWS_HPP
 
@@ -60,8 +62,8 @@ SOURCES:
     int32_t largest = -32768;
 WORDS:
     for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=65536
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         const Word word = xs_s.read();
         const bool wide = entry.planes[source] == 2;
@@ -81,16 +83,14 @@ WORDS:
                     add_lanes(row, valid, sums);
                 } else {
                     largest = largest_lane(row, valid, largest);
+                    sums.sum = largest;
                 }
+                row_sums_s.write(sums);
             }
             if (++block == entry.blocks[source]) {
                 block = 0;
                 if (++source == entry.sources) {
                     source = 0;
-                    if (sums_rows) {
-                        if (entry.norm == NORM_SOFTMAX) sums.sum = largest;
-                        row_sums_s.write(sums);
-                    }
                     sums.sum = sums.square = 0;
                     largest = -32768;
                 }

@@ -33,8 +33,8 @@ SOURCES:
     const int words = 1 + (entry.table ? TABLE_SIZE / WORD_BYTES : 0) + 6 * blocks;
 PARAMS:
     for (int i = 0; i < words; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=7 max=128
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 7 max = 128
         TICK(1);
         const Word word = pp_s.read();
         if (i > 0) {
@@ -51,8 +51,8 @@ PARAMS:
         Sums sums = {0, 0};
     CHANNELS:
         for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=4096
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 4096
             TICK(1);
             const int address =
                 entry.stats_base[source] / GROUP + (channel / GROUP) * entry.items + item;
@@ -81,8 +81,8 @@ PARAMS:
     const int arriving = entry.stats_out >= 0 ? entry.groups_out * entry.items_out : 0;
 STATISTICS:
     for (int i = 0; i < arriving; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=0 max=512
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 0 max = 512
         TICK(1);
         const int address = entry.stats_out / GROUP + i;
         LDA_CHECK(address < P::STATS_CHANNELS / GROUP,

@@ -124,8 +124,8 @@ enum Norm { NORM_NONE = 0, NORM_GROUP = 1, NORM_LAYER = 2, NORM_SOFTMAX = 3 };
 // stats_out: first channel of the destination there, or -1; groups_out, items_out words follow
 struct PreEntry {
     int32_t fill;
-    int32_t items;         // batch items of the walk
-    int32_t pixels;        // window pixels of one item and phase
+    int32_t items;   // batch items of the walk
+    int32_t pixels;  // window pixels of one item and phase
     int32_t sources;
     int32_t blocks[MAX_SOURCES];
     int32_t planes[MAX_SOURCES];
@@ -138,8 +138,8 @@ struct PreEntry {
     int32_t n;
     int32_t valid;
     int32_t shift;
-    int32_t table;         // 1: the operand goes through the run-time table
-    int32_t row_sums;      // 1: send the row sum of every pixel to post
+    int32_t table;     // 1: the operand goes through the run-time table
+    int32_t row_sums;  // 1: send the row sum of every pixel to post
     int32_t stats_out;
     int32_t groups_out;
     int32_t items_out;
@@ -149,38 +149,38 @@ struct PreEntry {
 struct MacEntry {
     Shape shape;
     int32_t items;
-    int32_t height;        // of the output
+    int32_t height;  // of the output
     int32_t width;
-    int32_t pitch;         // pixel slots per item of the output = window item pitch
+    int32_t pitch;  // pixel slots per item of the output = window item pitch
     int32_t stride;
     int32_t limit_y;
     int32_t limit_x;
     int32_t taps;
-    int32_t subs;          // 16-channel subs per window pixel, all sources
+    int32_t subs;  // 16-channel subs per window pixel, all sources
     int32_t offset[MAX_TAPS];
     int32_t ty[MAX_TAPS];
     int32_t tx[MAX_TAPS];
-    int32_t pad;           // operand of masked lanes
+    int32_t pad;  // operand of masked lanes
     int32_t sources;
-    Addr group[MAX_SOURCES];        // as Region::group: first sub of block 0 = (group & 7) / 2
+    Addr group[MAX_SOURCES];  // as Region::group: first sub of block 0 = (group & 7) / 2
     int32_t source_subs[MAX_SOURCES];
-    int32_t from_store;    // weights arrive on ks instead of ws
-    int32_t transposed;    // ks words are 8 inputs x 8 outputs (V)
-    int32_t load_first;    // load the weights of group 0 in the lead slot
-    int32_t next_rows;     // weight rows (128 bytes) of the next entry to load in the last group
+    int32_t from_store;  // weights arrive on ks instead of ws
+    int32_t transposed;  // ks words are 8 inputs x 8 outputs (V)
+    int32_t load_first;  // load the weights of group 0 in the lead slot
+    int32_t next_rows;   // weight rows (128 bytes) of the next entry to load in the last group
 };
 
 struct PostEntry {
     Shape shape;
     int32_t items;
-    int32_t pixels;        // valid pixels per item
+    int32_t pixels;  // valid pixels per item
     int32_t words_per_item;
-    int32_t planes;        // of the destination
+    int32_t planes;  // of the destination
     int32_t residual_planes;
     int32_t residual_shift;
-    int32_t row_sums;      // 1: divide by the row sums (shape.fill of them)
+    int32_t row_sums;  // 1: divide by the row sums (shape.fill of them)
     int32_t gate_shift;
-    int32_t stats;         // 1: send statistics
+    int32_t stats;  // 1: send statistics
 };
 
 enum Buffer { BUFFER_STATIC = 0, BUFFER_DYNAMIC = 1 };
@@ -192,19 +192,19 @@ struct WloadEntry {
     int32_t groups;
     int32_t gates;
     int32_t load_first;
-    int32_t ws_words;      // 0: weights come from the store
+    int32_t ws_words;  // 0: weights come from the store
     int32_t ws_buffer;
     Addr ws;
     int32_t pp_words;
     int32_t pp_buffer;
     Addr pp;
     int32_t table_words;
-    Addr table;            // static buffer
-    Addr scale;            // static buffer
+    Addr table;  // static buffer
+    Addr scale;  // static buffer
     int32_t bias_words;
     int32_t bias_buffer;
     Addr bias;
-    int32_t prefetch_next; // 1: after the last group's qp comes group 0 of the next entry's ws
+    int32_t prefetch_next;  // 1: after the last group's qp comes group 0 of the next entry's ws
 };
 
 }  // namespace lda

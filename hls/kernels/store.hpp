@@ -152,8 +152,8 @@ SOURCES:
     residual.start();
     dest.start();
 
-    // The shortest slot, which is also mac's: while the store waits for a tile, what that tile needs
-    // must have left the store's pipeline, and nothing moves in a pipeline that waits.
+    // The shortest slot, which is also mac's: while the store waits for a tile, what that tile
+    // needs must have left the store's pipeline, and nothing moves in a pipeline that waits.
     const int slot_cycles = P::PP / GROUP;
 
     // of the current slot: -1 is the lead slot, from `slots` on only writes are left
@@ -165,9 +165,9 @@ SOURCES:
     bool done = false;
 SLOTS:
     while (!done) {
-#pragma HLS pipeline II=1
-#pragma HLS dependence variable=memory type=inter false
-#pragma HLS loop_tripcount min=64 max=65536
+#pragma HLS pipeline II = 1
+#pragma HLS dependence variable = memory type = inter false
+#pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         if (cycle < ks_words) {
             const StoreWeights& w = entry.weights;
@@ -209,9 +209,8 @@ SLOTS:
             xs_words = fills * pixel_words;
             rs_words = computes ? TileWalk::words_in<P>(shape, tile) * entry.residual_planes : 0;
             // `dest` stands at the start of the tile that is due
-            ys_words = slot >= P::LAG
-                           ? TileWalk::words_in<P>(shape, dest.tile) * entry.dest.planes
-                           : 0;
+            ys_words =
+                slot >= P::LAG ? TileWalk::words_in<P>(shape, dest.tile) * entry.dest.planes : 0;
             done = slot == slots + P::LAG;
         }
     }
@@ -228,8 +227,8 @@ void store(Source latent, Sink result, const StoreIo& io, const Segment* segment
     static_assert(CheckEngine<P>::ok, "engine parameters");
 INPUT:
     for (int i = 0; i < io.input_rows; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=8192
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 8192
         TICK(1);
         write_row<P>(memory, io.input_row + i, latent[i]);
     }
@@ -252,8 +251,8 @@ SEGMENTS:
     }
 OUTPUT:
     for (int i = 0; i < io.output_rows; ++i) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=8192
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 8192
         TICK(1);
         result[i] = read_row<P>(memory, io.output_row + i);
     }

@@ -72,7 +72,7 @@ inline Word read_store(const Octet (&memory)[GROUP][P::STORE_ROWS], bool column,
     LDA_CHECK(row >= 0 && row + (column ? GROUP - 1 : 0) < P::STORE_ROWS,
               "store: a read outside of the activation store");
     Octet bank[GROUP];
-#pragma HLS array_partition variable=bank complete
+#pragma HLS array_partition variable = bank complete
 BANKS:
     for (int b = 0; b < GROUP; ++b) {
 #pragma HLS unroll

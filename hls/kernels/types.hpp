@@ -36,8 +36,8 @@
 namespace lda {
 
 static const int WORD_BYTES = 64;
-static const int GROUP = 8;        // channels of an output group, pixels of an 8 x 8 word
-static const int SUB = 16;         // channels of one reduction step
+static const int GROUP = 8;  // channels of an output group, pixels of an 8 x 8 word
+static const int SUB = 16;   // channels of one reduction step
 static const int TABLE_SIZE = 2048;
 
 #ifdef __SYNTHESIS__

@@ -110,8 +110,8 @@ void wload_entry(const WloadEntry& entry, const Run& next_run, int i0, int i1, S
     int index = 0;
 RUNS:
     while (walk.part != RunWalk::END) {
-#pragma HLS pipeline II=1
-#pragma HLS loop_tripcount min=64 max=65536
+#pragma HLS pipeline II = 1
+#pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         if (index < run.words) {
             const int address = run.word + index;

@@ -71,8 +71,8 @@ void t_leaf(const int16_t* x, const int16_t* w, int steps, int32_t* fast, int32_
     const int16_t* pixel[32];
     for (int p = 0; p < 32; ++p)
         pixel[p] = x + p * steps * SUB;
-    multiply_tap<32>(pixel, steps, w, reinterpret_cast<int32_t(*)[GROUP]>(fast));
-    multiply_tap_portable<32>(pixel, steps, w, reinterpret_cast<int32_t(*)[GROUP]>(portable));
+    multiply_tap<32>(pixel, steps, w, reinterpret_cast<int32_t (*)[GROUP]>(fast));
+    multiply_tap_portable<32>(pixel, steps, w, reinterpret_cast<int32_t (*)[GROUP]>(portable));
 }
 
 // One word of 64 lanes through the read side; scales: mu, r, e of every lane, then of the row.
