@@ -8,9 +8,10 @@ import pytest
 
 from gen.errors import UserError
 from gen.hlslint.check import check_paths
-from gen.hlslint.rules import config_rules, storage, unit_rules
+from gen.hlslint.rules import bench_rules, config_rules, storage, unit_rules
 from gen.vitis.board import load_board
 from gen.vitis.emit import Options, emit
+from gen.vitis.topology import ENGINE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,6 +127,15 @@ PLANTED = {
             "    consume(made, count, sent);\n" + REGION,
             'hls::stream<Word, 4> made("made");',
         ),
+    ],
+    "region-memory": [
+        (
+            "const Word* source, int count, hls::stream<Word>& sent) {\n#pragma HLS dataflow\n",
+            "Word* source, int count, hls::stream<Word>& sent) {\n#pragma HLS dataflow\n"
+            "    produce(source, 0, sent);\n",
+            "produce(source, count, made);",
+        ),
+        (REGION, "    int m[4];\n    use(m);\n    use(m);\n    use(m);\n" + REGION, "use(m);"),
     ],
     "stream-feedback": [("        made.write(source[i]);", "made.write(made.read());", None)],
     "stream-depth": [("stream<Word, 4> made", "stream<Word> made", None)],
@@ -291,11 +301,38 @@ def test_planted_free_running(tmp_path, rule, old, new, line):
         assert line in [each[1] for each in found if each[0] == rule], found
 
 
+BENCH = """\
+#include <cstdio>
+int main(int argc, char** argv) {
+    int faults = argc != 2;
+    std::printf("%d", faults);
+    return faults;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "old", "new"),
+    [
+        ("bench-deterministic", "argc != 2", "rand() % 2"),
+        ("bench-deterministic", "argc != 2", "std::random_device()() & 1"),
+        ("bench-deterministic", "argc != 2", "time(0) & 1"),
+        ("bench-status", "return faults;", "return 0;"),
+        ("bench-status", "    return faults;\n", ""),
+    ],
+)
+def test_planted_bench(tmp_path, rule, old, new):
+    assert lint(tmp_path, BENCH, "mac_tb.cpp") == []
+    found = lint(tmp_path, BENCH.replace(old, new), "mac_tb.cpp")
+    assert {each[0] for each in found} == {rule}
+    assert rule in {each.name for each in bench_rules.all}
+
+
 def test_every_rule_has_a_planted_violation():
     assert {rule.name for rule in unit_rules.all} == set(PLANTED) | set(PLANTED_FREE)
-    names = [rule.name for rule in (*unit_rules.all, *config_rules.all)]
-    assert len(names) == len(set(names))
-    assert all(rule.trap for rule in (*unit_rules.all, *config_rules.all))
+    everything = (*unit_rules.all, *bench_rules.all, *config_rules.all)
+    assert len({rule.name for rule in everything}) == len(everything)
+    assert all(rule.trap for rule in everything)
 
 
 def test_mutual_recursion_over_namespaces(tmp_path):
@@ -513,4 +550,5 @@ def test_too_many_masters_on_one_memory(tmp_path):
 
 
 def test_kernels_of_the_project_are_clean():
-    assert [str(each) for each in check_paths([ROOT / "hls" / "kernels"])] == []
+    tops = [ROOT / "hls" / "kernels" / f"{kernel.name}.hpp" for kernel in ENGINE.kernels]
+    assert [str(each) for each in check_paths(tops)] == []

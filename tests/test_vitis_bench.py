@@ -8,6 +8,7 @@ from layerkit import random_qgraph
 
 from gen.emit import emit_sources
 from gen.errors import UserError
+from gen.hlslint.check import check_paths, gather
 from gen.program import Engine, lower, pack_static, save_program
 from gen.qgraph_io import save_qgraph
 from gen.vitis.bench import build_first_layers, emit_benches, first_layers, pointer_depths, record
@@ -56,6 +57,18 @@ def test_vectors_are_complete_and_agree(recorded):
     for name, words in pointer_depths(program).items():
         (path,) = vectors.rglob(f"{name}.bin")
         assert path.stat().st_size == 64 * words
+
+
+@pytest.mark.csim
+def test_generated_kernels_benches_and_configurations_are_clean(recorded):
+    folder, _, _ = recorded
+    emit(folder, load_board("u250"))
+    sources, configs = gather([folder])
+    names = {path.name for path in sources}
+    assert names == {f"{k.name}{end}" for k in ENGINE.kernels for end in (".cpp", "_tb.cpp")}
+    assert configs
+    found = check_paths([folder], folders=[folder / "src"])
+    assert [str(each) for each in found] == []
 
 
 @pytest.mark.csim

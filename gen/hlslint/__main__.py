@@ -31,14 +31,14 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         from gen.hlslint.check import check_paths
-        from gen.hlslint.rules import config_rules, unit_rules
+        from gen.hlslint.rules import bench_rules, config_rules, unit_rules
     except ImportError as error:
         print(
             f"{error}: tree-sitter and tree-sitter-cpp are needed; run make venv", file=sys.stderr
         )
         return 2
     if arguments.rules:
-        for name, trap in (*unit_rules.listing(), *config_rules.listing()):
+        for name, trap in (*unit_rules.listing(), *bench_rules.listing(), *config_rules.listing()):
             print(f"{name:20} {trap}")
         return 0
     try:

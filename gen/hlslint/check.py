@@ -11,6 +11,8 @@ from gen.hlslint.config import Config, parse_config
 from gen.hlslint.finding import Finding
 from gen.hlslint.preprocess import Origin
 from gen.hlslint.rules import (
+    bench,
+    bench_rules,
     config,
     config_rules,
     dataflow,
@@ -29,9 +31,10 @@ from gen.vitis.board import Board, load_board
 from gen.vitis.topology import ENGINE, Topology
 
 # the modules whose import registers the rules
-RULE_MODULES = (config, dataflow, language, link, loops, pragmas, ports, storage, types)
+RULE_MODULES = (bench, config, dataflow, language, link, loops, pragmas, ports, storage, types)
 SOURCES = frozenset({".cpp", ".cc", ".hpp", ".h"})
 ALLOW = "hlslint: allow "
+BENCH_SUFFIX = "_tb"
 
 
 def _allowed(path: str, line: int, rule: str, cache: dict[str, list[str]]) -> bool:
@@ -49,9 +52,10 @@ def _allowed(path: str, line: int, rule: str, cache: dict[str, list[str]]) -> bo
 
 
 def check_unit(unit: Unit) -> Iterator[Finding]:
-    """Findings in a translation unit, at their places in the project's files."""
+    """Findings in a kernel's or test bench's translation unit, at their places in the files."""
     cache: dict[str, list[str]] = {}
-    for rule in unit_rules.all:
+    is_bench = unit.source.path.stem.endswith(BENCH_SUFFIX)
+    for rule in bench_rules.all if is_bench else unit_rules.all:
         for place, message in rule.check(unit):
             at = place if isinstance(place, Origin) else unit.source.origins[place]
             if not _allowed(at.path, at.line, rule.name, cache):
@@ -95,6 +99,7 @@ def gather(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path | N
             files = [path]
         elif (vitis / "vitis.json").is_file():
             sources += sorted(each for each in (path / "src").glob("*.cpp") if _is_kernel(each))
+            sources += sorted((vitis / "bench").glob(f"*{BENCH_SUFFIX}.cpp"))
             configs += [(each, vitis) for each in sorted(vitis.rglob("*.cfg"))]
             continue
         else:

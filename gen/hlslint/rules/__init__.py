@@ -8,3 +8,4 @@ from gen.hlslint.unit import Unit
 
 unit_rules: Rules[Unit] = Rules()
 config_rules: Rules[Config] = Rules()
+bench_rules: Rules[Unit] = Rules()

@@ -9,8 +9,20 @@ from tree_sitter import Node
 from gen.hlslint.calls import Calls, call_of, calls_in, local_streams
 from gen.hlslint.finding import Found
 from gen.hlslint.rules import unit_rules
-from gen.hlslint.syntax import LOOPS, ancestors, find, initializer, row, text
-from gen.hlslint.unit import Function, Unit
+from gen.hlslint.syntax import (
+    LOOPS,
+    ancestors,
+    declarators,
+    declared_name,
+    find,
+    has_array,
+    identifiers,
+    initializer,
+    row,
+    specifiers,
+    text,
+)
+from gen.hlslint.unit import Function, Parameter, Unit
 
 _DECLARATIONS = frozenset(
     {
@@ -104,6 +116,30 @@ def endpoints(unit: Unit) -> Found:
                         row(users[1]),
                         f"stream {parameter.name} is used by {len(users)} processes of the region",
                     )
+
+
+@unit_rules("region-memory")
+def region_memory(unit: Unit) -> Found:
+    """A memory that two processes of a dataflow region use is not a channel between them."""
+    for function, block in regions(unit):
+        statements = region_calls(block)
+        for parameter in function.parameters:
+            shared = not parameter.is_stream and _is_memory(parameter)
+            users = [node for node in statements if parameter.name in identifiers(node)]
+            if shared and len(users) > 1:
+                yield row(users[1]), f"{parameter.name} is used by {len(users)} processes"
+        for declaration in find(block, "declaration"):
+            for name in [declared_name(d) for d in declarators(declaration) if has_array(d)]:
+                users = [node for node in statements if name in identifiers(node)]
+                if len(users) > 2 and "const" not in specifiers(declaration):
+                    yield row(users[2]), f"{name} is used by {len(users)} processes"
+
+
+def _is_memory(parameter: Parameter) -> bool:
+    """Whether a parameter is something that a process could write."""
+    declarator = parameter.node.child_by_field_name("declarator")
+    reference = declarator is not None and declarator.type == "reference_declarator"
+    return (reference or parameter.is_pointer) and "const" not in specifiers(parameter.node)
 
 
 @unit_rules("stream-feedback")
