@@ -1,0 +1,121 @@
+"""From a diffusers folder to a pipeline on the software card, through every file in between."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny_pipeline import tiny_pipe, tiny_unet
+
+from gen.build import Settings, run_build
+from gen.errors import UserError
+from gen.hostgraph import HostGraph
+from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.model import find_model
+from gen.qgraph_io import load_qgraph
+from gen.reference import run
+from host import image
+from host.accelerator import Accelerator
+from host.unet import AcceleratedUNet
+
+pytestmark = pytest.mark.csim
+TOKENS = 77
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    tiny_unet().save_pretrained(folder / "model")
+    made = folder / "build"
+    assert run_build(find_model(str(folder / "model")), made, Settings(), lambda _: None)
+    return made
+
+
+@pytest.fixture(scope="module")
+def accelerator(build):
+    return Accelerator(build)
+
+
+def random_inputs(batch, seed):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.standard_normal((batch, 4, 8, 8), np.float32),
+        rng.standard_normal((batch, TOKENS, 16), np.float32),
+    )
+
+
+def reference(build, latent, timestep, prompt):
+    """The noise prediction by the integer reference."""
+    qgraph, host = load_qgraph(build), HostGraph.load(build)
+    steps = host.evaluate_step(timestep, len(latent))
+    prompts = host.evaluate_prompt(torch.from_numpy(prompt))
+    result = run(
+        qgraph,
+        quantise_latent(qgraph, latent),
+        step_biases(qgraph, {name: value.numpy() for name, value in steps.items()}),
+        prompt_weights(qgraph, {name: value.numpy() for name, value in prompts.items()}),
+    )
+    return output_to_float(qgraph, result)
+
+
+def test_steps_equal_the_integer_reference(build, accelerator):
+    for seed, timestep in enumerate((999.0, 500.0, 500.0, 0.0)):
+        latent, prompt = random_inputs(2, seed)
+        np.testing.assert_array_equal(
+            accelerator.step(latent, timestep, prompt), reference(build, latent, timestep, prompt)
+        )
+    assert accelerator.cycles > 0
+
+
+def test_other_batches_equal_the_reference(build, accelerator):
+    latent, prompt = random_inputs(3, 9)
+    timesteps = np.array([700.0, 700.0, 20.0])
+    result = accelerator.step(latent, timesteps, prompt)
+    first = reference(build, latent[:2], 700.0, prompt[:2])
+    last = reference(build, latent[[2, 2]], 20.0, prompt[[2, 2]])
+    np.testing.assert_array_equal(result, np.concatenate([first, last[:1]]))
+
+
+def test_pipeline_on_the_card_draws_nearly_the_same(accelerator):
+    pipe = tiny_pipe()
+    generator = torch.Generator().manual_seed(0)
+    embeds = torch.randn(2, 1, TOKENS, 16, generator=generator)
+
+    def draw():
+        return pipe(
+            prompt_embeds=embeds[0],
+            negative_prompt_embeds=embeds[1],
+            num_inference_steps=3,
+            guidance_scale=2.5,
+            generator=torch.Generator().manual_seed(1),
+            output_type="latent",
+        ).images.numpy()
+
+    expected = draw()
+    pipe.unet = AcceleratedUNet(accelerator, pipe.unet)
+    error = draw() - expected
+    noise_ratio = (expected**2).mean() / (error**2).mean()
+    assert 20 < 10 * np.log10(noise_ratio) < 90
+
+
+def test_rebuilding_runs_no_stage(build):
+    folder = build.parent / "model"
+    assert run_build(find_model(str(folder)), build, Settings(), lambda _: None) == []
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "program.json", "card.so", "quant.safetensors"])
+def test_truncated_file_is_named(build, tmp_path, capsys, name):
+    copy = tmp_path / "build"
+    shutil.copytree(build, copy)
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[: len(data) // 2])
+    status = image.main(["--build", str(copy), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert status == 2 and error.count("\n") == 1 and name in error
+
+
+def test_wrong_latent_is_refused(accelerator):
+    with pytest.raises(UserError, match=r"\[2, 4, 16, 16\].*\[batch, 4, 8, 8\]"):
+        accelerator.step(np.zeros((2, 4, 16, 16)), 1, random_inputs(2, 0)[1])
