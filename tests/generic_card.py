@@ -29,7 +29,7 @@ from gen.program.program import Program
 ROOT = Path(__file__).resolve().parent.parent
 BASE_FLAGS = ("-std=c++14", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
               "-Wno-unused-label", "-fPIC", "-shared", f"-I{ROOT / 'hls/sim'}")  # fmt: skip
-FAST = ("-O2", "-march=native")  # as gen.compile compiles a build
+FAST = ("-O2", "-ftree-vectorize", "-march=native")  # as gen.compile compiles a build
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
 
 

@@ -136,6 +136,17 @@ def test_leaf_equals_matrix_product(lib, steps):
         assert np.array_equal(portable, want)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_are_packed_by_input_pair(lib, transposed):
+    word = np.arange(-32, 32, dtype=np.int8).reshape(8, 8)  # [output][input], or [input][output]
+    fast, portable = np.zeros((4, 8, 2), np.int16), np.zeros((4, 8, 2), np.int16)
+    call(lib.t_pack, word, transposed, fast, portable)
+    by_output = word.T if transposed else word
+    want = by_output.reshape(8, 4, 2).transpose(1, 0, 2)
+    assert np.array_equal(fast, want)
+    assert np.array_equal(portable, want)
+
+
 def spread(rng: np.random.Generator, bits: int, size) -> np.ndarray:
     """Integers of all magnitudes, extremes among them."""
     pool = np.array(edges(bits), np.int64)

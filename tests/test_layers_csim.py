@@ -76,6 +76,11 @@ def test_plain_form_equals_fast_form(kind):
     assert plain.report == fast.report
 
 
+@pytest.mark.parametrize("kind", ["conv3x3", "self_attention"])
+def test_card_without_vector_instructions(kind):
+    assert first_difference(*drawn(kind, 7), GenericCard("-O2")) is None
+
+
 def test_steps_do_not_depend_on_the_step_before():
     qgraph, inputs = drawn("self_attention", 8)
     graph, card = GraphRun(qgraph, inputs), GenericCard()

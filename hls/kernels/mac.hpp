@@ -69,16 +69,18 @@ template <class P>
 inline void place_lanes(const MacEntry& entry, const Divider& by_pitch, const Divider& by_width,
                         int tile, Lanes<P>& lanes) {
 #pragma HLS inline
+    const int pitch = entry.pitch, width = entry.width, height = entry.height;
+    const int items = entry.items, stride = entry.stride;
 LANES:
     for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
         const int slot = tile * P::PP + l;
         const int item = by_pitch.quotient(uint32_t(slot));
-        const int pixel = slot - item * entry.pitch;
+        const int pixel = slot - item * pitch;
         const int y = by_width.quotient(uint32_t(pixel));
-        const bool valid = item < entry.items && y < entry.height;
-        lanes.y[l] = valid ? y * entry.stride : -(1 << 20);
-        lanes.x[l] = (pixel - y * entry.width) * entry.stride;
+        const bool valid = item < items && y < height;
+        lanes.y[l] = valid ? y * stride : -(1 << 20);
+        lanes.x[l] = (pixel - y * width) * stride;
     }
 }
 
@@ -101,17 +103,22 @@ void multiply_tile(const MacEntry& entry, const MacMemory<P>& memory, const int1
         for (int o = 0; o < GROUP; ++o)
             acc[l][o] = 0;
     const int16_t* weights = memory.weights[half] + gate * entry.shape.steps * STEP_WEIGHTS;
-    const int limit = P::WINDOW_ROWS * P::PP - entry.subs;
+    const int subs = entry.subs, limit = P::WINDOW_ROWS * P::PP - subs;
+    const unsigned limit_y = unsigned(entry.limit_y), limit_x = unsigned(entry.limit_x);
     for (int tap = 0; tap < entry.taps; ++tap) {
         const int16_t* pixel[P::PP];
+        const int ty = entry.ty[tap], tx = entry.tx[tap];
+        const int first = start + entry.offset[tap];
         for (int l = 0; l < P::PP; ++l) {
-            const bool open = lane_open<P>(entry, lanes, l, entry.ty[tap], entry.tx[tap]);
-            const int i = (start + l + entry.offset[tap]) * entry.subs;
+            // unsigned, so that one comparison finds both ends
+            const bool open =
+                unsigned(lanes.y[l] + ty) < limit_y && unsigned(lanes.x[l] + tx) < limit_x;
+            const int i = (first + l) * subs;
             LDA_CHECK(!open || (i >= 0 && i <= limit), "mac: a tap outside of the window buffer");
             pixel[l] = open ? memory.window + i * SUB : pad_row;
         }
         if (LDA_FAULT == 3) pixel[5] = pixel[4];
-        multiply_tap<P::PP>(pixel, entry.subs, weights + tap * entry.subs * STEP_WEIGHTS, acc);
+        multiply_tap<P::PP>(pixel, subs, weights + tap * subs * STEP_WEIGHTS, acc);
     }
 }
 
@@ -126,7 +133,7 @@ inline void multiply_step(const MacEntry& entry, const MacMemory<P>& memory, con
     Operands operands[P::PP];
 #pragma HLS array_partition variable = operands complete
     read_window<P>(memory, start + entry.offset[tap], entry.subs, sub, operands);
-    const WeightRow weights = memory.weights[half][row];
+    const Word low = memory.weights[half][0][row], high = memory.weights[half][1][row];
 LANES:
     for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
@@ -137,7 +144,8 @@ LANES:
             for (int i = 0; i < SUB; ++i) {
 #pragma HLS unroll
                 const int8_t x = open ? operands[l].x[i] : int8_t(entry.pad);
-                sum += int32_t(x) * int32_t(weights.w[o][i]);
+                const int8_t w = (i < GROUP ? low : high).b[o * GROUP + i % GROUP];
+                sum += int32_t(x) * int32_t(w);
             }
             acc[l][o] = sum;
         }
@@ -195,6 +203,10 @@ SOURCES:
     }
 #endif
 
+#pragma HLS array_partition variable = memory.window complete dim = 1
+#pragma HLS array_partition variable = memory.weights complete dim = 1
+#pragma HLS array_partition variable = memory.weights complete dim = 2
+
     // What a slot loads is used from the next slot on: at least GUARD cycles later, so that no read
     // meets its write in the pipeline. That is what the dependence pragmas below rely on.
     const int slots = shape.groups * shape.tiles;
@@ -207,6 +219,7 @@ SOURCES:
     int ready = 0;                       // words of `result` that leave during the next gate
     int cycle = 0, phase = 0, gate = 0;  // phase: cycle within the gate
     int tap = 0, sub = 0, row = 0;
+    int slot_cycles = fill_start + fill_words + P::GUARD;
     bool done = false;
 SLOTS:
     while (!done) {
@@ -215,10 +228,6 @@ SLOTS:
 #pragma HLS dependence variable = memory.weights type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         const bool computes = slot >= 0 && slot < slots;
-        const int loads = most(weight_words, fill_start + fill_words) + P::GUARD;
-        const int slot_cycles = slot < 0   ? loads
-                                : computes ? most(shape.gates * gate_cycles, loads)
-                                           : most(ready, 1);
 #ifdef LDA_FAST
         // what nothing but multiply steps follow is one long iteration
         const bool quiet = computes && cycle >= weight_words && cycle >= fill_words &&
@@ -311,6 +320,8 @@ SLOTS:
             const int fills = next_computes && group == 0 ? least(P::PP, shape.fill - filled) : 0;
             filled += fills;
             fill_words = fills * pixel_words;
+            const int loads = most(weight_words, fill_words) + P::GUARD;
+            slot_cycles = next_computes ? most(shape.gates * gate_cycles, loads) : most(ready, 1);
             done = slot == slots + 1;
         }
     }

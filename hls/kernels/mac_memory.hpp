@@ -19,11 +19,6 @@ struct Operands {
     int8_t x[SUB];
 };
 
-// Weights of one step.
-struct WeightRow {
-    int8_t w[GROUP][SUB];
-};
-
 #ifdef LDA_FAST
 
 template <class P>
@@ -48,18 +43,8 @@ template <class P>
 inline void write_weights(MacMemory<P>& memory, int half, int row, int side, bool transposed,
                           const Word& word) {
     LDA_CHECK(row < P::WEIGHT_ROWS, "mac: a weight row outside of the weight buffer");
-    int16_t* to = memory.weights[half] + row * STEP_WEIGHTS + side * (STEP_WEIGHTS / 2);
-    if (transposed) {
-        for (int i = 0; i < GROUP; ++i)
-            for (int o = 0; o < GROUP; ++o)
-                to[((i / 2) * GROUP + o) * 2 + (i & 1)] = word.b[i * GROUP + o];
-    } else {
-        for (int pair = 0; pair < GROUP / 2; ++pair)
-            for (int o = 0; o < GROUP; ++o) {
-                to[(pair * GROUP + o) * 2] = word.b[o * GROUP + 2 * pair];
-                to[(pair * GROUP + o) * 2 + 1] = word.b[o * GROUP + 2 * pair + 1];
-            }
-    }
+    pack_weights(word.b, transposed,
+                 memory.weights[half] + row * STEP_WEIGHTS + side * (STEP_WEIGHTS / 2));
 }
 
 #else
@@ -67,7 +52,7 @@ inline void write_weights(MacMemory<P>& memory, int half, int row, int side, boo
 template <class P>
 struct MacMemory {
     Operands window[P::PP][P::WINDOW_ROWS];
-    WeightRow weights[2][P::WEIGHT_ROWS];
+    Word weights[2][2][P::WEIGHT_ROWS];  // buffer half, inputs 0-7 or 8-15, step
 };
 
 template <class P>
@@ -122,19 +107,19 @@ inline void write_weights(MacMemory<P>& memory, int half, int row, int side, boo
                           const Word& word) {
 #pragma HLS inline
     LDA_CHECK(row < P::WEIGHT_ROWS, "mac: a weight row outside of the weight buffer");
+    Word turned;
 OUTPUTS:
     for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
         for (int i = 0; i < GROUP; ++i) {
 #pragma HLS unroll
-            // the two sides of a row are separate banks, each written as a whole
-            const int8_t value = word.b[transposed ? i * GROUP + o : o * GROUP + i];
-            if (side == 0) {
-                memory.weights[half][row].w[o][i] = value;
-            } else {
-                memory.weights[half][row].w[o][GROUP + i] = value;
-            }
+            turned.b[o * GROUP + i] = word.b[transposed ? i * GROUP + o : o * GROUP + i];
         }
+    }
+SIDES:
+    for (int k = 0; k < 2; ++k) {
+#pragma HLS unroll
+        if (k == side) memory.weights[half][k][row] = turned;
     }
 }
 

@@ -19,7 +19,7 @@ namespace lda {
 
 template <class P>
 struct PostMemory {
-    int16_t gate_table[TABLE_SIZE];
+    GateTable gate_table;
     int32_t bias[2][P::ITEMS][GROUP];
     Reciprocal reciprocals[P::SUMS];
 };
@@ -53,17 +53,16 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     LDA_CHECK(entry.items <= P::ITEMS, "post: more batch items than ITEMS");
     LDA_CHECK(!entry.row_sums || shape.words * GROUP <= P::SUMS, "post: more row sums than SUMS");
 
+#pragma HLS array_partition variable = memory.bias complete dim = 0
+#pragma HLS array_partition variable = memory.reciprocals cyclic factor = 8
+#pragma HLS array_partition variable = memory.gate_table.lane complete dim = 1
     const int table_words = gated ? 2 * TABLE_SIZE / WORD_BYTES : 0;
 TABLE:
     for (int i = 0; i < table_words; ++i) {
 #pragma HLS pipeline II = 1
 #pragma HLS loop_tripcount min = 0 max = 64
         TICK(1);
-        const Word word = qp_s.read();
-        for (int k = 0; k < WORD_BYTES / 2; ++k) {
-#pragma HLS unroll
-            memory.gate_table[i * (WORD_BYTES / 2) + k] = int16_at(word, k);
-        }
+        load_gate_table(qp_s.read(), i, memory.gate_table);
     }
     LOOP_EXIT();
 

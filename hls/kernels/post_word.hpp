@@ -30,6 +30,39 @@ struct ResultWord {
     int16_t y[LANES];
 };
 
+// Activation of the gate rows. In hardware every lane has its own copy, 64 words of 64 bytes in
+// LUTRAM, so that a table is replaced in 64 cycles and read in all lanes at once.
+struct GateTable {
+#ifdef LDA_FAST
+    int16_t value[TABLE_SIZE];
+#else
+    Word lane[LANES][2 * TABLE_SIZE / WORD_BYTES];
+#endif
+};
+
+inline void load_gate_table(const Word& word, int index, GateTable& table) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    for (int k = 0; k < WORD_BYTES / 2; ++k)
+        table.value[index * (WORD_BYTES / 2) + k] = int16_at(word, k);
+#else
+    for (int l = 0; l < LANES; ++l) {
+#pragma HLS unroll
+        table.lane[l][index] = word;
+    }
+#endif
+}
+
+inline int16_t gate_value(const GateTable& table, int lane, int index) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    static_cast<void>(lane);
+    return table.value[index];
+#else
+    return int16_at(table.lane[lane][index / (WORD_BYTES / 2)], index % (WORD_BYTES / 2));
+#endif
+}
+
 // rshr(a * mult + residual * 2^(shift + residual_shift), shift) with a = acc + bias, divided by the
 // row sum of its pixel first if `divide`.
 inline void scale_word_plain(const AccWord& acc, const int32_t (&bias)[GROUP],
@@ -133,16 +166,15 @@ LANES:
     }
 }
 
-// GEGLU: values times the activation of the gate rows. In hardware every lane has its own copy of
-// the table.
-inline void gate_word(const ValueWord& values, const ScaledWord& gates,
-                      const int16_t (&table)[TABLE_SIZE], int shift, ResultWord& result) {
+// GEGLU: values times the activation of the gate rows.
+inline void gate_word(const ValueWord& values, const ScaledWord& gates, const GateTable& table,
+                      int shift, ResultWord& result) {
 #pragma HLS inline
 LANES:
     for (int l = 0; l < LANES; ++l) {
 #pragma HLS unroll
         const int index = clamp<11>(gates.t[l]) + TABLE_SIZE / 2;
-        const int64_t product = int64_t(values.value[l]) * table[index];
+        const int64_t product = int64_t(values.value[l]) * gate_value(table, l, index);
         result.y[l] = int16_t(clamp<8>(rshr(product, shift)));
     }
 }

@@ -217,6 +217,12 @@ void pre_apply_entry(const PreEntry& entry, ApplyMemory<P>& memory, hls::stream<
                      hls::stream<Word>& params_s, hls::stream<Scale>& scales_s,
                      hls::stream<Word>& px_s, hls::stream<int32_t>& ss_s) {
 #pragma HLS inline off
+#pragma HLS array_partition variable = memory.gamma complete dim = 2
+#pragma HLS array_partition variable = memory.beta complete dim = 2
+#pragma HLS array_partition variable = memory.mu complete dim = 2
+#pragma HLS array_partition variable = memory.r complete dim = 2
+#pragma HLS array_partition variable = memory.e complete dim = 2
+#pragma HLS array_partition variable = memory.table complete dim = 1
     int blocks = 0;
 SOURCES:
     for (int s = 0; s < MAX_SOURCES; ++s) {

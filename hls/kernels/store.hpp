@@ -129,6 +129,9 @@ void store_entry(const StoreEntry& entry, int i0, int i1, typename StoreTypes<P>
                  hls::stream<Word>& xs_s, hls::stream<Word>& ks_s, hls::stream<Word>& rs_s,
                  hls::stream<Word>& ys_s) {
 #pragma HLS inline off
+#ifndef LDA_FAST
+#pragma HLS array_partition variable = memory complete dim = 1
+#endif
     const Shape& shape = entry.shape;
     const Place places[MAX_SOURCES] = {place_of(entry.source[0], i0, i1),
                                        place_of(entry.source[1], i0, i1)};

@@ -75,6 +75,12 @@ void t_leaf(const int16_t* x, const int16_t* w, int steps, int32_t* fast, int32_
     multiply_tap_portable<32>(pixel, steps, w, reinterpret_cast<int32_t (*)[GROUP]>(portable));
 }
 
+// One weight word in both forms.
+void t_pack(const int8_t* word, int transposed, int16_t* fast, int16_t* portable) {
+    pack_weights(word, transposed != 0, fast);
+    pack_weights_portable(word, transposed != 0, portable);
+}
+
 // One word of 64 lanes through the read side; scales: mu, r, e of every lane, then of the row.
 void t_transform(int norm, int table, int shift, int align, int valid, const int16_t* q,
                  const int16_t* gamma, const int32_t* beta, const int32_t* scales,
