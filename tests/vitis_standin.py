@@ -341,7 +341,8 @@ def run_tcl(script, opening):
     tcl = tkinter.Tcl()
     project = Project(opening)
     common = [
-        "set_top", "add_files", "set_part", "create_clock", "set_clock_uncertainty", "config_compile",
+        "set_top", "add_files", "set_part", "create_clock", "set_clock_uncertainty",
+        "config_compile",
         "csim_design", "csynth_design", "cosim_design",
     ]  # fmt: skip
     for name in [*opening, *common]:
