@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from fake_card import fake_container
 
 from gen.errors import UserError
+from host import swcard
 from host.card import Card
 from host.xclbin import ENGINE_KERNELS, GENUINE_MAGIC, Arg
 
@@ -140,3 +143,22 @@ def test_missing_or_changed_library(tmp_path):
     library.unlink()
     with pytest.raises(UserError, match="no such file"):
         Card(path)
+
+
+def test_real_card_is_driven_by_pyxrt_and_its_portable_subset_alone(tmp_path, monkeypatch):
+    container = fake_container(tmp_path)
+    path = tmp_path / "engine.xclbin"
+    path.write_bytes(GENUINE_MAGIC + bytes(600))
+    pyxrt = types.ModuleType("pyxrt")  # without cycles, report and diagnosis
+    for name in ("bo", "device", "ert_cmd_state", "kernel", "run", "uuid", "xclBOSyncDirection"):
+        setattr(pyxrt, name, getattr(swcard, name))
+    pyxrt.xclbin = lambda _: swcard.xclbin(str(container))
+    monkeypatch.setitem(sys.modules, "pyxrt", pyxrt)
+    card = Card(path)
+    assert not card.software and card.cycles is None and card.report == ""
+    step = Step(card)
+    step.latent.array[:] = 4
+    step.latent.push()
+    np.testing.assert_array_equal(step.run(), np.full(128, 4))
+    with pytest.raises(UserError, match="did not finish within 20 s; reset the card"):
+        step.run(1)
