@@ -21,6 +21,8 @@ PROMPTS ?= 32
 PYTEST_ARGS ?= -m "not slow"
 
 export HF_HUB_DISABLE_TELEMETRY := 1
+# handed over by the environment, so that quotes in a prompt stay what they are
+export PROMPT
 
 include vitis/vitis.mk
 
@@ -44,7 +46,7 @@ build: $(VENV)/ready ## generate the accelerator from MODEL and build its softwa
 	$(BIN)/python -m gen build $(MODEL) --out $(BUILD)
 
 image: build ## draw images: every denoising step on the software card
-	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(PROMPT),--prompt "$(PROMPT)") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE)
+	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE)
 
 quality: build ## PSNR, SSIM and attribute accuracy against the float U-Net (out/quality.json)
 	$(BIN)/python -m host.quality --build $(BUILD) --out $(OUT) --prompts $(PROMPTS) --steps $(STEPS) --guidance $(GUIDANCE)

@@ -81,8 +81,10 @@ def load_unet(model: Model) -> Any:
     if kind not in CLASSES:
         raise UserError(f"{folder}: {kind} is not supported; {' or '.join(CLASSES)} is needed")
     try:
-        unet = getattr(diffusers, kind).from_pretrained(
-            str(folder), torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        unet = (
+            getattr(diffusers, kind)
+            .from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
+            .float()
         )
     except Exception as error:
         # diffusers, safetensors and json each raise their own kinds

@@ -136,6 +136,9 @@ def run_stages(
                 say(f"{label}: up to date")
                 continue
             say(label)
+            for stale in build.glob(f".{stage.name}-*"):
+                # left by a run that was killed
+                shutil.rmtree(stale, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{stage.name}-", dir=build) as folder:
                 scratch = Path(folder)
                 stage.run(build, scratch)

@@ -94,3 +94,9 @@ def test_folder_outputs_are_hashed_file_by_file(tmp_path):
     assert json.loads((tmp_path / RECORD).read_text())["emit"]["outputs"] == expected
     (tmp_path / "src" / "x.cpp").unlink()
     assert run_stages(stages, tmp_path, quiet) == ["emit"]
+
+
+def test_scratch_of_a_killed_run_is_removed(tmp_path):
+    (tmp_path / ".first-killed").mkdir()
+    run_stages([stage("first", [], ["a.txt"], writer("a.txt", "1", []))], tmp_path, quiet)
+    assert not (tmp_path / ".first-killed").exists()
