@@ -30,6 +30,9 @@ def check_qgraph(qgraph: QGraph) -> None:
     _require(inputs % qgraph.input_replicas == 0, graph.input, "channels are not replicas * C")
     if [q.layer for q in qgraph.layers] != graph.layers:
         raise ValueError("layers of the integer graph differ from those of the layer graph")
+    written = [layer.dest for layer in graph.layers]
+    if sorted([graph.input, *written]) != sorted(graph.tensors) or graph.output not in written:
+        raise ValueError("not every tensor is written by exactly one layer")
     for qlayer in qgraph.layers:
         _check_read(qgraph, qlayer)
         _check_write(qgraph, qlayer)

@@ -18,7 +18,7 @@ from gen.quantise.reads import OperandRead, build_read
 from gen.quantise.replay import Moments, Replay
 from gen.quantise.scales import tensor_formats
 from gen.quantise.statistics import Statistics
-from gen.quantise.weights import compensate, round_nearest, round_together, row_scales
+from gen.quantise.weights import round_nearest, round_together, row_scales
 from gen.quantise.writes import build_write
 
 Float64 = NDArray[np.float64]
@@ -145,6 +145,8 @@ class _Builder:
         options = self.options
         weight = self.graph.arrays[layer.weight.key].astype(np.float64)
         replicas = self.qgraph.input_replicas if self.graph.input in layer.sources else 1
+        if not np.isfinite(weight).all():
+            raise ValueError("its weights are not finite")
         weight = np.tile(weight, (1, replicas, 1, 1)) / replicas
         constant = (weight * read.offsets[:, None, None]).sum(axis=(1, 2, 3)) * layer.scale
         weight = weight * read.units[:, None, None]
@@ -155,9 +157,8 @@ class _Builder:
         bias = bias + constant
         moments = None
         if self.replay is not None:
-            moments = self.replay.moments(layer, self._probe(layer, read), read)
-            if options.compensate:
-                flat = compensate(flat, moments, options.compensate_damping)
+            probe = self._probe(layer, read)
+            moments = self.replay.moments(layer, probe, read, options.round_weights)
         largest_bias = np.abs(bias)
         if layer.host_bias is not None:
             largest_bias = largest_bias + self.statistics.host[layer.host_bias].absmax

@@ -19,10 +19,7 @@ class Options:
     every channel the same scale, 1 gives each its own; ``gate_balance``: the same for stored
     int8 tensors that only static weights read (GEGLU's).
     ``centre``: take the middle of each channel's range out of the operands of 1x1 layers.
-    ``compensate``: shift weights before rounding towards the least squares solution for the
-    operands that earlier integer layers really deliver.
-    ``damping``, ``compensate_damping``: added to the diagonal of the operands' second moments,
-    as a fraction of its mean.
+    ``damping``: added to the diagonal of the operands' second moments, in shares of its mean.
     """
 
     headroom_bits: int = 1
@@ -33,5 +30,3 @@ class Options:
     gate_balance: float = 0.5
     centre: bool = True
     damping: float = 0.01
-    compensate: bool = False
-    compensate_damping: float = 0.05

@@ -26,19 +26,18 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 _HALF_LIMIT = 6e4
-MAX_COLUMNS = 8192  # operand vectors that enter the moments of one layer
+MAX_COLUMNS = 4096  # operand vectors that enter the moments of one layer
 
 
 @dataclass(frozen=True)
 class Moments:
     """Of operand vectors [inputs] in units of the integer operand.
 
-    ``gram`` is the mean of x x^T for integer operands x, ``cross`` the mean of (f - x) x^T with
-    the float operand f; ``mean`` and ``float_mean`` are those of x and f.
+    ``gram`` is the mean of x x^T for integer operands x, ``mean`` that of x, ``float_mean`` that of
+    the float operands.
     """
 
     gram: Float64
-    cross: Float64
     mean: Float64
     float_mean: Float64
 
@@ -81,8 +80,11 @@ class Replay:
             arrays = {n: v.detach().to(torch.float32).numpy() for n, v in host.items()}
             self.items.append(_Item(arrays, operands, {graph.input: latent}))
 
-    def moments(self, layer: Layer, qlayer: QLayer, read: OperandRead) -> Moments:
-        """Moments of the operand vectors under the window of a layer with static weights."""
+    def moments(self, layer: Layer, qlayer: QLayer, read: OperandRead, second: bool) -> Moments:
+        """Moments of the operand vectors under the window of a layer with static weights.
+
+        ``gram`` is empty unless ``second`` moments are wanted.
+        """
         window, replicas = layer.window, self._replicas(layer)
         units = read.units.astype(np.float32)[:, None, None]
         offsets = read.offsets.astype(np.float32)[:, None, None]
@@ -104,9 +106,9 @@ class Replay:
         x_all = torch.from_numpy(np.concatenate(integer, axis=1))
         f_all = torch.from_numpy(np.concatenate(real, axis=1))
         count = x_all.shape[1]
+        gram = x_all @ x_all.T / count if second else torch.zeros(0)
         return Moments(
-            (x_all @ x_all.T / count).numpy().astype(np.float64),
-            ((f_all - x_all) @ x_all.T / count).numpy().astype(np.float64),
+            gram.numpy().astype(np.float64),
             x_all.mean(dim=1).numpy().astype(np.float64),
             f_all.mean(dim=1).numpy().astype(np.float64),
         )

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gen.quantise.replay import Moments
-
 Float64 = NDArray[np.float64]
 
 LIMIT = 127
@@ -18,19 +16,6 @@ def row_scales(weight: Float64, floor: Float64) -> Float64:
     """Scale [rows] of weight [rows, inputs], such that the largest is 127; at least ``floor``."""
     scales: Float64 = np.maximum(np.abs(weight).max(axis=1) / LIMIT, np.maximum(floor, 1e-30))
     return scales
-
-
-def compensate(weight: Float64, moments: Moments, damping: float) -> Float64:
-    """Weight [rows, inputs] that maps integer operands closest to the float layer's products.
-
-    Least squares: W + W * mean((f - x) x^T) * (mean(x x^T) + damping)^-1.
-    """
-    gram = torch.from_numpy(moments.gram.copy())
-    gram.diagonal().add_(damping * float(gram.diagonal().mean()) + 1e-12)
-    wanted = torch.from_numpy(weight @ moments.cross)
-    change = torch.cholesky_solve(wanted.T, torch.linalg.cholesky(gram)).T
-    result: Float64 = weight + change.numpy()
-    return result
 
 
 def round_nearest(weight: Float64, scales: Float64, replicas: int) -> Float64:
