@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerkit import KINDS, random_inputs, random_qgraph
 
+from gen.program import Engine
 from gen.reference import run
 
 PLAIN = ("-O2", "-march=native", "-DLDA_PLAIN")
@@ -30,11 +31,11 @@ def drawn(kind: str, seed: int, **shape):
     return qgraph, random_inputs(qgraph, rng)
 
 
-def first_difference(qgraph, inputs, card: GenericCard) -> str | None:
+def first_difference(qgraph, inputs, card: GenericCard, engine: Engine | None = None) -> str | None:
     """Name of the first layer that stores something else than the reference says."""
     expected: dict[str, np.ndarray] = {}
     run(qgraph, *inputs.args(), observe=lambda name, value: expected.update({name: value.copy()}))
-    stored = GraphRun(qgraph, inputs).layers_on(card)
+    stored = GraphRun(qgraph, inputs, engine).layers_on(card)
     for layer in qgraph.graph.layers:
         assert stored[layer.name].dtype == expected[layer.name].dtype
         if not np.array_equal(stored[layer.name], expected[layer.name]):
@@ -74,6 +75,21 @@ def test_plain_form_equals_fast_form(kind):
     assert np.array_equal(expected, run(qgraph, *inputs.args()))
     assert np.array_equal(graph.on(plain), expected)
     assert plain.report == fast.report
+
+
+@pytest.mark.parametrize(
+    ("pixels", "flags"),
+    [
+        (16, ()),
+        (64, ()),
+        pytest.param(16, ("-DLDA_PLAIN",), marks=pytest.mark.slow),
+        pytest.param(64, ("-DLDA_PLAIN",), marks=pytest.mark.slow),
+    ],
+)
+def test_other_tile_sizes(pixels, flags):
+    card = GenericCard("-O1", "-march=native", f"-DLDA_PP={pixels}", *flags)
+    for kind in ("conv3x3", "self_attention", "geglu", "stride2"):
+        assert first_difference(*drawn(kind, 21), card, Engine(pixels=pixels)) is None, kind
 
 
 @pytest.mark.parametrize("kind", ["conv3x3", "self_attention"])

@@ -1,5 +1,6 @@
 // A software card that takes its layer program at run time, for tests of the kernels: one
-// compilation serves every program that fits the engine's default parameters.
+// compilation serves every program that fits the default engine (or one with LDA_PP pixels per
+// tile).
 //
 // The program is little-endian int32 (gen/program/binary.py): magic, version, number of segments,
 // number of entries, the four members of StoreIo; then all Segments, all StoreEntries,
@@ -8,12 +9,22 @@
 
 #include "card.hpp"
 
+// Pixels per tile.
+#ifndef LDA_PP
+#define LDA_PP 32
+#endif
+
 namespace {
+
+struct GenericEngine : lda::EngineDefaults {
+    static const int PP = LDA_PP;
+    static const int LAG = LDA_PP < 32 ? 256 / LDA_PP : 8;
+};
 
 const int32_t MAGIC = 0x4C444131;
 const int32_t VERSION = 1;
 
-class GenericCard : public lda::Card<lda::EngineDefaults> {
+class GenericCard : public lda::Card<GenericEngine> {
   public:
     GenericCard() : Card(lda::ProgramView()) {}
 

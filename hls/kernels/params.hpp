@@ -70,8 +70,11 @@ struct CheckEngine {
     // what waits between the array and the store while the store runs LAG tiles ahead
     static_assert((P::DEPTH_YS + P::DEPTH_AS) * GROUP >= (P::LAG + 1) * P::PP,
                   "ys and as together hold the tiles that the store lags behind");
-    static_assert(P::LAG * (P::PP / GROUP) >= 2 * P::PIPELINE_DEPTH,
-                  "the lag covers the words held in waiting pipelines");
+    // A tile's words pass through the pipelines of store, mac and post, each of which holds its
+    // last PIPELINE_DEPTH iterations back while it waits; mac sends a tile while it computes the
+    // next, post a word while it takes the next.
+    static_assert((P::LAG - 1) * (P::PP / GROUP) >= 3 * P::PIPELINE_DEPTH + 1,
+                  "the lag covers what waiting pipelines hold back");
     // a row's scale comes after its last word, two pipelines later
     static_assert(P::DEPTH_ROWS >= P::ROW_WORDS + 4 * P::PIPELINE_DEPTH,
                   "the row FIFO holds a whole row and what follows until its scale is there");
