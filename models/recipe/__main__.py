@@ -44,7 +44,7 @@ def main() -> None:
     """Run every stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline")
-    parser.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT.work)")
+    parser.add_argument("--work", type=Path, help="folder of checkpoints (default: in build/)")
     parser.add_argument("--vae-minutes", type=float, default=21.0)
     parser.add_argument("--minutes", type=float, default=75.0, help="training time of the U-Net")
     parser.add_argument("--decoder-minutes", type=float, default=8.0)
@@ -53,7 +53,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.threads:
         torch.set_num_threads(options.threads)
-    work = options.work or options.out.with_name(options.out.name + ".work")
+    work = options.work or Path("build") / f"{options.out.name}-training"
     work.mkdir(parents=True, exist_ok=True)
 
     tokenizer = build_tokenizer(work / "tokenizer")
