@@ -49,7 +49,7 @@ def find_model(name: str) -> Model:
     Raises:
         UserError: nothing of that name, a folder that is not diffusers', or a failed download.
     """
-    path = Path(name)
+    path = Path(name).resolve()
     if path.is_dir():
         return _folder(name, path)
     if (ARCHITECTURES / f"{name}.json").is_file():

@@ -61,3 +61,12 @@ def test_truncated_weights(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be loaded"):
         load_unet(model)
+
+
+def test_relative_names_are_resolved(tmp_path, monkeypatch):
+    (tmp_path / "model" / "unet").mkdir(parents=True)
+    (tmp_path / "model" / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "X"]}))
+    (tmp_path / "model" / "unet" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert find_model("model").path.is_absolute()
+    assert all(file.is_absolute() for file in find_model("model").files)
