@@ -26,7 +26,7 @@ class Options:
     replicas: int = 4
     round_weights: bool = False
     correct_bias: bool = False
-    balance: float = 0.5
+    balance: float = 0.7
     gate_balance: float = 0.5
     centre: bool = True
     damping: float = 0.01

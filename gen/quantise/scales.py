@@ -17,6 +17,8 @@ Float64 = NDArray[np.float64]
 MAX_ALIGN = 7
 _TINY = 1e-12
 _CLIPS = np.linspace(0.4, 1.0, 31)
+# a channel's sample is small: values beyond it must not be cut off too low
+_CHANNEL_CLIPS = np.linspace(0.7, 1.0, 16)
 
 
 def symmetric_scale(seen: Range) -> float:
@@ -56,7 +58,7 @@ def channel_scales(seen: ChannelRange, offsets: Float64, balance: float) -> Floa
     values = seen.values() - offsets
     top = np.maximum(np.maximum(high - offsets, offsets - low), _TINY) / 127
     best, scales = np.full(top.shape, np.inf), top.copy()
-    for clip in _CLIPS:
+    for clip in _CHANNEL_CLIPS:
         scale = top * clip
         rounded = np.clip(np.rint(values / scale), -128, 127) * scale
         error = np.mean((rounded - values) ** 2, axis=0)
