@@ -9,16 +9,19 @@
 
 #include "card.hpp"
 
-// Pixels per tile.
+// Pixels per tile, and tiles between the store's reads and its writes.
 #ifndef LDA_PP
 #define LDA_PP 32
+#endif
+#ifndef LDA_LAG
+#define LDA_LAG (LDA_PP < 32 ? 256 / LDA_PP : 8)
 #endif
 
 namespace {
 
 struct GenericEngine : lda::EngineDefaults {
     static const int PP = LDA_PP;
-    static const int LAG = LDA_PP < 32 ? 256 / LDA_PP : 8;
+    static const int LAG = LDA_LAG;
 };
 
 const int32_t MAGIC = 0x4C444131;
@@ -118,6 +121,12 @@ extern "C" {
 int lda_card_set_program(void* card, const uint8_t* blob, uint64_t bytes) {
     return static_cast<GenericCard*>(card)->set_program(blob, bytes);
 }
+
+#ifdef LDA_PLANT_FAULTS
+void lda_plant_fault(int fault) {
+    lda::planted_fault() = fault;
+}
+#endif
 
 int lda_struct_sizes(int32_t* sizes, int count) {
     const int32_t all[] = {sizeof(lda::StoreIo),   sizeof(lda::Segment),  sizeof(lda::StoreEntry),

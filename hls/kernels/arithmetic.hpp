@@ -34,6 +34,15 @@ inline int32_t clamp(int64_t x) {
     return int32_t(x < low ? low : x > high ? high : x);
 }
 
+inline Wide wide_product(int64_t a, int64_t b) {
+#pragma HLS inline
+#ifdef __SYNTHESIS__
+    return ap_int<64>(a) * ap_int<64>(b);  // not 96 x 96 bits
+#else
+    return Wide(a) * Wide(b);
+#endif
+}
+
 // Number of binary digits; x >= 0.
 inline int bits_of(Wide x) {
 #pragma HLS inline
@@ -90,7 +99,7 @@ inline Scale normaliser(int64_t sum, int64_t square, int32_t n, int64_t eps) {
 #pragma HLS inline
     Scale scale;
     scale.mu = int32_t(floor_div(sum * (1 << FRACTION), n));
-    const Wide variance = Wide(n) * Wide(square) - Wide(sum) * Wide(sum) + Wide(eps);
+    const Wide variance = wide_product(n, square) - wide_product(sum, sum) + Wide(eps);
     LDA_CHECK(variance > 0, "pre: a variance is not positive (damaged statistics or epsilon)");
     const int over = bits_of(variance) - 32;
     const int sh = (over & 1) ? over + 1 : over;

@@ -126,10 +126,16 @@ void multiply_tile(const MacEntry& entry, const MacMemory<P>& memory, const int1
 
 // One step: PP pixels x 16 inputs x 8 outputs.
 template <class P>
-inline void multiply_step(const MacEntry& entry, const MacMemory<P>& memory, const Lanes<P>& lanes,
-                          int start, int half, int row, int tap, int sub, bool clear,
-                          int32_t (&acc)[P::PP][GROUP]) {
+inline void multiply_step(const MacEntry& entry, const MacMemory<P>& memory,
+                          const Divider& by_pitch, const Divider& by_width, int tile, int half,
+                          int row, int tap, int sub, bool clear, int32_t (&acc)[P::PP][GROUP]) {
 #pragma HLS inline
+    // from the tile's number anew in every iteration: no product stands between two iterations
+    Lanes<P> lanes;
+#pragma HLS array_partition variable = lanes.y complete
+#pragma HLS array_partition variable = lanes.x complete
+    place_lanes<P>(entry, by_pitch, by_width, tile, lanes);
+    const int start = tile * P::PP;
     Operands operands[P::PP];
 #pragma HLS array_partition variable = operands complete
     read_window<P>(memory, start + entry.offset[tap], entry.subs, sub, operands);
@@ -140,14 +146,14 @@ LANES:
         const bool open = lane_open<P>(entry, lanes, l, entry.ty[tap], entry.tx[tap]);
         for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
-            int32_t sum = clear ? 0 : acc[l][o];
+            int32_t dot = 0;
             for (int i = 0; i < SUB; ++i) {
 #pragma HLS unroll
                 const int8_t x = open ? operands[l].x[i] : int8_t(entry.pad);
                 const int8_t w = (i < GROUP ? low : high).b[o * GROUP + i % GROUP];
-                sum += int32_t(x) * int32_t(w);
+                dot += int32_t(x) * int32_t(w);
             }
-            acc[l][o] = sum;
+            acc[l][o] = (clear ? 0 : acc[l][o]) + dot;
         }
     }
 }
@@ -178,16 +184,15 @@ SOURCES:
     const Divider by_pitch(uint32_t(entry.pitch)), by_width(uint32_t(entry.width));
     // a gate's steps last at least as long as its results take to leave
     const int gate_cycles = most(shape.steps, TILE_WORDS);
+    const int all_gates_cycles = shape.gates * gate_cycles;
 
     FillWalk fill;
     fill.start(entry, firsts);
-    Lanes<P> lanes;
-#pragma HLS array_partition variable = lanes.y complete
-#pragma HLS array_partition variable = lanes.x complete
-    place_lanes<P>(entry, by_pitch, by_width, 0, lanes);
     int32_t result[P::PP][GROUP];
 #pragma HLS array_partition variable = result complete dim = 0
 #ifdef LDA_FAST
+    Lanes<P> lanes;
+    place_lanes<P>(entry, by_pitch, by_width, 0, lanes);
     int16_t pad_row[P::WEIGHT_ROWS * SUB];
     for (int k = 0; k < entry.subs * SUB; ++k)
         pad_row[k] = int16_t(entry.pad);
@@ -211,9 +216,11 @@ SOURCES:
     // meets its write in the pipeline. That is what the dependence pragmas below rely on.
     const int slots = shape.groups * shape.tiles;
     int slot = -1, group = 0, tile = 0;
-    int filled = least(shape.lead, shape.fill);
+    const int lead_words = least(shape.lead, shape.fill) * pixel_words;
+    const int tile_fill_words = P::PP * pixel_words;
+    int fill_left = shape.fill * pixel_words - lead_words;  // px words
     int weight_words = entry.load_first ? 2 * rows : 0;
-    int fill_start = weight_words, fill_words = filled * pixel_words;
+    int fill_start = weight_words, fill_words = lead_words;
     int weight_row = 0, weight_side = 0, weights_left = 0;
     int load_half = half;                // buffer half that is being loaded
     int ready = 0;                       // words of `result` that leave during the next gate
@@ -267,7 +274,7 @@ SLOTS:
         if (computes && in_gate) {
 #ifndef LDA_FAST
             if (phase < shape.steps) {
-                multiply_step<P>(entry, memory, lanes, tile * P::PP, half, row, tap, sub,
+                multiply_step<P>(entry, memory, by_pitch, by_width, tile, half, row, tap, sub,
                                  phase == 0, acc);
                 ++row;
                 if (++sub == entry.subs) {
@@ -308,7 +315,9 @@ SLOTS:
             }
             ++slot;
             const bool next_computes = slot < slots;
+#ifdef LDA_FAST
             if (next_computes) place_lanes<P>(entry, by_pitch, by_width, tile, lanes);
+#endif
             const bool last_group = group + 1 >= shape.groups;
             if (tile == 0) weights_left = last_group ? entry.next_rows : rows;
             const int load =
@@ -317,11 +326,10 @@ SLOTS:
             weight_words = 2 * load;
             load_half = half ^ 1;
             fill_start = 0;
-            const int fills = next_computes && group == 0 ? least(P::PP, shape.fill - filled) : 0;
-            filled += fills;
-            fill_words = fills * pixel_words;
+            fill_words = next_computes && group == 0 ? least(tile_fill_words, fill_left) : 0;
+            fill_left -= fill_words;
             const int loads = most(weight_words, fill_words) + P::GUARD;
-            slot_cycles = next_computes ? most(shape.gates * gate_cycles, loads) : most(ready, 1);
+            slot_cycles = next_computes ? most(all_gates_cycles, loads) : most(ready, 1);
             done = slot == slots + 1;
         }
     }

@@ -21,8 +21,34 @@ template <class P>
 struct PostMemory {
     GateTable gate_table;
     int32_t bias[2][P::ITEMS][GROUP];
+#ifdef LDA_FAST
     Reciprocal reciprocals[P::SUMS];
+#else
+    int32_t row_sums[P::SUMS];
+#endif
 };
+
+// A divider in front of the memory would stand between a row sum and the word that needs it in the
+// very next iteration: the plain form divides behind the memory, the fast form only once.
+template <class P>
+inline void keep_row_sum(PostMemory<P>& memory, int index, int32_t row_sum) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    memory.reciprocals[index] = reciprocal(row_sum);
+#else
+    memory.row_sums[index] = row_sum;
+#endif
+}
+
+template <class P>
+inline Reciprocal reciprocal_at(const PostMemory<P>& memory, int index) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    return memory.reciprocals[index];
+#else
+    return reciprocal(memory.row_sums[index]);
+#endif
+}
 
 // Reads the scale word and the bias words of value and gate of one output group.
 template <class P>
@@ -54,7 +80,7 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     LDA_CHECK(!entry.row_sums || shape.words * GROUP <= P::SUMS, "post: more row sums than SUMS");
 
 #pragma HLS array_partition variable = memory.bias complete dim = 0
-#pragma HLS array_partition variable = memory.reciprocals cyclic factor = 8
+#pragma HLS array_partition variable = memory.row_sums cyclic factor = 8
 #pragma HLS array_partition variable = memory.gate_table.lane complete dim = 1
     const int table_words = gated ? 2 * TABLE_SIZE / WORD_BYTES : 0;
 TABLE:
@@ -97,7 +123,7 @@ WORDS:
                 }
             }
         } else if (sums_left > 0) {
-            memory.reciprocals[sum_index] = reciprocal(ss_s.read());
+            keep_row_sum<P>(memory, sum_index, ss_s.read());
             ++sum_index;
             --sums_left;
         } else {
@@ -121,7 +147,8 @@ WORDS:
                     for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
                         const Reciprocal none = {0, 0};
-                        reciprocals[p] = entry.row_sums ? memory.reciprocals[first_slot + p] : none;
+                        reciprocals[p] =
+                            entry.row_sums ? reciprocal_at<P>(memory, first_slot + p) : none;
                     }
                     int16_t added[LANES];
                     if (entry.residual_planes == 2) {

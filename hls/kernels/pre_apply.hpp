@@ -173,12 +173,9 @@ PARAMS:
 
 // Spreads the scales of groups over the channels that they cover.
 template <class P>
-void load_scales(const PreEntry& entry, int blocks, ApplyMemory<P>& memory,
-                 hls::stream<Scale>& scales_s) {
+void load_scales(const PreEntry& entry, ApplyMemory<P>& memory, hls::stream<Scale>& scales_s) {
 #pragma HLS inline off
     const int total = entry.items * entry.norm_groups * entry.group_size;
-    LDA_CHECK(entry.items * blocks <= P::SCALE_WORDS,
-              "pre: more normalised items x blocks than SCALE_WORDS");
     int source = 0, channel = 0, member = 0, first_slot = 0;
     Scale scale = {0, 0, 0};
 CHANNELS:
@@ -229,7 +226,9 @@ SOURCES:
         if (s < entry.sources) blocks += entry.blocks[s];
     }
     load_constants<P>(entry, blocks, memory, params_s);
-    if (entry.norm == NORM_GROUP) load_scales<P>(entry, blocks, memory, scales_s);
+    LDA_CHECK(entry.norm != NORM_GROUP || entry.items * blocks <= P::SCALE_WORDS,
+              "pre: more normalised items x blocks than SCALE_WORDS");
+    if (entry.norm == NORM_GROUP) load_scales<P>(entry, memory, scales_s);
 
     const bool row_scales = entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX;
     const bool group = entry.norm == NORM_GROUP;

@@ -37,6 +37,12 @@ inline int row_of(const Region& region, int first_row, int group, int plane) {
     return first_row + (group >> 3) * region.block_rows + plane * region.plane_rows;
 }
 
+// words * planes, planes being 0, 1 or 2
+inline int plane_words(int words, int planes) {
+#pragma HLS inline
+    return planes == 2 ? 2 * words : planes == 1 ? words : 0;
+}
+
 // Source words in fill order: phase, item, y, x, source, block, plane.
 struct SourceWalk {
     int phase_y, phase_x, item, y, x, source, block, plane;
@@ -161,8 +167,10 @@ SOURCES:
 
     // of the current slot: -1 is the lead slot, from `slots` on only writes are left
     int slot = -1, group = 0, tile = 0, cycle = 0;
-    int filled = least(shape.lead, shape.fill);
-    int ks_words = entry.weights.words, xs_words = filled * pixel_words, rs_words = 0;
+    const int tile_xs_words = P::PP * pixel_words;
+    int ks_words = entry.weights.words, rs_words = 0;
+    int xs_words = least(shape.lead, shape.fill) * pixel_words;
+    int xs_left = shape.fill * pixel_words - xs_words;
     int ys_words = 0;
     int weights_left = 0;  // of the group that is being loaded during `group`
     bool done = false;
@@ -207,13 +215,15 @@ SLOTS:
             if (tile == 0) weights_left = group + 1 < shape.groups ? entry.weights.words : 0;
             ks_words = computes ? least(weight_share, weights_left) : 0;
             weights_left -= ks_words;
-            const int fills = computes && group == 0 ? least(P::PP, shape.fill - filled) : 0;
-            filled += fills;
-            xs_words = fills * pixel_words;
-            rs_words = computes ? TileWalk::words_in<P>(shape, tile) * entry.residual_planes : 0;
+            xs_words = computes && group == 0 ? least(tile_xs_words, xs_left) : 0;
+            xs_left -= xs_words;
+            rs_words = computes
+                           ? plane_words(TileWalk::words_in<P>(shape, tile), entry.residual_planes)
+                           : 0;
             // `dest` stands at the start of the tile that is due
-            ys_words =
-                slot >= P::LAG ? TileWalk::words_in<P>(shape, dest.tile) * entry.dest.planes : 0;
+            ys_words = slot >= P::LAG
+                           ? plane_words(TileWalk::words_in<P>(shape, dest.tile), entry.dest.planes)
+                           : 0;
             done = slot == slots + P::LAG;
         }
     }

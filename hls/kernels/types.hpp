@@ -27,9 +27,17 @@
 #define LDA_CHECK(condition, text) ((condition) ? static_cast<void>(0) : ::lda::fault(text))
 #endif
 
-// Deliberate errors, compiled in by tests alone to show that a comparison would notice:
-// 1 rounding in post, 2 an address in store, 3 a lane of the multiplier array.
-#ifndef LDA_FAULT
+// Deliberate errors, compiled in by tests alone to show that a comparison would notice: 1 rounding
+// in post, 2 an address in store, 3 a lane of the multiplier array.
+#ifdef LDA_PLANT_FAULTS
+namespace lda {
+inline int& planted_fault() {
+    static int fault = 0;
+    return fault;
+}
+}  // namespace lda
+#define LDA_FAULT (::lda::planted_fault())
+#elif !defined(LDA_FAULT)
 #define LDA_FAULT 0
 #endif
 

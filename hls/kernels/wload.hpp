@@ -27,18 +27,28 @@ struct Run {
     int target;
 };
 
-// Position in an entry's runs; every run may be empty.
+// Position in an entry's runs; every run may be empty. Addresses advance by sums alone.
 struct RunWalk {
     enum Part { FIRST, PARAMS, TABLE, SCALE, BIAS, NEXT, END };
     int part, group, gate;
+    int ws, pp, table, scale, bias;  // next word of each
 
-    void start() {
+    void start(const WloadEntry& entry, int i0, int i1) {
+#pragma HLS inline
         part = FIRST;
         group = gate = 0;
+        ws = at(entry.ws, i0, i1);
+        pp = at(entry.pp, i0, i1);
+        table = at(entry.table, i0, i1);
+        scale = at(entry.scale, i0, i1);
+        bias = at(entry.bias, i0, i1);
     }
 
     void next(const WloadEntry& entry) {
 #pragma HLS inline
+        if (part == FIRST || part == NEXT) ws += entry.ws_words;
+        if (part == SCALE) ++scale;
+        if (part == BIAS) bias += entry.bias_words;
         if (part == BIAS && gate + 1 < entry.gates) {
             part = SCALE;
             ++gate;
@@ -52,10 +62,8 @@ struct RunWalk {
     }
 
     // `next_run` is the first group of the following entry.
-    Run run(const WloadEntry& entry, const Run& next_run, int i0, int i1) const {
+    Run run(const WloadEntry& entry, const Run& next_run) const {
 #pragma HLS inline
-        const int ws = at(entry.ws, i0, i1);
-        const int index = group * entry.gates + gate;
         Run run = {BUFFER_STATIC, 0, 0, TO_MAC};
         switch (part) {
             case FIRST:
@@ -65,30 +73,30 @@ struct RunWalk {
                 break;
             case PARAMS:
                 run.buffer = entry.pp_buffer;
-                run.word = at(entry.pp, i0, i1);
+                run.word = pp;
                 run.words = entry.pp_words;
                 run.target = TO_PRE;
                 break;
             case TABLE:
-                run.word = at(entry.table, i0, i1);
+                run.word = table;
                 run.words = entry.table_words;
                 run.target = TO_POST;
                 break;
             case SCALE:
-                run.word = at(entry.scale, i0, i1) + index;
+                run.word = scale;
                 run.words = 1;
                 run.target = TO_POST;
                 break;
             case BIAS:
                 run.buffer = entry.bias_buffer;
-                run.word = at(entry.bias, i0, i1) + index * entry.bias_words;
+                run.word = bias;
                 run.words = entry.bias_words;
                 run.target = TO_POST;
                 break;
             default:
                 if (group + 1 < entry.groups) {
                     run.buffer = entry.ws_buffer;
-                    run.word = ws + (group + 1) * entry.ws_words;
+                    run.word = ws;
                     run.words = entry.ws_words;
                 } else if (entry.prefetch_next) {
                     run = next_run;
@@ -105,8 +113,8 @@ void wload_entry(const WloadEntry& entry, const Run& next_run, int i0, int i1, S
                  hls::stream<Word>& qp_s) {
 #pragma HLS inline off
     RunWalk walk;
-    walk.start();
-    Run run = walk.run(entry, next_run, i0, i1);
+    walk.start(entry, i0, i1);
+    Run run = walk.run(entry, next_run);
     int index = 0;
 RUNS:
     while (walk.part != RunWalk::END) {
@@ -127,7 +135,7 @@ RUNS:
         }
         if (index >= run.words) {
             walk.next(entry);
-            run = walk.run(entry, next_run, i0, i1);
+            run = walk.run(entry, next_run);
             index = 0;
         }
     }
