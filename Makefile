@@ -29,7 +29,7 @@ include vitis/vitis.mk
 .PHONY: help venv build image quality bench verify test lint format train clean
 
 help: ## list every goal
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Settings: MODEL=$(MODEL) PROMPT=\"...\" SEED=$(SEED) STEPS=$(STEPS) GUIDANCE=$(GUIDANCE) PROMPTS=$(PROMPTS) OUT=$(OUT)"
 
