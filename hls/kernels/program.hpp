@@ -1,9 +1,9 @@
-// The layer program: the ROM entries that the five kernels step through in lockstep.
+// The layer program: the ROM entries that the kernels of every rank step through in lockstep.
 //
 // The generator emits one constant array of Segment and one constant array per kernel of that
-// kernel's entries; entry k of every array describes the same layer. docs/engine.md defines every
-// term used here. All addresses of the activation store are rows (64 bytes) or pixel slots, all
-// addresses of DDR buffers are 64-byte words.
+// kernel's entries; entry k of every array describes the same layer, and all ranks have the same
+// arrays. docs/engine.md defines every term used here. Addresses of the activation store are rows
+// (128 bytes); addresses of DDR buffers are 64-byte words. Every member is an int32_t.
 #ifndef LDA_PROGRAM_HPP
 #define LDA_PROGRAM_HPP
 
@@ -29,77 +29,61 @@ struct Addr {
     int32_t s1;
 };
 
-// Shape of the work of one entry, the same in every kernel.
-//   groups     output groups of PO channels (pairs of groups when gates == 2)
-//   tiles      pixel tiles of PP pixel slots
-//   words      8-pixel words of all tiles (the last tile may be short)
-//   gates      1, or 2: value and gate groups alternate
-//   steps      reduction steps of PI inputs per tile and group
-//   lead       window pixels filled before the first tile
-//   fill       window pixels filled in all (phases * items * pixels)
+enum Ring { RING_NONE = 0, RING_K = 1, RING_V = 2 };
+enum Norm { NORM_NONE = 0, NORM_GROUP = 1, NORM_LAYER = 2, NORM_SOFTMAX = 3 };
+enum Stats {
+    STATS_NONE = 0,
+    STATS_GROUP = 1,
+    STATS_GROUP_ADD = 2,
+    STATS_LAYER = 3,
+    STATS_SOFTMAX = 4
+};
+enum Buffer { BUFFER_STATIC = 0, BUFFER_DYNAMIC = 1 };
+
+// Work of one execution, the same in every kernel.
+//   units      output groups of this rank x gates
+//   per_round  units of a round (even when gates == 2)
+//   gates      1, or 2: value and gate units alternate
+//   octets     output octets; tiles = ceil(octets / (PP/8))
+//   steps      reduction steps of PI inputs per tile and unit
+//   lead       fill octets before the first tile
+//   fill       fill octets in all
+//   ring       Ring: where weights come from besides ws
+//   ring_words px words per unit of ring weights: K: R * local groups of a head; V: 2 * steps
 struct Shape {
-    int32_t groups;
-    int32_t tiles;
-    int32_t words;
+    int32_t units;
+    int32_t per_round;
     int32_t gates;
+    int32_t octets;
     int32_t steps;
     int32_t lead;
     int32_t fill;
+    int32_t ring;
+    int32_t ring_words;
 };
 
-// Walk over the window pixels in fill order: phase, item, y, x.
-//   height, width  of one phase plane == of the output
-//   stride         phases = stride * stride
-//   up             log2 of the up-sampling factor
-//   src_*          of the source tensor; src_pitch = its pixel slots per item
-struct Walk {
-    int32_t items;
-    int32_t height;
-    int32_t width;
-    int32_t stride;
-    int32_t up;
-    int32_t src_height;
-    int32_t src_width;
-    int32_t src_pitch;
-};
-
-// A tensor (or head of a tensor) in the store.
-//   row        of plane 0, block 0, pixel slot 0
-//   group      first 8-channel group that is used (even)
-//   px         first pixel slot that is used
-//   planes     1 (int8) or 2 (int16)
-//   blocks     64-channel blocks read per pixel: ceil(((group & 7) / 2 + subs) / 4)
-//   subs       16-channel subs used
-//   block_rows rows from block to block; plane_rows rows from plane to plane
+// A tensor, a head or a strip of it, in the store.
+//   row         of its first local group and first octet in the execution (octet 0 of `octet` = 0)
+//   octet       first octet; wide rows are row + octet, narrow ones row + octet / 2
+//   groups      local groups
+//   wide        1: int16
+//   group_rows  rows from one local group to the next
 struct Region {
     Addr row;
-    Addr group;
-    Addr px;
-    int32_t planes;
-    int32_t blocks;
-    int32_t subs;
-    int32_t block_rows;
-    int32_t plane_rows;
+    Addr octet;
+    int32_t groups;
+    int32_t wide;
+    int32_t group_rows;
 };
 
-// Weights read from the store (K or V). The word of output group og, step s, half h starts at
-//   pixel slot region.px + og*px_group + s*px_step + h*px_half
-//   8-channel group region.group + og*ch_group + s*ch_step + h*ch_half
-// words == 0: this entry's weights do not come from the store.
-struct StoreWeights {
-    Region region;
-    int32_t words;  // per output group: 2 * steps
-    int32_t px_group, px_step, px_half;
-    int32_t ch_group, ch_step, ch_half;
-};
-
+// flush: 0 never, 1 before every execution, 2 before the first one of the segment.
+// residual.groups == 0: none.
 struct StoreEntry {
     Shape shape;
-    Walk walk;
+    int32_t flush;
     int32_t sources;
     Region source[MAX_SOURCES];
-    StoreWeights weights;
-    int32_t residual_planes;  // 0: none
+    Region weights;  // ring weights
     Region residual;
     Region dest;
 };
@@ -113,46 +97,77 @@ struct StoreIo {
     int32_t output_rows;
 };
 
-enum Norm { NORM_NONE = 0, NORM_GROUP = 1, NORM_LAYER = 2, NORM_SOFTMAX = 3 };
-
-// group_size channels per group; n values per group (group norm) or per row (layer norm)
-// valid: channels (layer norm) or tokens (softmax) of a row that count
-// channels: lanes of a source's blocks, counted from the first block's first lane, that are not
-//   forced to zero; gamma and beta decide below that
-// stats_base: first channel of each source in the statistics memory, which holds channel c of
-//   batch item i of a tensor at stats_base + (c / 8 * items + i) * 8 + c % 8
-// stats_out: first channel of the destination there, or -1; groups_out, items_out words follow
+// items, item_octets: of the fill (octets of one item; a strip has items == 1)
+// first_octet: of the fill within its tensor, without the execution's item
+// n: values per group (group norm) or per row (layer norm)
+// groups: local groups of each source; channels: logical channels of each (group norm)
+// stats_base, stats_pitch: place of a source's sums (group norm), L*R of the source
+// row_in: first octet of the source's row statistics (layer norm, softmax), of octet first_octet
+// stats, stats_out, stats_pitch_out, row_out: of the destination; items_out
+// stat_words: StatBeats that arrive: output groups x items_out, or octets
 struct PreEntry {
-    int32_t fill;
-    int32_t items;   // batch items of the walk
-    int32_t pixels;  // window pixels of one item and phase
+    Shape shape;
+    int32_t items;
+    int32_t item_octets;
     int32_t sources;
-    int32_t blocks[MAX_SOURCES];
-    int32_t planes[MAX_SOURCES];
+    int32_t groups[MAX_SOURCES];
+    int32_t wide[MAX_SOURCES];
     int32_t align[MAX_SOURCES];
-    int32_t channels[MAX_SOURCES];  // logical channels of each source
-    int32_t stats_base[MAX_SOURCES];
+    int32_t channels[MAX_SOURCES];
+    Addr stats_base[MAX_SOURCES];  // of item 0 of the execution
+    int32_t stats_pitch[MAX_SOURCES];
+    Addr row_in;
     int32_t norm;
     int32_t norm_groups;
     int32_t group_size;
     int32_t n;
-    int32_t valid;
     int32_t shift;
-    int32_t table;     // 1: the operand goes through the run-time table
-    int32_t row_sums;  // 1: send the row sum of every pixel to post
-    int32_t stats_out;
-    int32_t groups_out;
+    int32_t table;    // 1: the operand goes through the run-time table
+    int32_t uniform;  // 1: two pp words
+    int32_t stats;
+    Addr stats_out;
+    int32_t stats_pitch_out;
     int32_t items_out;
+    Addr row_out;
+    int32_t stat_words;
+};
+
+// row_sums: 1: send the sums of every fill octet's operands to post
+// groups: local groups of each source; ring_groups: local groups of ring weights (K)
+// ring_subs: steps of a K row, ring_valid: groups n of a K head
+struct GatherEntry {
+    Shape shape;
+    int32_t sources;
+    int32_t groups[MAX_SOURCES];
+    int32_t ring_groups;
+    int32_t ring_valid;
+    int32_t row_sums;
+};
+
+// stat_words as in PreEntry
+struct ReduceEntry {
+    int32_t stat_words;
 };
 
 // The lane of output pixel (y, x) may use tap k where 0 <= y*stride + ty[k] < limit_y, same in x.
+// first_rows: weight rows of round 0 from ws (0: from the ring)
 struct MacEntry {
     Shape shape;
-    int32_t items;
-    int32_t height;  // of the output
+    int32_t items;      // of the fill
+    int32_t out_slot;   // first output slot, within its tensor, without the execution's item
+    int32_t fill_slot;  // first fill slot, likewise
+    int32_t height;     // of the output
     int32_t width;
-    int32_t pitch;  // pixel slots per item of the output = window item pitch
+    int32_t pitch;       // pixel slots per item of the output
+    int32_t src_height;  // of the sources
+    int32_t src_width;
+    int32_t src_pitch;
     int32_t stride;
+    int32_t up;  // log2 of the up-sampling factor: 0 or 1
+    int32_t origin;
+    int32_t start;
+    int32_t window_slots;
+    int32_t split;
     int32_t limit_y;
     int32_t limit_x;
     int32_t taps;
@@ -162,49 +177,47 @@ struct MacEntry {
     int32_t tx[MAX_TAPS];
     int32_t pad;  // operand of masked lanes
     int32_t sources;
-    Addr group[MAX_SOURCES];  // as Region::group: first sub of block 0 = (group & 7) / 2
-    int32_t source_subs[MAX_SOURCES];
-    int32_t from_store;  // weights arrive on ks instead of ws
-    int32_t transposed;  // ks words are 8 inputs x 8 outputs (V)
-    int32_t load_first;  // load the weights of group 0 in the lead slot
-    int32_t next_rows;   // weight rows (128 bytes) of the next entry to load in the last group
+    int32_t groups[MAX_SOURCES];         // local groups = Beats per octet
+    int32_t source_groups[MAX_SOURCES];  // groups n that are used
+    int32_t sub_base[MAX_SOURCES];
+    int32_t first_rows;
 };
 
 struct PostEntry {
     Shape shape;
-    int32_t items;
-    int32_t pixels;  // valid pixels per item
-    int32_t words_per_item;
-    int32_t planes;  // of the destination
-    int32_t residual_planes;
+    int32_t items;        // of the output (biases)
+    int32_t out_octet;    // first output octet within its tensor
+    int32_t pixels;       // valid pixels per item
+    int32_t item_octets;  // octets per item
+    int32_t wide;         // destination
+    int32_t residual;     // 1: add a residual
     int32_t residual_shift;
-    int32_t row_sums;  // 1: divide by the row sums (shape.fill of them)
+    int32_t row_sums;  // 1: divide by the row sums
     int32_t gate_shift;
-    int32_t stats;  // 1: send statistics
+    int32_t stats;
 };
 
-enum Buffer { BUFFER_STATIC = 0, BUFFER_DYNAMIC = 1 };
-
-// ws: weights, `ws_words` per output group (2 * steps * gates), groups back to back.
-// pp: parameters of pre. qp: [gate table] then per group and gate one scale word; bias words
-// (bias_words per group and gate) follow each scale word in the stream but lie in their own array.
+// ws: `ws_rows` rows of the execution, contiguous; first_rows of them in round 0, round_rows per
+// round. cache: first row in the URAM cache, or -1. qp: scale words in the static buffer, one per
+// unit; bias_words per unit.
 struct WloadEntry {
-    int32_t groups;
-    int32_t gates;
-    int32_t load_first;
-    int32_t ws_words;  // 0: weights come from the store
+    int32_t units;
+    int32_t per_round;
+    int32_t ws_rows;  // 0: weights come from the ring
+    int32_t round_rows;
     int32_t ws_buffer;
     Addr ws;
+    int32_t cache;
+    Addr hd;  // static
     int32_t pp_words;
     int32_t pp_buffer;
     Addr pp;
     int32_t table_words;
-    Addr table;  // static buffer
-    Addr scale;  // static buffer
+    Addr table;  // static
+    Addr scale;  // static
     int32_t bias_words;
     int32_t bias_buffer;
     Addr bias;
-    int32_t prefetch_next;  // 1: after the last group's qp comes group 0 of the next entry's ws
 };
 
 }  // namespace lda

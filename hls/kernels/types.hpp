@@ -62,9 +62,25 @@ __attribute__((noinline, noreturn, cold)) inline void fault(const char* text) {
 }
 #endif
 
-// 64 bytes: the width of every memory port and of most streams.
+// 64 bytes: the width of a memory port; on streams 8 pixels x 8 channels, byte = pixel*8 + channel.
 struct Word {
     int8_t b[WORD_BYTES];
+};
+
+// A row of the activation store: the planes of a wide octet, or two octets of a narrow tensor.
+struct Pair {
+    Word b[2];
+};
+
+// One reduction step of one output group: byte = output*16 + input.
+struct WeightRow {
+    int8_t b[2 * WORD_BYTES];
+};
+
+// What N ranks send at once.
+template <int N>
+struct Beat {
+    Word b[N];
 };
 
 // Accumulators of 8 pixels x 8 outputs, index pixel*8 + output.
@@ -72,10 +88,21 @@ struct AccWord {
     int32_t a[GROUP * GROUP];
 };
 
-// Sums over the pixels of one item, for the 8 channels of an output group.
+// Sums over an octet's lanes: 8 channels (group norm) or 8 pixels (layer norm; softmax: maxima).
+// Squares have 48 bits, in three 16-bit parts, low first: no padding on the way between SLRs.
 struct StatWord {
-    int64_t sum[GROUP];
-    int64_t square[GROUP];
+    int32_t sum[GROUP];
+    uint16_t square[GROUP][3];
+};
+
+template <int N>
+struct StatBeat {
+    StatWord b[N];
+};
+
+// Sums of the operands of 8 pixels.
+struct SumWord {
+    int32_t sum[GROUP];
 };
 
 // What the kernels call after the last write of an entry; the hardware has nobody to tell.
