@@ -24,15 +24,34 @@ inline int ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
 
-// Blocks of 64 channels that `subs` 16-channel subs touch, the first being sub `first` of its
-// block.
-inline int blocks_of(int first, int subs) {
-    return (first + subs + 3) >> 2;
-}
+// The execution that follows the one of entry `k` of segments[s] at (i0, i1): its entry, and its
+// own position in its segment. entry == -1: that was the last one of the step.
+struct Following {
+    int entry;
+    int i0;
+    int i1;
+};
 
-// First sub within its block of a region that starts at 8-channel group `group`.
-inline int first_sub(int group) {
-    return (group & 7) >> 1;
+inline Following following(const Segment* segments, int segment_count, int s, int i0, int i1,
+                           int k) {
+#pragma HLS inline
+    const Segment segment = segments[s];
+    Following next = {-1, 0, 0};
+    if (k + 1 < segment.count) {
+        next.entry = segment.first + k + 1;
+        next.i0 = i0;
+        next.i1 = i1;
+    } else if (i1 + 1 < segment.n1) {
+        next.entry = segment.first;
+        next.i0 = i0;
+        next.i1 = i1 + 1;
+    } else if (i0 + 1 < segment.n0) {
+        next.entry = segment.first;
+        next.i0 = i0 + 1;
+    } else if (s + 1 < segment_count) {
+        next.entry = segments[s + 1].first;
+    }
+    return next;
 }
 
 }  // namespace lda
