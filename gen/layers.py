@@ -38,7 +38,7 @@ class TensorInfo:
     are exchanged with the host.
 
     ``heads`` > 1 says that channels are grouped into that many heads, each of which starts at a
-    multiple of :func:`head_pitch` channels in the store.
+    multiple of ``gen.program.layout.head_pitch`` channels in the store.
     """
 
     name: str
@@ -52,15 +52,6 @@ class TensorInfo:
     def pixels(self) -> int:
         """Pixels (or tokens) of one batch item."""
         return self.height * self.width
-
-
-def head_pitch(head_dim: int) -> int:
-    """Channels from one head to the next in the store: 16, 32 or a multiple of 64."""
-    if head_dim <= 16:
-        return 16
-    if head_dim <= 32:
-        return 32
-    return (head_dim + 63) // 64 * 64
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The layer program as bytes, for the generic card that takes its program at run time.
 
 int32, little endian: magic, version, counts of segments and entries, input row and rows, output
-row and rows; then all segments, and all entries of store, pre, mac, post and wload, each a run of
-int32 in the order of program.hpp.
+row and rows; then all segments, and all entries of each kernel in the order of ``KERNELS``, each
+a run of int32 in the order of program.hpp. The bytes are the same for all ranks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gen.program.program import Program
 from gen.program.structs import words
 
 MAGIC = 0x4C444131  # "LDA1"
-VERSION = 1
-KERNELS = ("store", "pre", "mac", "post", "wload")
+VERSION = 2
+KERNELS = ("store", "pre", "gather", "reduce", "mac", "post", "wload")
 
 
 def header(program: Program) -> list[int]:

@@ -12,67 +12,86 @@ from gen.errors import UserError
 
 BOARDS = Path(__file__).resolve().parent.parent / "boards"
 
-# Elements of every FIFO: between two kernels, then inside ``pre``.
+# Elements of every FIFO: between two kernels, from rank to rank, inside pre, gather and reduce.
 DEPTHS = {
     "xs": 64,
-    "px": 64,
-    "ks": 2048,
-    "ws": 128,
+    "px": 32,
+    "gs": 64,
+    "ks": 32,
+    "ws": 64,
     "as": 32,
-    "rs": 128,
-    "ys": 128,
-    "st": 32,
+    "rs": 192,
+    "ys": 192,
+    "st": 64,
+    "sg": 64,
     "ss": 256,
-    "pp": 64,
-    "qp": 64,
-    "rows": 256,
-    "params": 64,
-    "row_sums": 128,
-    "group_sums": 16,
-    "scales": 128,
-    "eps": 4,
+    "hd": 4,
+    "pp": 384,
+    "qp": 128,
+    "link": 32,
+    "sc": 64,
+    "rw": 64,
+    "copy": 32,
 }
+
+# Pipeline stages of every kernel, in cycles; "link" stands for gather and reduce.
+STAGES = {"store": 8, "wload": 8, "pre": 8, "link": 2, "mac": 8, "post": 8}
 
 
 @dataclass(frozen=True)
 class Timing:
     """Pipeline timing in clock cycles, for the simulation and the cost model."""
 
-    pipeline_depth: int = 8
     loop_entry: int = 1
     loop_exit: int = 1
     fifo_latency: int = 1
     kernel_start: int = 20
+    stages: dict[str, int] = field(default_factory=lambda: dict(STAGES))
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Parallelism and buffer sizes (docs/engine.md, "Engine parameters"; params.hpp).
+    """Parallelism and buffer sizes, of each rank (docs/engine.md, "Engine parameters").
 
-    ``pixels`` x ``inputs`` x ``outputs`` multiply-accumulates per cycle. ``window_rows`` per
-    bank, ``weight_rows`` per buffer half, ``store_rows`` of 64 bytes, ``stats_channels``
-    pairs of sums, ``row_words`` 64-channel blocks of one pixel, ``sums`` softmax row sums,
-    ``items`` of a batch, ``scale_words`` items x blocks of a group-normalised layer, ``lag`` tiles
-    between the store's reads and its writes, ``guard`` cycles from a write to the window or weight
-    buffer to the first read of the same word, ``depths`` of the FIFOs in elements.
+    ``ranks`` engines of ``pixels`` x ``inputs`` x ``outputs`` multiply-accumulates per cycle, of
+    which ``fabric_outputs`` outputs are made of LUTs. ``window_rows`` of 16 bytes per bank,
+    ``weight_rows`` per buffer half, ``units`` of a round, ``cache_rows`` weight rows that stay on
+    the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8 channels of an item,
+    ``row_octets`` octets with row statistics, ``row_groups`` local groups of one pixel,
+    ``sums`` pixel slots of a softmax layer's fill, ``items`` of a batch, ``scales`` items x norm
+    groups, ``lag`` micro-slots between the store's reads and its writes, ``guard`` cycles from a
+    write to the window or weight buffer to the first read of the same word, ``depths`` of the
+    FIFOs in elements. ``scores_rows`` of the store may hold attention logits; 0: half of the rows
+    that are free.
     """
 
+    ranks: int = 1
     pixels: int = 32
     inputs: int = 16
     outputs: int = 8
-    window_rows: int = 512
-    weight_rows: int = 1024
-    store_rows: int = 32768
-    stats_channels: int = 4096
-    row_words: int = 64
+    fabric_outputs: int = 0
+    window_rows: int = 4096
+    weight_rows: int = 2048
+    units: int = 64
+    cache_rows: int = 0
+    store_rows: int = 16384
+    stats_words: int = 1024
+    row_octets: int = 1024
+    row_groups: int = 320
     sums: int = 1024
     items: int = 8
-    scale_words: int = 128
-    lag: int = 8
+    scales: int = 256
+    lag: int = 32
     guard: int = 4
+    scores_rows: int = 0
     depths: dict[str, int] = field(default_factory=lambda: dict(DEPTHS))
     clock_mhz: float = 222.0
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def tile_octets(self) -> int:
+        """Octets of a tile."""
+        return self.pixels // 8
 
 
 def load_engine(board: str | Path = "u250") -> Engine:
@@ -99,11 +118,11 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
     """Engine from the tables ``engine``, ``fifo``, ``timing`` and ``clock`` of a board file.
 
     Raises:
-        UserError: an unknown key.
+        UserError: an unknown key, or a number of ranks that no card can have.
     """
     made: dict[str, Any] = dict(values.get("engine", {}))
     timing = dict(values.get("timing", {}))
-    timing.pop("start_us", None)
+    stages = dict(timing.pop("stages", {}))
     if "target_mhz" in values.get("clock", {}):
         made["clock_mhz"] = float(values["clock"]["target_mhz"])
     fifos = dict(values.get("fifo", {}))
@@ -111,10 +130,15 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
     known = {
         "engine": (made, {member.name for member in fields(Engine)}),
         "timing": (timing, {member.name for member in fields(Timing)}),
+        "timing.stages": (stages, set(STAGES)),
         "fifo": (fifos, set(DEPTHS)),
     }
-    for given, allowed in known.values():
+    for table, (given, allowed) in known.items():
         unknown = set(given) - allowed
         if unknown:
-            raise UserError(f"{where}: unknown key {sorted(unknown)[0]}; see gen/boards/u250.toml")
-    return Engine(**{**made, "timing": Timing(**timing)})
+            raise UserError(
+                f"{where}: unknown key {sorted(unknown)[0]} in [{table}]; see gen/boards/u250.toml"
+            )
+    if made.get("ranks", 1) not in (1, 2, 4):
+        raise UserError(f"{where}: ranks = {made['ranks']} in [engine]; 1, 2 or 4 are possible")
+    return Engine(**{**made, "timing": Timing(**timing, stages={**STAGES, **stages})})

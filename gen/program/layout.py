@@ -1,8 +1,8 @@
-"""Where the values of a tensor lie: physical channels, pixel slots, rows of the store.
+"""Where the values of a tensor lie: physical channels, groups on ranks, rows of the store.
 
 A logical channel c of a tensor with heads is physical channel (c div d) * pitch + c mod d, with
-d channels per head and ``gen.layers.head_pitch`` as pitch; without heads they are the same.
-Rows follow docs/engine.md, "Activation store".
+d channels per head; without heads they are the same. Group G = physical channels 8G..8G+7 lies on
+rank G mod R as local group G div R. Rows follow docs/engine.md, "Activation store".
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.layers import TensorInfo, head_pitch
+from gen.layers import TensorInfo
 
-BLOCK = 64  # channels of a row
-WORD = 64  # bytes of a row of the store and of a word of DDR
-SUB = 16  # channels of one reduction step
-GROUP = 8  # channels of one output group, pixels of one word
+GROUP = 8  # channels of a group, pixels of an octet
+SUB = 16  # channels of one reduction step, pixel slots that an item is rounded up to
+ROW = 128  # bytes of a row of the store
+WORD = 64  # bytes of a word of DDR
 
 
 def up_to(value: int, multiple: int) -> int:
@@ -30,22 +30,33 @@ def ceil_div(value: int, by: int) -> int:
     return -(-value // by)
 
 
+def head_pitch(head_channels: int, ranks: int) -> int:
+    """Physical channels from head to head: every head begins at the same local group on all
+    ranks.
+    """
+    return up_to(head_channels, GROUP * ranks)
+
+
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in the activation store.
+    """A tensor in the activation stores of ``ranks`` ranks, at the same rows in each.
 
-    ``row`` is the first row; ``planes`` 1 (int8) or 2 (int16); ``items`` batch items (1 for
-    attention logits, which exist for one item and head at a time).
+    ``row`` is the first row; ``wide`` says int16 instead of int8. Attention logits exist in
+    ``copies`` that follow each other, one for every batch item and head, of one item each, and for
+    ``strip`` pixel slots at one time (0: for all).
     """
 
     name: str
     row: int
-    planes: int
+    wide: bool
     items: int
     channels: int
     height: int
     width: int
     heads: int = 1
+    ranks: int = 1
+    copies: int = 1
+    strip: int = 0
 
     @property
     def pixels(self) -> int:
@@ -54,13 +65,18 @@ class Stored:
 
     @property
     def pitch(self) -> int:
-        """Pixel slots of one item (NPXP)."""
-        return up_to(self.pixels, GROUP)
+        """Pixel slots of one item."""
+        return up_to(self.pixels, SUB)
 
     @property
-    def slots(self) -> int:
-        """Pixel slots of all items (NPX)."""
-        return self.items * self.pitch
+    def item_octets(self) -> int:
+        """Octets of one item that exist at one time."""
+        return (self.strip or self.pitch) // GROUP
+
+    @property
+    def octets(self) -> int:
+        """Octets of all items (NO)."""
+        return self.items * self.item_octets
 
     @property
     def head_channels(self) -> int:
@@ -70,56 +86,76 @@ class Stored:
     @property
     def head_pitch(self) -> int:
         """Physical channels from head to head; all channels without heads."""
-        return head_pitch(self.head_channels) if self.heads > 1 else self.channels
+        return head_pitch(self.head_channels, self.ranks) if self.heads > 1 else self.channels
 
     @property
     def physical(self) -> int:
         """Physical channels."""
-        return self.heads * self.head_pitch if self.heads > 1 else self.channels
+        return self.heads * self.head_pitch
 
     @property
-    def blocks(self) -> int:
-        """Blocks of 64 physical channels (CB)."""
-        return ceil_div(self.physical, BLOCK)
+    def groups(self) -> int:
+        """Groups of 8 physical channels (n)."""
+        return ceil_div(self.physical, GROUP)
 
     @property
-    def block_rows(self) -> int:
-        """Rows from block to block."""
-        return self.slots
+    def local_groups(self) -> int:
+        """Groups on every rank (L)."""
+        return ceil_div(self.groups, self.ranks)
 
     @property
-    def plane_rows(self) -> int:
-        """Rows from plane to plane."""
-        return self.blocks * self.slots
+    def head_groups(self) -> int:
+        """Groups of one head that hold channels."""
+        return ceil_div(self.head_channels, GROUP)
+
+    @property
+    def head_local_groups(self) -> int:
+        """Local groups from head to head."""
+        return ceil_div(self.head_groups, self.ranks)
+
+    @property
+    def group_rows(self) -> int:
+        """Rows from local group to local group."""
+        return self.octets if self.wide else self.octets // 2
+
+    @property
+    def copy_rows(self) -> int:
+        """Rows of one copy."""
+        return self.local_groups * self.group_rows
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
-        return self.planes * self.plane_rows
+        """Rows in all, of each rank."""
+        return self.copies * self.copy_rows
+
+    @property
+    def stat_words(self) -> int:
+        """Places of group norm sums: items x groups of all ranks, padding included."""
+        return self.items * self.stats_pitch
+
+    @property
+    def stats_pitch(self) -> int:
+        """Places of group norm sums of one item."""
+        return self.local_groups * self.ranks
 
     def physical_channels(self) -> NDArray[np.int64]:
         """Physical channel of every logical one: int64 [channels]."""
         logical = np.arange(self.channels, dtype=np.int64)
-        if self.heads == 1:
-            return logical
         return logical // self.head_channels * self.head_pitch + logical % self.head_channels
 
-    def logical_channels(self, lanes: int) -> NDArray[np.int64]:
-        """Logical channel of physical lanes 0..lanes-1, -1 for padding: int64 [lanes]."""
-        result = np.full(max(lanes, self.blocks * BLOCK), -1, dtype=np.int64)
-        result[self.physical_channels()] = np.arange(self.channels)
-        return result[:lanes]
 
-
-def stored(info: TensorInfo, bits: int, batch: int, row: int = 0) -> Stored:
-    """Layout of a tensor of the layer graph."""
+def stored(info: TensorInfo, bits: int, batch: int, ranks: int, copies: int = 1) -> Stored:
+    """Layout of a tensor of the layer graph, at row 0. ``copies``: of attention logits."""
+    scores = info.role == "scores"
     return Stored(
         name=info.name,
-        row=row,
-        planes=bits // 8,
-        items=1 if info.role == "scores" else batch,
+        row=0,
+        wide=bits == 16,
+        items=1 if scores else batch,
         channels=info.channels,
         height=info.height,
         width=info.width,
         heads=info.heads,
+        ranks=ranks,
+        copies=copies if scores else 1,
     )

@@ -13,9 +13,21 @@ from typing import Any
 MAX_TAPS = 9
 MAX_SOURCES = 2
 
+RING_NONE, RING_K, RING_V = range(3)
 NORM = {"none": 0, "group": 1, "layer": 2, "softmax": 3}
-BUFFER_STATIC = 0
-BUFFER_DYNAMIC = 1
+STATS_NONE, STATS_GROUP, STATS_GROUP_ADD, STATS_LAYER, STATS_SOFTMAX = range(5)
+BUFFER_STATIC, BUFFER_DYNAMIC = range(2)
+FLUSH_NEVER, FLUSH_ALWAYS, FLUSH_FIRST = range(3)
+
+
+def per_source() -> Any:
+    """A member with one element per source."""
+    return field(metadata={"length": MAX_SOURCES})
+
+
+def per_tap() -> Any:
+    """A member with one element per tap."""
+    return field(metadata={"length": MAX_TAPS})
 
 
 @dataclass(frozen=True)
@@ -43,57 +55,28 @@ class Addr:
 
 @dataclass(frozen=True)
 class Shape:
-    """Work of one entry, the same in every kernel."""
+    """Work of one execution, the same in every kernel."""
 
-    groups: int
-    tiles: int
-    words: int
+    units: int
+    per_round: int
     gates: int
+    octets: int
     steps: int
     lead: int
     fill: int
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Walk over the window pixels: phase, item, y, x."""
-
-    items: int
-    height: int
-    width: int
-    stride: int
-    up: int
-    src_height: int
-    src_width: int
-    src_pitch: int
+    ring: int
+    ring_words: int
 
 
 @dataclass(frozen=True)
 class Region:
-    """A tensor, or one head of a tensor, in the store."""
+    """A tensor, a head or a strip of it, in the store."""
 
     row: Addr = Addr()
-    group: Addr = Addr()
-    px: Addr = Addr()
-    planes: int = 0
-    blocks: int = 0
-    subs: int = 0
-    block_rows: int = 0
-    plane_rows: int = 0
-
-
-@dataclass(frozen=True)
-class StoreWeights:
-    """Weights read from the store (K or V); words == 0: none."""
-
-    region: Region = Region()
-    words: int = 0
-    px_group: int = 0
-    px_step: int = 0
-    px_half: int = 0
-    ch_group: int = 0
-    ch_step: int = 0
-    ch_half: int = 0
+    octet: Addr = Addr()
+    groups: int = 0
+    wide: int = 0
+    group_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,11 +84,10 @@ class StoreEntry:
     """What the store reads and writes."""
 
     shape: Shape
-    walk: Walk
+    flush: int
     sources: int
-    source: tuple[Region, ...] = field(metadata={"length": MAX_SOURCES})
-    weights: StoreWeights
-    residual_planes: int
+    source: tuple[Region, ...] = per_source()
+    weights: Region
     residual: Region
     dest: Region
 
@@ -122,28 +104,51 @@ class StoreIo:
 
 @dataclass(frozen=True)
 class PreEntry:
-    """What happens to every value on its way to the multipliers."""
+    """What happens to every value on its way to the multipliers, and which sums are kept."""
 
-    fill: int
+    shape: Shape
     items: int
-    pixels: int
+    item_octets: int
     sources: int
-    blocks: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
-    planes: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
-    align: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
-    channels: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
-    stats_base: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    groups: tuple[int, ...] = per_source()
+    wide: tuple[int, ...] = per_source()
+    align: tuple[int, ...] = per_source()
+    channels: tuple[int, ...] = per_source()
+    stats_base: tuple[Addr, ...] = per_source()
+    stats_pitch: tuple[int, ...] = per_source()
+    row_in: Addr
     norm: int
     norm_groups: int
     group_size: int
     n: int
-    valid: int
     shift: int
     table: int
-    row_sums: int
-    stats_out: int
-    groups_out: int
+    uniform: int
+    stats: int
+    stats_out: Addr
+    stats_pitch_out: int
     items_out: int
+    row_out: Addr
+    stat_words: int
+
+
+@dataclass(frozen=True)
+class GatherEntry:
+    """What travels between the ranks on its way to the multipliers."""
+
+    shape: Shape
+    sources: int
+    groups: tuple[int, ...] = per_source()
+    ring_groups: int
+    ring_valid: int
+    row_sums: int
+
+
+@dataclass(frozen=True)
+class ReduceEntry:
+    """How many sums the ranks exchange."""
+
+    stat_words: int
 
 
 @dataclass(frozen=True)
@@ -152,25 +157,33 @@ class MacEntry:
 
     shape: Shape
     items: int
+    out_slot: int
+    fill_slot: int
     height: int
     width: int
     pitch: int
+    src_height: int
+    src_width: int
+    src_pitch: int
     stride: int
+    up: int
+    origin: int
+    start: int
+    window_slots: int
+    split: int
     limit_y: int
     limit_x: int
     taps: int
     subs: int
-    offset: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
-    ty: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
-    tx: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
+    offset: tuple[int, ...] = per_tap()
+    ty: tuple[int, ...] = per_tap()
+    tx: tuple[int, ...] = per_tap()
     pad: int
     sources: int
-    group: tuple[Addr, ...] = field(metadata={"length": MAX_SOURCES})
-    source_subs: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
-    from_store: int
-    transposed: int
-    load_first: int
-    next_rows: int
+    groups: tuple[int, ...] = per_source()
+    source_groups: tuple[int, ...] = per_source()
+    sub_base: tuple[int, ...] = per_source()
+    first_rows: int
 
 
 @dataclass(frozen=True)
@@ -179,10 +192,11 @@ class PostEntry:
 
     shape: Shape
     items: int
+    out_octet: int
     pixels: int
-    words_per_item: int
-    planes: int
-    residual_planes: int
+    item_octets: int
+    wide: int
+    residual: int
     residual_shift: int
     row_sums: int
     gate_shift: int
@@ -193,12 +207,14 @@ class PostEntry:
 class WloadEntry:
     """Which words of DDR go to whom."""
 
-    groups: int
-    gates: int
-    load_first: int
-    ws_words: int
+    units: int
+    per_round: int
+    ws_rows: int
+    round_rows: int
     ws_buffer: int
     ws: Addr
+    cache: int
+    hd: Addr
     pp_words: int
     pp_buffer: int
     pp: Addr
@@ -208,7 +224,6 @@ class WloadEntry:
     bias_words: int
     bias_buffer: int
     bias: Addr
-    prefetch_next: int
 
 
 def words(value: Any) -> Iterator[int]:
