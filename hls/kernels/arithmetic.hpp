@@ -136,6 +136,21 @@ inline Reciprocal reciprocal(int32_t sum) {
     return result;
 }
 
+// The square of a lane: 48 bits, 0 or more.
+inline int64_t square_at(const StatWord& word, int lane) {
+#pragma HLS inline
+    return int64_t(uint64_t(word.square[lane][0]) | uint64_t(word.square[lane][1]) << 16 |
+                   uint64_t(word.square[lane][2]) << 32);
+}
+
+inline void set_square(StatWord& word, int lane, int64_t square) {
+#pragma HLS inline
+    LDA_CHECK(square >= 0 && square < int64_t(1) << 48, "a sum of squares of more than 48 bits");
+    word.square[lane][0] = uint16_t(square);
+    word.square[lane][1] = uint16_t(square >> 16);
+    word.square[lane][2] = uint16_t(square >> 32);
+}
+
 // Quotients by one divisor without dividers: n / divisor for n < 2^15, 0 < divisor < 2^16.
 struct Divider {
     uint32_t inverse;
