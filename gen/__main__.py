@@ -1,4 +1,4 @@
-"""The generator's commands: ``python -m gen build|verify|show``."""
+"""The generator's commands: ``python -m gen build|plan|verify|show``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
         "--calibration", type=Path, help="text file with one calibration prompt a line"
     )
 
+    plan = commands.add_parser("plan", help="choose the engine for a model, before building it")
+    plan.add_argument("model", help="diffusers folder, hub id or architecture name")
+    plan.add_argument("--board", default="u250", help="board file below gen/boards")
+    plan.add_argument("--clock", type=float, default=0, help="MHz (default: the board's)")
+    plan.add_argument("--cards", type=int, default=1, help="cards that share a step's samples")
+    plan.add_argument("--bits", choices=("w8a8", "w4a8"), default="w8a8")
+    plan.add_argument("--objective", choices=("latency",), default="latency")
+    plan.add_argument("--batch", type=int, default=0, help="samples per step (2: guided pair)")
+    plan.add_argument("--height", type=int, default=0, help="latent height")
+    plan.add_argument("--width", type=int, default=0, help="latent width")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.add_argument("--out", type=Path, help="write the JSON to this file")
+    plan.add_argument("--engine", type=Path, help="write the engine as a file for build --board")
+
     verify = commands.add_parser("verify", help="float, integers and csim, layer by layer")
     verify.add_argument("build", type=Path, help="build folder")
     verify.add_argument("--steps", type=int, default=25, help="denoising steps of the trajectory")
@@ -33,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     show.add_argument("build", type=Path, help="build folder")
 
     parsed = parser.parse_args(arguments)
-    run = {"build": _build, "verify": _verify, "show": _show}[parsed.command]
+    run = {"build": _build, "plan": _plan, "verify": _verify, "show": _show}[parsed.command]
     return guarded(
         lambda: run(parsed), "interrupted; finished stages are kept, run the same command to go on"
     )
@@ -56,6 +70,24 @@ def _build(parsed: argparse.Namespace) -> None:
     out = parsed.out or Path("build") / model.path.stem
     run_build(model, out, settings)
     print(f"built {out}")
+
+
+def _plan(parsed: argparse.Namespace) -> None:
+    from gen.plan.command import run
+
+    run(
+        parsed.model,
+        parsed.board,
+        parsed.clock,
+        parsed.cards,
+        parsed.bits,
+        parsed.batch,
+        parsed.height,
+        parsed.width,
+        parsed.json,
+        parsed.out,
+        parsed.engine,
+    )
 
 
 def _verify(parsed: argparse.Namespace) -> int:

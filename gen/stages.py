@@ -97,11 +97,16 @@ def _read_record(build: Path) -> dict[str, dict[str, object]]:
     return record if isinstance(record, dict) else {}
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that the file is either the old or the new one, never half."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old or the new one, never half."""
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    scratch.write_text(text)
     scratch.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON as ``write_text`` does."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def _move_into(scratch: Path, build: Path, outputs: Iterable[str]) -> None:

@@ -1,0 +1,115 @@
+"""``python -m gen plan MODEL``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+
+from gen.errors import UserError
+from gen.model import find_model
+from gen.plan.engine_file import engine_toml
+from gen.plan.limits import load_limits
+from gen.plan.report import Plan, as_dict, as_text
+from gen.plan.search import search
+from gen.plan.structure import layer_graph, macs_per_step, skeleton
+from gen.program.engine import load_engine
+from gen.stages import write_json, write_text
+
+BITS = {"w8a8": 8, "w4a8": 4}
+
+
+def make_plan(
+    name: str,
+    board: str = "u250",
+    clock_mhz: float = 0.0,
+    cards: int = 1,
+    bits: str = "w8a8",
+    batch: int = 0,
+    height: int = 0,
+    width: int = 0,
+) -> Plan:
+    """The best engine for a model on ``cards`` boards, each with its share of the batch.
+
+    ``clock_mhz``, ``batch``, ``height``, ``width``: 0 for the board's and the model's own.
+
+    Raises:
+        UserError: bad input, or a model that fits no engine; names what is missing and what would
+            fit.
+    """
+    started = time.perf_counter()
+    if cards < 1:
+        raise UserError(f"--cards {cards}: at least one card is needed")
+    limits = load_limits(board)
+    base = load_engine(board)
+    if clock_mhz:
+        base = replace(base, clock_mhz=clock_mhz)
+    model = find_model(name)
+    whole = batch or model.batch
+    graph = layer_graph(model, ceil(whole / cards), height, width)
+    try:
+        choice = search(skeleton(graph), base, limits, macs_per_step(graph), BITS[bits])
+    except UserError as error:
+        raise UserError(
+            f"{name}: {error}. {_smaller(name, board, graph.batch, height, width, bits)}"
+        ) from error
+    return Plan(
+        model=model.name,
+        graph=graph,
+        choice=choice,
+        limits=limits,
+        clock_mhz=base.clock_mhz,
+        weight_bits=BITS[bits],
+        cards=cards,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: str) -> str:
+    """The nearest request that fits: one sample at a time, then smaller latents."""
+    if batch > 1:
+        try:
+            make_plan(name, board, batch=1, height=height, width=width, bits=bits)
+        except UserError as error:
+            return str(error).rpartition(". ")[2]
+        return "With --batch 1 (one sample per step, or one card per sample) it fits"
+    model = find_model(name)
+    limits, base = load_limits(board), load_engine(board)
+    size = layer_graph(model, 1, height, width).tensors
+    side = max(max(t.height, t.width) for t in size.values())
+    while side > 8:
+        side //= 2
+        graph = layer_graph(model, 1, side, side)
+        try:
+            search(skeleton(graph), base, limits, macs_per_step(graph), BITS[bits])
+        except UserError:
+            continue
+        return f"With latents of {side}x{side} (--height {side} --width {side}) it fits"
+    return "No smaller latent of this model fits either"
+
+
+def run(
+    name: str,
+    board: str,
+    clock_mhz: float,
+    cards: int,
+    bits: str,
+    batch: int,
+    height: int,
+    width: int,
+    as_json: bool,
+    out: Path | None,
+    engine_file: Path | None,
+) -> None:
+    """Print a plan; write it as JSON to ``out`` and its engine as TOML to ``engine_file``."""
+    plan = make_plan(name, board, clock_mhz, cards, bits, batch, height, width)
+    data = as_dict(plan)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, data)
+    if engine_file:
+        engine_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(engine_file, engine_toml(plan.choice.engine, plan.model, board))
+    print(json.dumps(data, indent=1) if as_json else as_text(plan))

@@ -1,0 +1,216 @@
+"""A plan as a dictionary (``--json``) and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+from gen.layers import LayerGraph
+from gen.plan.limits import KINDS, Limits
+from gen.plan.resources import link_wires, rank_costs
+from gen.plan.search import Choice
+from gen.plan.structure import layer_macs, macs_per_step
+
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chosen engine with what it was chosen for. ``cards`` work on a step together."""
+
+    model: str
+    graph: LayerGraph
+    choice: Choice
+    limits: Limits
+    clock_mhz: float
+    weight_bits: int
+    cards: int
+    seconds: float
+
+    @property
+    def mac_units(self) -> int:
+        """Multiply-accumulates per cycle of one card."""
+        engine = self.choice.engine
+        return engine.ranks * engine.pixels * engine.inputs * engine.outputs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one card's step."""
+        return macs_per_step(self.graph)
+
+    @property
+    def efficiency(self) -> float:
+        """MACs / (MAC units x cycles)."""
+        return self.macs / (self.mac_units * self.choice.cost.cycles)
+
+    def milliseconds(self, cycles: float) -> float:
+        """Time of ``cycles`` at the plan's clock."""
+        return cycles / self.clock_mhz / 1000.0
+
+    def transfer_ms(self) -> float:
+        """PCIe transfers and the start of the kernels in one step.
+
+        Latent, result and the dynamic buffers of all ranks, one transfer each (fact sheet A.7:
+        bandwidth plus a fixed time per transfer), and one start.
+        """
+        program, limits = self.choice.program, self.limits
+        ranks = self.choice.engine.ranks
+        to_card = (program.input_rows * 128 + program.step_words * 64) * ranks
+        to_host = program.output_rows * 128 * ranks
+        moved = to_card / limits.host_to_card_gb_per_s + to_host / limits.card_to_host_gb_per_s
+        transfers = 3 * ranks
+        return moved / 1e6 + (transfers * limits.transfer_us + limits.start_us) / 1000.0
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan in plain types; cycles per step of one card, milliseconds at the plan's clock."""
+    cost, engine, limits = plan.choice.cost, plan.choice.engine, plan.limits
+    useful = plan.macs / plan.mac_units
+    waiting = min(cost.weights, cost.cycles - cost.multiply)
+    split = {
+        "macs": round(useful),
+        "padding": round(cost.multiply - useful),
+        "weight_stream": waiting,
+        "fills_and_drains": cost.cycles - cost.multiply - waiting,
+    }
+    parts = {name: {"cycles": n, "ms": plan.milliseconds(n)} for name, n in split.items()}
+    parts["transfers"] = {"cycles": 0, "ms": plan.transfer_ms()}
+    used = plan.choice.used.as_dict()
+    return {
+        "model": plan.model,
+        "board": limits.board,
+        "batch": plan.graph.batch,
+        "cards": plan.cards,
+        "bits": "w4a8" if plan.weight_bits == 4 else "w8a8",
+        "macs_per_step": plan.macs,
+        "mac_units": plan.mac_units,
+        "cycles_per_step": cost.cycles,
+        "efficiency": plan.efficiency,
+        "clock_mhz": plan.clock_mhz,
+        "ms_per_step": plan.milliseconds(cost.cycles),
+        "ms_per_step_with_transfers": plan.milliseconds(cost.cycles) + plan.transfer_ms(),
+        "fits": True,
+        "source": "modelled",
+        "resources": {
+            f"SLR{slr}": {
+                kind: {"used": used[kind], "limit": limits.usable(kind),
+                       "available": limits.resources[kind]}
+                for kind in KINDS
+            }
+            for slr in range(engine.ranks)
+        },
+        "crossing_wires": {"used": link_wires(engine), "limit": limits.link_wires},
+        "ddr_bytes_per_bank": (plan.choice.program.static_words
+                               + plan.choice.program.dynamic_words) * 64,
+        "memories": plan.choice.memories,
+        "store_rows_used": plan.choice.program.store_peak,
+        "resource_sources": {
+            each.part: {**each.resources.as_dict(), "source": each.source}
+            for each in rank_costs(engine, plan.weight_bits)
+        },
+        "breakdown": parts,
+        "bound_by": bound_by(parts),
+        "levers": levers(plan),
+        "layers": top_layers(plan),
+        "engine": asdict(engine),
+        "plan_seconds": plan.seconds,
+    }  # fmt: skip
+
+
+def bound_by(parts: dict[str, dict[str, float]]) -> str:
+    """The largest part of a step's time."""
+    return max(parts, key=lambda name: parts[name]["ms"])
+
+
+def levers(plan: Plan) -> dict[str, float]:
+    """Milliseconds per step with one thing changed and all else equal.
+
+    A clock scales the cycles; half the weight bits halve the weight stream and let one DSP do three
+    products instead of two; a second card halves a guided pair.
+    """
+    cost = plan.choice.cost
+    now = plan.milliseconds(cost.cycles)
+    found = {
+        f"clock {mhz} MHz": now * plan.clock_mhz / mhz
+        for mhz in plan.limits.clocks_mhz
+        if mhz > plan.clock_mhz
+    }
+    if plan.weight_bits == 8:
+        found["4-bit weights"] = plan.milliseconds(
+            cost.cycles - cost.weights / 2 - cost.multiply / 3
+        )
+    batch = plan.graph.batch
+    if batch > 1:
+        found[f"{plan.cards + 1} cards"] = now * ceil(batch / (plan.cards + 1)) / batch
+    return found
+
+
+def top_layers(plan: Plan, count: int = TOP) -> list[dict[str, Any]]:
+    """The layers that cost most, strips of a layer together."""
+    layers = {layer.name: layer for layer in plan.graph.layers}
+    cycles: dict[str, int] = {}
+    for each in plan.choice.cost.layers:
+        cycles[each.layer] = cycles.get(each.layer, 0) + each.cycles
+    order = sorted(cycles, key=lambda name: -cycles[name])[:count]
+    return [
+        {
+            "layer": name,
+            "cycles": cycles[name],
+            "share": cycles[name] / plan.choice.cost.cycles,
+            "macs": layer_macs(plan.graph, layers[name]),
+            "efficiency": layer_macs(plan.graph, layers[name])
+            / (plan.mac_units * max(1, cycles[name])),
+        }
+        for name in order
+    ]
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for people."""
+    data = as_dict(plan)
+    engine = plan.choice.engine
+    lines = [
+        f"{plan.model}, batch {plan.graph.batch}, {data['bits'].upper()} on {plan.limits.board} "
+        f"at {plan.clock_mhz:g} MHz"
+        + (f", {plan.cards} cards" if plan.cards > 1 else "")
+        + "  (modelled)",
+        "",
+        f"engine     {engine.ranks} ranks of {engine.pixels} pixels x {engine.inputs} inputs x "
+        f"{engine.outputs} outputs = {plan.mac_units:,} MACs per cycle "
+        f"({engine.fabric_outputs} of {engine.outputs} outputs in fabric)",
+        f"buffers    window {engine.window_rows} rows ({plan.choice.memories['window']}), weights "
+        f"2 x {engine.weight_rows} ({plan.choice.memories['weights']}), store "
+        f"{engine.store_rows} ({plan.choice.memories['store']}), weights kept on the card "
+        f"{engine.cache_rows} of {plan.choice.program.static_rows} rows",
+        f"step       {data['cycles_per_step']:,} cycles = {data['ms_per_step']:.3f} ms, "
+        f"efficiency {data['efficiency']:.1%}; with PCIe and start "
+        f"{data['ms_per_step_with_transfers']:.3f} ms",
+        "",
+        "per SLR    " + "".join(f"{kind:>12}" for kind in KINDS) + f"{'crossing':>12}",
+    ]
+    used = plan.choice.used.as_dict()
+    wires = data["crossing_wires"]
+    lines += [
+        "  used     " + "".join(f"{used[kind]:>12,}" for kind in KINDS) + f"{wires['used']:>12,}",
+        "  limit    "
+        + "".join(f"{plan.limits.usable(kind):>12,}" for kind in KINDS)
+        + f"{wires['limit']:>12,}",
+        "",
+        "time       " + f"{'cycles':>14}{'ms':>10}",
+    ]
+    for name, part in data["breakdown"].items():
+        cycles = f"{part['cycles']:,}" if part["cycles"] else ""
+        lines.append(f"  {name:<17}{cycles:>6}".ljust(25)[:25] + f"{part['ms']:>10.3f}")
+    lines += ["", f"{'costliest layers':<64}{'cycles':>12}{'share':>8}{'efficiency':>12}"]
+    for layer in data["layers"]:
+        lines.append(
+            f"  {layer['layer'][-60:]:<62}{layer['cycles']:>12,}{layer['share']:>8.1%}"
+            f"{layer['efficiency']:>12.1%}"
+        )
+    lines += [
+        "",
+        f"bound by {data['bound_by'].replace('_', ' ')}; one change at a time would give:",
+    ]
+    lines += [f"  {name:<20}{ms:>10.3f} ms" for name, ms in data["levers"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,211 @@
+"""What one rank of an engine costs in fabric, kernel by kernel.
+
+These are estimates until a synthesis report replaces them (``measured``). DSP, URAM and BRAM counts
+follow from the widths and depths in ``hls/kernels``; look-up tables and flip-flops from the
+rules of thumb in ``RULES``, whose sources are named there. Nothing is free: every kernel has at
+least its control (``CONTROL``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import ceil
+
+from gen.program.engine import Engine
+from gen.qlayers import TABLE_SIZE
+
+LANES = 64  # values that pre and post transform per cycle
+URAM_BITS, URAM_DEPTH = 72, 4096  # fact sheet C.7
+BRAM_BITS, BRAM_DEPTH = 72, 512  # widest shape of a BRAM36, fact sheet C.7
+LUTRAM_BITS = 64  # of one LUT6 as distributed RAM (UG574)
+WORD_BITS = 512
+SRL_DEPTH = 32  # elements of a shift register in one LUT6 (UG574)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Look-up tables, flip-flops, 36 Kb block RAMs, UltraRAMs and DSP slices."""
+
+    lut: int = 0
+    ff: int = 0
+    bram36: int = 0
+    uram: int = 0
+    dsp: int = 0
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def as_dict(self) -> dict[str, int]:
+        """By name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One part of a rank; ``source`` says where its figures come from."""
+
+    part: str
+    resources: Resources
+    source: str
+
+
+# look-up tables of ...
+RULES = {
+    # one 8 x 8 signed product in fabric: n*n array of LUT6 with carry chains
+    "fabric product": (64, "array multiplier, one LUT6 per partial product bit (UG574)"),
+    # chains of a packed pair: two 18-bit borrow corrections, ternary adder, 32-bit accumulator
+    "accumulator lane": (80, "widths in hls/kernels/packed.hpp, one LUT6 per adder bit"),
+    # one bit of a shift register with 64 positions: three levels of 4:1 multiplexers
+    "shift bit": (3, "4:1 multiplexer per LUT6 (UG574)"),
+    "m_axi": (5000, "VAE axi_burst_performance, 512 bits: about 5k LUT, 9k FF, 14-23 BRAM18"),
+}
+CONTROL = Resources(lut=1500, ff=3000, bram36=2)  # loop control and layer ROM of one kernel
+CONTROL_SOURCE = "assumed: flattened loop, program ROM of about 200 words"
+FF_PER_LUT = 1.6  # pipelined data paths of Alveo designs (assumed)
+
+
+def memory(words: int, bits: int, kind: str) -> Resources:
+    """A memory with one read and one write port of ``words`` x ``bits``.
+
+    ``kind``: uram, bram or lutram.
+    """
+    if kind == "uram":
+        return Resources(uram=ceil(words / URAM_DEPTH) * ceil(bits / URAM_BITS))
+    if kind == "bram":
+        return Resources(bram36=ceil(words / BRAM_DEPTH) * ceil(bits / BRAM_BITS))
+    return Resources(lut=ceil(words / LUTRAM_BITS) * bits)
+
+
+def _logic(lut: float, dsp: int = 0) -> Resources:
+    return Resources(lut=ceil(lut), ff=ceil(lut * FF_PER_LUT), dsp=dsp)
+
+
+def dsp_lanes(weight_bits: int) -> int:
+    """Products of one DSP48E2 (hls/kernels/packed.hpp): 2 for int8, 3 for 4-bit weights."""
+    return 3 if weight_bits == 4 else 2
+
+
+def mac_dsps(engine: Engine, weight_bits: int) -> int:
+    """DSP slices of one rank's multiplier array."""
+    outputs = engine.outputs - engine.fabric_outputs
+    if weight_bits == 4:
+        return engine.pixels * engine.inputs * ceil(outputs / dsp_lanes(4))
+    return ceil(engine.pixels / dsp_lanes(8)) * engine.inputs * outputs
+
+
+def _mac(engine: Engine, weight_bits: int) -> list[Cost]:
+    pixels, ranks = engine.pixels, engine.ranks
+    fabric, rule = RULES["fabric product"]
+    per_product = fabric * weight_bits / 8
+    products = pixels * engine.inputs * engine.fabric_outputs
+    adder, adder_rule = RULES["accumulator lane"]
+    # a read turns PP lanes by any distance, a write the 8 lanes of a Beat's words
+    levels = ceil(engine.pixels.bit_length() / 2)
+    turn = pixels * 128 * levels + pixels * 128 * ceil((8 * ranks).bit_length() / 2)
+    return [
+        Cost(
+            "mac: products in DSP",
+            _logic(0, mac_dsps(engine, weight_bits)),
+            f"hls/kernels/packed.hpp (fact sheet C.8, WP486): {dsp_lanes(weight_bits)} per DSP48E2",
+        ),
+        Cost("mac: products in fabric", _logic(products * per_product), rule),
+        Cost("mac: accumulators", _logic(pixels * engine.outputs * adder), adder_rule),
+        Cost("mac: window multiplexers", _logic(turn), "4:1 multiplexer per LUT6 (UG574)"),
+        # coordinates of four lanes per cycle, two dividers each (15 x 31 bits: two DSPs)
+        Cost("mac: lanes", _logic(4000, 16), "hls/kernels/lanes.hpp: four dividers, two products"),
+    ]
+
+
+def _post(engine: Engine) -> list[Cost]:
+    shift, rule = RULES["shift bit"]
+    # per lane: scale (32 x 17 bits: 2), row division (32 x 18: 2), gate (16 x 16), square (16 x 16)
+    per_lane = LANES * (2 * 62 * shift + 64 + 30)
+    tables = LANES * (TABLE_SIZE * 16 // LUTRAM_BITS + 144)
+    return [
+        Cost("post: scaling", _logic(per_lane, LANES * 6), f"widths in post_word.hpp; {rule}"),
+        Cost("post: gate tables", _logic(tables), "one copy per lane in LUTRAM, 32:1 multiplexers"),
+        Cost("post: statistics", _logic(10000), "adder trees over 64 lanes, 32 and 48 bits"),
+        Cost(
+            "post: parameters",
+            memory(engine.units, 8 * 64, "bram")
+            + memory(engine.units * engine.items, 256, "bram")
+            + memory(engine.row_octets, 640, "bram")
+            + memory(engine.sums, 48, "bram"),
+            "memories of post.hpp",
+        ),
+    ]
+
+
+def _pre(engine: Engine) -> list[Cost]:
+    shift, rule = RULES["shift bit"]
+    per_lane = LANES * (46 * shift + 50 * shift + 60)
+    tables = LANES * (TABLE_SIZE * 8 // LUTRAM_BITS + 136)
+    return [
+        # per lane: normalise (28 x 18 bits: 2), gamma (18 x 16: 1)
+        Cost("pre: transform", _logic(per_lane, LANES * 3), f"widths in arithmetic.hpp; {rule}"),
+        Cost("pre: tables", _logic(tables), "one copy per lane in LUTRAM, 64:1 multiplexers"),
+        Cost("pre: normaliser", _logic(8000, 30), "one: 64 x 64 products, divider, square root"),
+        Cost(
+            "pre: memories",
+            memory(engine.row_groups, 512, "bram")
+            + memory(engine.stats_words, 640, "bram")
+            + memory(engine.row_octets, 8 * 64, "bram"),
+            "memories of pre_norm.hpp and pre_apply.hpp",
+        ),
+    ]
+
+
+def _ports() -> list[Cost]:
+    lut, rule = RULES["m_axi"]
+    one = Resources(lut=lut, ff=9000, bram36=10)
+    return [Cost("store, wload: four m_axi ports", one + one + one + one, rule)]
+
+
+def _fifos(engine: Engine) -> list[Cost]:
+    bits = {"xs": 1024, "px": 512, "gs": 512 * engine.ranks, "ks": 1024, "ws": 1024, "as": 2048,
+            "rs": 1024, "ys": 1024, "st": 640, "sg": 640 * engine.ranks, "ss": 256, "hd": 512,
+            "pp": 512, "qp": 512, "link": 512 * engine.ranks}  # fmt: skip
+    total = Resources()
+    for name, width in bits.items():
+        depth = engine.depths[name]
+        # shallow ones become shift registers: one LUT6 is 32 deep (UG574)
+        total += memory(depth, width, "bram") if depth > SRL_DEPTH else _logic(width)
+    rule = f"FIFO depths of the engine; shift registers up to {SRL_DEPTH} elements, else BRAM"
+    return [Cost("streams", total, rule)]
+
+
+def link_wires(engine: Engine) -> int:
+    """Wires that cross from one SLR to the next: a Beat and a StatBeat of all ranks together."""
+    return 0 if engine.ranks == 1 else engine.ranks * (WORD_BITS + 640)
+
+
+def rank_costs(engine: Engine, weight_bits: int = 8) -> list[Cost]:
+    """Everything of one rank but the four big memories, whose place the search chooses."""
+    kernels = 7
+    control = Resources(*(kernels * getattr(CONTROL, f.name) for f in fields(CONTROL)))
+    return [
+        *_mac(engine, weight_bits),
+        *_post(engine),
+        *_pre(engine),
+        *_ports(),
+        *_fifos(engine),
+        Cost("control of seven kernels", control, CONTROL_SOURCE),
+    ]
+
+
+def big_memories(engine: Engine) -> dict[str, tuple[int, int, int]]:
+    """(count, words, bits) of store, window, weight buffer and weight cache of one rank."""
+    return {
+        # 16 banks of 8 bytes: eight lanes' octets times two planes are addressed alike
+        "store": (2, engine.store_rows, WORD_BITS),
+        "window": (2 * engine.pixels, engine.window_rows, 64),
+        "weights": (1, 2 * engine.weight_rows, 2 * WORD_BITS),
+        "cache": (1, engine.cache_rows, 2 * WORD_BITS),
+    }
+
+
+def big_memory(engine: Engine, name: str, kind: str) -> Resources:
+    """Cost of one of ``big_memories`` in ``uram`` or ``bram``."""
+    count, words, bits = big_memories(engine)[name]
+    one = memory(words, bits, kind)
+    return Resources(*(count * getattr(one, f.name) for f in fields(one)))

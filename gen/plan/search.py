@@ -1,0 +1,250 @@
+"""The engine with the fewest cycles per step that fits a board, by CP-SAT (OR-Tools).
+
+Shapes (ranks, pixels, window and weight buffers) are lowered and costed one by one, best bound
+first; a shape whose bound is worse than the best engine found is not looked at. What is left to
+choose for each shape is decided together by one constraint program: how many of the products are
+made in fabric, in which kind of memory each big buffer lies, how many weight rows stay on the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from ortools.sat.python import cp_model
+
+from gen.errors import UserError
+from gen.plan.limits import KINDS, Limits
+from gen.plan.resources import (
+    Resources,
+    big_memories,
+    big_memory,
+    link_wires,
+    mac_dsps,
+    rank_costs,
+)
+from gen.program.cost import StepCost, step_cost
+from gen.program.engine import Engine
+from gen.program.lower import lower
+from gen.program.program import Program
+from gen.qlayers import QGraph
+
+PIXELS = (32, 64)
+WINDOW_ROWS = (512, 1024, 2048, 4096, 8192)
+WEIGHT_ROWS = (1024, 2048, 4096)
+# fractions of the static weight rows that stay on the card
+CACHE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STORE_STEP = 4096  # rows of one UltraRAM
+UNLIMITED = 1 << 24
+MEMORY_KINDS = ("uram", "bram")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine that fits, the program it runs and what it costs.
+
+    ``memories``: kind of memory of every big buffer; ``used``: resources of one rank.
+    """
+
+    engine: Engine
+    program: Program
+    cost: StepCost
+    memories: dict[str, str]
+    used: Resources
+
+
+def shapes(base: Engine, limits: Limits) -> Iterator[Engine]:
+    """Engines of every shape, most multipliers first, then small buffers first."""
+    ranks = [r for r in (4, 2, 1) if r <= limits.slrs]
+    order = sorted(((r, p) for r in ranks for p in PIXELS), key=lambda rp: (-rp[0] * rp[1], -rp[0]))
+    for rank, pixels in order:
+        for window in WINDOW_ROWS:
+            for weight in WEIGHT_ROWS:
+                yield replace(
+                    base,
+                    ranks=rank,
+                    pixels=pixels,
+                    window_rows=window,
+                    weight_rows=weight,
+                    store_rows=UNLIMITED,
+                    stats_words=UNLIMITED,
+                    row_octets=UNLIMITED,
+                    cache_rows=0,
+                )
+
+
+def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence[int],
+          gain: Sequence[int]) -> tuple[Engine, dict[str, str]] | None:  # fmt: skip
+    """Fill in what the shape leaves open, or None if it fits in no way.
+
+    ``cache_rows[k]`` rows on the card save ``gain[k]`` cycles per step. Saved cycles come first,
+    then the most even use of what is scarce.
+    """
+    model = cp_model.CpModel()
+    fabric = [model.new_bool_var(f"fabric{f}") for f in range(engine.outputs + 1)]
+    levels = [model.new_bool_var(f"cache{k}") for k in range(len(cache_rows))]
+    model.add_exactly_one(fabric)
+    model.add_exactly_one(levels)
+    used: dict[str, list[tuple[object, int]]] = {kind: [] for kind in KINDS}
+
+    def charge(literal: object, resources: Resources) -> None:
+        for kind, amount in resources.as_dict().items():
+            if amount:
+                used[kind].append((literal, amount))
+
+    for count, literal in enumerate(fabric):
+        total = Resources()
+        for each in rank_costs(replace(engine, fabric_outputs=count), weight_bits):
+            total += each.resources
+        charge(literal, total)
+    kinds: dict[str, dict[str, object]] = {}
+    for name in big_memories(engine):
+        kinds[name] = {kind: model.new_bool_var(f"{name}.{kind}") for kind in MEMORY_KINDS}
+        model.add_exactly_one(kinds[name].values())
+        if name != "cache":
+            for kind, literal in kinds[name].items():
+                charge(literal, big_memory(engine, name, kind))
+    for level, rows in zip(levels, cache_rows, strict=True):
+        for kind, literal in kinds["cache"].items():
+            both = model.new_bool_var("")
+            model.add_bool_and([level, literal]).only_enforce_if(both)
+            model.add_bool_or([level.negated(), literal.negated(), both])
+            charge(both, big_memory(replace(engine, cache_rows=rows), "cache", kind))
+    for kind in KINDS:
+        model.add(sum(literal * amount for literal, amount in used[kind]) <= limits.usable(kind))
+    # what is scarcest, in thousandths of its limit
+    worst = model.new_int_var(0, 1000, "worst")
+    for kind in KINDS:
+        share = sum(literal * amount for literal, amount in used[kind])
+        model.add(1000 * share <= worst * limits.usable(kind))
+    saved = sum(level * cycles for level, cycles in zip(levels, gain, strict=True))
+    model.maximize(2000 * saved - worst)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = 1
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return None
+    chosen = replace(
+        engine,
+        fabric_outputs=next(f for f, v in enumerate(fabric) if solver.value(v)),
+        cache_rows=next(r for r, v in zip(cache_rows, levels, strict=True) if solver.value(v)),
+    )
+    memories = {
+        name: next(kind for kind, v in each.items() if solver.value(v))
+        for name, each in kinds.items()
+    }
+    return chosen, memories
+
+
+def used_resources(engine: Engine, memories: dict[str, str], weight_bits: int) -> Resources:
+    """Resources of one rank."""
+    total = Resources()
+    for each in rank_costs(engine, weight_bits):
+        total += each.resources
+    for name, kind in memories.items():
+        total += big_memory(engine, name, kind)
+    return total
+
+
+def _sized(engine: Engine, program: Program) -> Engine:
+    """The engine with memories as large as the program needs, in whole UltraRAMs."""
+    return replace(
+        engine,
+        store_rows=ceil(program.store_peak / STORE_STEP) * STORE_STEP,
+        stats_words=max(64, ceil(program.stats_peak / 64) * 64),
+        row_octets=max(64, ceil(program.rows_peak / 64) * 64),
+    )
+
+
+def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
+           weight_bits: int = 8) -> Choice:  # fmt: skip
+    """The best engine for ``qgraph``.
+
+    ``macs``: multiply-accumulates of one step, for the bound.
+
+    Raises:
+        UserError: no engine fits; says what is missing for the one that comes nearest.
+    """
+    best: Choice | None = None
+    refusals: list[str] = []
+    for shape in shapes(base, limits):
+        units = shape.ranks * shape.pixels * shape.inputs * shape.outputs
+        if best is not None and macs / units >= best.cost.cycles:
+            continue
+        if link_wires(shape) > limits.link_wires:
+            refusals.append(
+                f"{shape.ranks} ranks need {link_wires(shape)} wires between two SLRs, "
+                f"{limits.link_wires} are to be used"
+            )
+            continue
+        small = replace(shape, store_rows=STORE_STEP, stats_words=64, row_octets=64)
+        if place(small, limits, weight_bits, [0], [0]) is None:
+            refusals.append(_missing(small, limits, weight_bits))
+            continue
+        try:
+            program = lower(qgraph, shape)
+        except UserError as error:
+            refusals.append(str(error))
+            continue
+        candidate = _evaluate(qgraph, _sized(shape, program), limits, weight_bits, refusals)
+        if candidate and (best is None or candidate.cost.cycles < best.cost.cycles):
+            best = candidate
+    if best is None:
+        raise UserError(f"no engine fits: {_nearest(refusals)}")
+    return best
+
+
+def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, weight_bits: int,
+              refusals: list[str]) -> Choice | None:  # fmt: skip
+    """Cost the shape at every level of cached weights that could fit, and place it."""
+    plain = lower(qgraph, sized)
+    rows = plain.static_rows
+    base_cost = step_cost(plain, weight_bits)
+    cache_rows, gain = [0], [0]
+    for level in CACHE_LEVELS[1:]:
+        count = ceil(rows * level / STORE_STEP) * STORE_STEP
+        if big_memory(replace(sized, cache_rows=count), "cache", "uram").uram > limits.usable(
+            "uram"
+        ):
+            break
+        cached = step_cost(lower(qgraph, replace(sized, cache_rows=count)), weight_bits)
+        cache_rows.append(count)
+        gain.append(max(0, base_cost.cycles - cached.cycles))
+    placed = place(sized, limits, weight_bits, cache_rows, gain)
+    if placed is None:
+        refusals.append(_missing(sized, limits, weight_bits))
+        return None
+    engine, memories = placed
+    program = lower(qgraph, engine)
+    return Choice(
+        engine,
+        program,
+        step_cost(program, weight_bits),
+        memories,
+        used_resources(engine, memories, weight_bits),
+    )
+
+
+def _missing(engine: Engine, limits: Limits, weight_bits: int) -> str:
+    """What a shape has too much of, at its leanest."""
+    memories = dict.fromkeys(big_memories(engine), "uram")
+    lines = []
+    for fabric in range(engine.outputs + 1):
+        lean = replace(engine, fabric_outputs=fabric)
+        if mac_dsps(lean, weight_bits) <= limits.usable("dsp"):
+            break
+    used = used_resources(lean, memories, weight_bits).as_dict()
+    for kind in KINDS:
+        if used[kind] > limits.usable(kind):
+            lines.append(f"{used[kind]} {kind} of {limits.usable(kind)} per SLR")
+    what = ", ".join(lines) or "memories that fit neither in UltraRAM nor in block RAM"
+    return (
+        f"{engine.ranks} x {engine.pixels}x{engine.inputs}x{engine.outputs} multipliers with a "
+        f"store of {engine.store_rows} rows and {engine.window_rows} window rows need {what}"
+    )
+
+
+def _nearest(refusals: Sequence[str]) -> str:
+    """The refusal of the last shape that got furthest."""
+    return refusals[-1] if refusals else "the board has no resources"
