@@ -1,140 +1,93 @@
-// The activation store's memory: rows of 64 bytes that can be reached as one row (one pixel x 64
-// channels) or as a column (8 consecutive rows x 8 channels), each in one cycle.
+// The activation store's memory: rows of 128 bytes in two planes of 64-byte words, and where a
+// tensor's octets lie in it (docs/engine.md, "Activation store").
 //
-// Plain form: 8 banks of 8-byte words; 8-channel group g of row r lies in bank (g + r) mod 8 at
-// address r, so that a row and a column both touch every bank once. Fast form: rows as they are.
+// In every cycle one row is read and another one written: each plane is a memory with one read and
+// one write port.
 #ifndef LDA_STORE_MEMORY_HPP
 #define LDA_STORE_MEMORY_HPP
 
+#include "program.hpp"
 #include "sequence.hpp"
 #include "types.hpp"
 
-#ifdef LDA_FAST
-#include <cstring>
-#endif
-
 namespace lda {
 
-struct Octet {
-    int8_t b[GROUP];
-};
-
-#ifdef LDA_FAST
-
 template <class P>
 struct StoreTypes {
-    typedef Word Memory[P::STORE_ROWS];
+    typedef Word Memory[2][P::STORE_ROWS];  // [plane][row]
 };
 
-template <class P>
-inline Word read_row(const Word (&memory)[P::STORE_ROWS], int row) {
-    LDA_CHECK(row >= 0 && row < P::STORE_ROWS, "store: a row outside of the activation store");
-    return memory[row];
-}
-
-template <class P>
-inline void write_row(Word (&memory)[P::STORE_ROWS], int row, const Word& word) {
-    LDA_CHECK(row >= 0 && row < P::STORE_ROWS, "store: a row outside of the activation store");
-    memory[row] = word;
-}
-
-template <class P>
-inline Word read_column(const Word (&memory)[P::STORE_ROWS], int row, int group) {
-    LDA_CHECK(row >= 0 && row + GROUP <= P::STORE_ROWS,
-              "store: a column outside of the activation store");
-    Word word;
-    for (int k = 0; k < GROUP; ++k)
-        std::memcpy(word.b + GROUP * k, memory[row + k].b + GROUP * group, GROUP);
-    return word;
-}
-
-template <class P>
-inline void write_column(Word (&memory)[P::STORE_ROWS], int row, int group, const Word& word) {
-    LDA_CHECK(row >= 0 && row + GROUP <= P::STORE_ROWS,
-              "store: a column outside of the activation store");
-    for (int k = 0; k < GROUP; ++k)
-        std::memcpy(memory[row + k].b + GROUP * group, word.b + GROUP * k, GROUP);
-}
-
-#else
-
-template <class P>
-struct StoreTypes {
-    typedef Octet Memory[GROUP][P::STORE_ROWS];
+// A region in one iteration of its segment.
+struct Place {
+    int row;
+    int octet;
+    int group_rows;
+    bool wide;
 };
 
-// Reads, one word per bank. As a row: bank b holds group b - row. As a column: bank b holds the
-// row whose distance from `row` is b - group - row.
-template <class P>
-inline Word read_store(const Octet (&memory)[GROUP][P::STORE_ROWS], bool column, int row,
-                       int group) {
+inline Place place_of(const Region& region, int i0, int i1) {
 #pragma HLS inline
-    LDA_CHECK(row >= 0 && row + (column ? GROUP - 1 : 0) < P::STORE_ROWS,
-              "store: a read outside of the activation store");
-    Octet bank[GROUP];
-#pragma HLS array_partition variable = bank complete
-BANKS:
-    for (int b = 0; b < GROUP; ++b) {
-#pragma HLS unroll
-        const int offset = column ? (b - group - row) & (GROUP - 1) : 0;
-        bank[b] = memory[b][row + offset];
-    }
-    Word word;
-OCTETS:
-    for (int k = 0; k < GROUP; ++k) {
-#pragma HLS unroll
-        // row: group k of this row; column: row + k, this group. Both are (group + row) mod 8.
-        const int b = (k + row + (column ? group : 0)) & (GROUP - 1);
-        for (int i = 0; i < GROUP; ++i) {
-#pragma HLS unroll
-            word.b[GROUP * k + i] = bank[b].b[i];
-        }
-    }
-    return word;
+    Place place;
+    place.row = at(region.row, i0, i1);
+    place.octet = at(region.octet, i0, i1);
+    place.group_rows = region.group_rows;
+    place.wide = region.wide != 0;
+    return place;
+}
+
+// Row of an octet of a local group.
+inline int row_of(const Place& place, int group, int octet) {
+#pragma HLS inline
+    const int in_tensor = place.octet + octet;
+    return place.row + group * place.group_rows + (place.wide ? in_tensor : in_tensor >> 1);
 }
 
 template <class P>
-inline void write_store(Octet (&memory)[GROUP][P::STORE_ROWS], bool column, int row, int group,
-                        const Word& word) {
+inline Pair read_row(const Word (&memory)[2][P::STORE_ROWS], int row) {
 #pragma HLS inline
-    LDA_CHECK(row >= 0 && row + (column ? GROUP - 1 : 0) < P::STORE_ROWS,
-              "store: a write outside of the activation store");
-BANKS:
-    for (int b = 0; b < GROUP; ++b) {
-#pragma HLS unroll
-        const int k = (b - row - (column ? group : 0)) & (GROUP - 1);
-        Octet octet;
-        for (int i = 0; i < GROUP; ++i) {
-#pragma HLS unroll
-            octet.b[i] = word.b[GROUP * k + i];
-        }
-        memory[b][row + (column ? k : 0)] = octet;
+    LDA_CHECK(row >= 0 && row < P::STORE_ROWS, "store: a row outside of the activation store");
+    Pair pair;
+    pair.b[0] = memory[0][row];
+    pair.b[1] = memory[1][row];
+    return pair;
+}
+
+template <class P>
+inline void write_row(Word (&memory)[2][P::STORE_ROWS], int row, const Pair& pair) {
+#pragma HLS inline
+    LDA_CHECK(row >= 0 && row < P::STORE_ROWS, "store: a row outside of the activation store");
+    memory[0][row] = pair.b[0];
+    memory[1][row] = pair.b[1];
+}
+
+// One plane of a row.
+template <class P>
+inline Word read_half(const Word (&memory)[2][P::STORE_ROWS], int row, int plane) {
+#pragma HLS inline
+    const Pair pair = read_row<P>(memory, row);
+    return plane ? pair.b[1] : pair.b[0];
+}
+
+template <class P>
+inline void write_half(Word (&memory)[2][P::STORE_ROWS], int row, int plane, const Word& word) {
+#pragma HLS inline
+    LDA_CHECK(row >= 0 && row < P::STORE_ROWS, "store: a row outside of the activation store");
+    if (plane) {
+        memory[1][row] = word;
+    } else {
+        memory[0][row] = word;
     }
 }
 
+// One octet of a local group: both planes, or a narrow one's word in b[0].
 template <class P>
-inline Word read_row(const Octet (&memory)[GROUP][P::STORE_ROWS], int row) {
+inline Pair read_octet(const Word (&memory)[2][P::STORE_ROWS], const Place& place, int group,
+                       int octet) {
 #pragma HLS inline
-    return read_store<P>(memory, false, row, 0);
+    Pair pair = read_row<P>(memory, row_of(place, group, octet));
+    if (!place.wide && ((place.octet + octet) & 1)) pair.b[0] = pair.b[1];
+    return pair;
 }
-template <class P>
-inline void write_row(Octet (&memory)[GROUP][P::STORE_ROWS], int row, const Word& word) {
-#pragma HLS inline
-    write_store<P>(memory, false, row, 0, word);
-}
-template <class P>
-inline Word read_column(const Octet (&memory)[GROUP][P::STORE_ROWS], int row, int group) {
-#pragma HLS inline
-    return read_store<P>(memory, true, row, group);
-}
-template <class P>
-inline void write_column(Octet (&memory)[GROUP][P::STORE_ROWS], int row, int group,
-                         const Word& word) {
-#pragma HLS inline
-    write_store<P>(memory, true, row, group, word);
-}
-
-#endif
 
 }  // namespace lda
 

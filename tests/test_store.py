@@ -1,0 +1,258 @@
+"""store: what it reads in which order, and that its writes lag behind without a wrong row."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+import pytest
+from cpp import FAST, ROOT, compile_cpp
+
+from gen.program.structs import Addr, Region, Segment, Shape, StoreEntry, StoreIo, words
+
+ROWS, TILE = 2048, 4  # rows of the store under test, octets of a tile
+RANKS = 4
+RING_K, RING_V = 1, 2
+LAGS = (6, 15, 32)
+
+
+def run(program, memory, latent, ys, steps, lag, depth, flags=()):
+    """(status, text, xs, rs, result, log, cycles); ``memory`` is changed."""
+    lib = ctypes.CDLL(str(compile_cpp(
+        ROOT / "tests/kernels/store.cpp", (*FAST, f"-DLDA_LAG={lag}", *flags)
+    )))  # fmt: skip
+    segments = np.array([w for s in program.segments for w in words(s)], np.int32)
+    entries = np.array([w for e in program.entries for w in words(e)], np.int32)
+    io = np.array(list(words(program.io)), np.int32)
+    plan = np.array(steps, np.int32)
+    xs = np.zeros((plan[:, 0].sum(), 2, 64), np.uint8)
+    rs = np.zeros((plan[:, 1].sum(), 2, 64), np.uint8)
+    result = np.zeros((program.io.output_rows, 2, 64), np.uint8)
+    log = np.zeros((len(program.executions()), 3), np.int32)
+    counts = np.zeros(4, np.int32)
+    text = ctypes.create_string_buffer(400)
+    if flags:
+        lib.t_plant_fault(2)
+    arrays = [segments, len(program.segments), entries, io, latent, result, memory, plan, len(plan),
+              ys, depth, xs, rs, log, counts]  # fmt: skip
+    status = lib.t_store(
+        *(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arrays),
+        text, 400,
+    )  # fmt: skip
+    if status == 0:
+        assert counts[:3].tolist() == [len(xs), len(rs), len(log)]
+    return status, text.value.decode(), xs, rs, result, log, int(counts[3])
+
+
+@dataclass
+class Program:
+    segments: list[Segment]
+    entries: list[StoreEntry]
+    io: StoreIo
+
+    def executions(self):
+        return [
+            (k, i0, i1)
+            for s in self.segments
+            for i0 in range(s.n0)
+            for i1 in range(s.n1)
+            for k in range(s.first, s.first + s.count)
+        ]
+
+
+def place(region, group, octet, i0, i1):
+    """(row, plane or None if both) of an octet."""
+    absolute = region.octet.at(i0, i1) + octet
+    row = region.row.at(i0, i1) + group * region.group_rows
+    return (row + absolute, None) if region.wide else (row + absolute // 2, absolute % 2)
+
+
+class Model:
+    """The contract, one execution after the other, every write at once."""
+
+    def __init__(self, program, memory, latent, rng):
+        self.rng, self.memory = rng, memory
+        self.xs, self.rs, self.ys, self.steps, self.flushed = [], [], [], [], []
+        io = program.io
+        memory[io.input_row : io.input_row + io.input_rows] = latent
+        self.dirty = set()
+        for k, i0, i1 in program.executions():
+            self.execute(program.entries[k], i0, i1)
+        self.result = memory[io.output_row : io.output_row + io.output_rows].copy()
+
+    def read(self, region, group, octet, i0, i1):
+        row, plane = place(region, group, octet, i0, i1)
+        assert row not in self.dirty, "the random program lacks a flush"
+        pair = self.memory[row].copy()
+        if plane is not None:
+            pair[0] = pair[plane]
+        return pair
+
+    def ring(self, e, units, i0, i1):
+        """Words of the ring weights of some units: list per unit."""
+        for u in units:
+            if e.shape.ring == RING_K:
+                yield [
+                    self.read(e.weights, g, octet, i0, i1)
+                    for octet in range(u * RANKS, (u + 1) * RANKS)
+                    for g in range(e.weights.groups)
+                ]
+            else:
+                yield [self.read(e.weights, u, o, i0, i1) for o in range(2 * e.shape.steps)]
+
+    def execute(self, e, i0, i1):
+        s = e.shape
+        if e.flush == 1 or (e.flush == 2 and (i0, i1) == (0, 0)):
+            self.dirty = set()
+        tiles = ceil(s.octets / TILE)
+        units = list(range(s.units))
+        rounds = [units[k : k + s.per_round] for k in range(0, s.units, s.per_round)]
+        fill = [
+            [
+                self.read(e.source[n], g, o, i0, i1)
+                for n in range(e.sources)
+                for g in range(e.source[n].groups)
+            ]
+            for o in range(s.fill)
+        ]
+        loads = [list(self.ring(e, r, i0, i1)) for r in rounds] if s.ring else [[] for _ in rounds]
+
+        def send(octets):
+            sent = [w for octet in octets for w in octet]
+            self.xs += sent
+            return len(sent)
+
+        lead = send(loads[0]) + send(fill[: s.lead])
+        self.steps.append((lead, 0, 0, 0))
+        at = s.lead
+        written = []
+        for r, of_round in enumerate(rounds):
+            groups = [u // s.gates for u in of_round[:: s.gates]]
+            due = [w for unit in loads[r + 1] for w in unit] if s.ring and r + 1 < len(rounds) else []
+            rows = len(rounds[r + 1]) * s.steps if due else 0
+            sent = 0
+            for t in range(tiles):
+                octets = range(t * TILE, min((t + 1) * TILE, s.octets))
+                xs = 0
+                if r == 0:
+                    xs += send(fill[at : at + TILE])
+                    at += TILE
+                    need = rows if t + 1 == tiles else 0
+                else:
+                    need = min(rows, (t + 1) * ceil(rows / tiles))
+                # K arrives for one rank after the other: a row needs its whole unit
+                grain = (s.steps, s.ring_words) if s.ring == RING_K else (1, 2)
+                upto = ceil(need / grain[0]) * grain[1]
+                xs += send([due[sent:upto]])
+                sent = max(sent, upto)
+                for n, g in enumerate(groups):
+                    rs = 0
+                    if e.residual.groups:
+                        self.rs += [self.read(e.residual, g, o, i0, i1) for o in octets]
+                        rs = len(octets)
+                    ys = len(octets) if e.dest.wide else len(octets) // 2
+                    last = r + 1 == len(rounds) and t + 1 == tiles and n + 1 == len(groups)
+                    self.steps.append((xs if n == 0 else 0, rs, ys, int(last)))
+                    for o in octets if e.dest.wide else octets[::2]:
+                        written.append(place(e.dest, g, o, i0, i1)[0])
+        assert at >= s.fill
+        for row in written:
+            word = self.rng.integers(0, 256, (2, 64), np.uint8)
+            self.ys.append(word)
+            self.memory[row] = word
+            self.dirty.add(row)
+
+
+def region(rng, base, rows, groups, octets, wide, loops=(1, 1), step=0):
+    """A region of ``octets`` octets in ``rows`` rows from ``base`` on, shifted in its tensor."""
+    first = 2 * int(rng.integers(0, 4))
+    group_rows = (first + octets) // (1 if wide else 2)
+    need = groups * group_rows + (loops[0] * loops[1] - 1) * step
+    row = base + int(rng.integers(0, rows - need + 1))
+    s1 = step
+    return Region(Addr(row, s1 * loops[1], s1), Addr(first), groups, wide, group_rows)
+
+
+def random_entry(rng, read_base, write_base, loops, flush, ring=0):
+    wide = [int(rng.integers(0, 2)) for _ in range(4)]
+    gates = 2 if ring == 0 and rng.random() < 0.3 else 1
+    out_groups = int(rng.integers(1, 9))
+    per_round = gates * int(rng.integers(1, 5))
+    octets = 2 * int(rng.integers(1, 12))
+    fill = 2 * int(rng.integers(1, 12))
+    tiles = ceil(octets / TILE)
+    lead = max(0, fill - tiles * TILE + int(rng.integers(0, 6)))
+    lead = min(fill, max(lead, 1))
+    sources = int(rng.integers(1, 3))
+    local = int(rng.integers(1, 4))
+    steps = int(rng.integers(1, 5)) if ring != RING_K else ceil(local * RANKS / 2)
+    ring_words = {0: 0, RING_K: RANKS * local, RING_V: 2 * steps}[ring]
+    step = 3
+
+    def some(groups, octets, wide, base=read_base):
+        return region(rng, base, 1024, groups, octets, wide, loops, step)
+
+    weights = Region()
+    if ring == RING_K:
+        weights = some(local, out_groups * RANKS, 0)
+    elif ring == RING_V:
+        weights = some(out_groups, 2 * steps, 0)
+    shape = Shape(out_groups * gates, per_round, gates, octets, steps, lead, fill, ring, ring_words)
+    residual = some(out_groups, octets, 1) if not ring and rng.random() < 0.5 else Region()
+    source = tuple(
+        some(int(rng.integers(1, 4)), fill, wide[n]) if n < sources else Region() for n in range(2)
+    )
+    dest = some(out_groups, octets, wide[3], write_base)
+    return StoreEntry(shape, flush, sources, source, weights, residual, dest)
+
+
+def random_program(rng, segments=6):
+    """Segments that read one half of the store and write the other one, in turns."""
+    made, entries = [], []
+    half = 0
+    for _ in range(segments):
+        loops = tuple(int(n) for n in rng.integers(1, 4, 2))
+        count = int(rng.integers(1, 3))
+        flush = 0 if half == 0 and not entries else 2
+        for k in range(count):
+            entries.append(
+                random_entry(rng, 1024 * half, 1024 * (1 - half), loops, flush if k == 0 else 0,
+                             int(rng.integers(0, 3)))
+            )  # fmt: skip
+        made.append(Segment(len(entries) - count, count, *loops))
+        half = 1 - half if rng.random() < 0.7 else half
+        if half != (entries[-1].dest.row.base < 1024):
+            half = int(entries[-1].dest.row.base < 1024) ^ 1
+    return Program(made, entries, StoreIo(3, 40, 1500, 33))
+
+
+def check(program, seed, lag=15, depth=40, flags=()):
+    rng = np.random.default_rng(seed)
+    memory = rng.integers(0, 256, (ROWS, 2, 64), np.uint8)
+    latent = rng.integers(0, 256, (program.io.input_rows, 2, 64), np.uint8)
+    given = memory.copy()
+    model = Model(program, memory, latent, rng)
+    ys = np.array(model.ys)
+    status, text, xs, rs, result, log, cycles = run(
+        program, given, latent, ys, model.steps, lag, depth, flags
+    )
+    assert status == 0, text
+    # of narrow octets only b[0] counts
+    narrow = np.array([row[1] for row in xs]) != np.array([row[1] for row in model.xs])
+    np.testing.assert_array_equal(xs[:, 0], np.array(model.xs)[:, 0])
+    assert not narrow.any()
+    np.testing.assert_array_equal(rs, np.array(model.rs).reshape(rs.shape))
+    np.testing.assert_array_equal(given, memory)
+    np.testing.assert_array_equal(result, model.result)
+    np.testing.assert_array_equal(log, program.executions())
+    return cycles
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_programs(seed):
+    rng = np.random.default_rng(seed)
+    lag = LAGS[seed % 3]
+    # the engine that waits holds back as many ticks as the shortest micro-slots of the lag last
+    check(random_program(rng), seed, lag, depth=(lag - 2) * TILE - 8)
