@@ -1,7 +1,9 @@
-// Last process of pre: from stored values to operands of the multiplier array.
+// Second process of pre: from stored values to operands of the multiplier array.
 //
-// px: one word per fill pixel, source, block. ss: for softmax layers with row sums, the sum of a
-// pixel's operands after its last word.
+// xs, px: docs/engine.md, "Fill" and "Ring weights". One flattened loop per execution: first the
+// table and the constants of the channel groups (pp), then one word per cycle: ring weights of
+// round 0, the fill, the other ring weights. Scales of a group norm (sc) come item by item, those
+// of an item beside the last words of the item before; ScaleWords (rw) with an octet's first word.
 #ifndef LDA_PRE_APPLY_HPP
 #define LDA_PRE_APPLY_HPP
 
@@ -17,104 +19,155 @@
 
 namespace lda {
 
-// Constants per channel (of every block of a pixel), per item and channel, and the table. In
-// hardware every lane has its own copy of the table, 32 words of 64 bytes in LUTRAM, so that a
-// table is replaced in 32 cycles and read in all lanes at once.
+static const int TABLE_WORDS = TABLE_SIZE / WORD_BYTES;
+// Bytes of a pp word where beta, the norm groups and the lane mask begin.
+static const int PP_BETA = 16;
+static const int PP_GROUP = 48;
+static const int PP_MASK = 56;
+
+// Constants of the channel groups of a pixel as pp words, scales of the norm groups of two items,
+// and the table. In hardware every channel lane has its own copy of the scales, and each of the 64
+// lanes its own copy of the table, 32 words of 64 bytes in LUTRAM, so that a table is replaced in
+// 32 cycles and read in all lanes at once.
 template <class P>
 struct ApplyMemory {
-    int16_t gamma[P::ROW_WORDS][WORD_BYTES];
-    int32_t beta[P::ROW_WORDS][WORD_BYTES];
-    int32_t mu[P::SCALE_WORDS][WORD_BYTES];
-    int32_t r[P::SCALE_WORDS][WORD_BYTES];
-    int32_t e[P::SCALE_WORDS][WORD_BYTES];
+    Word constants[P::ROW_GROUPS];
 #ifdef LDA_FAST
+    Scale scales[1][P::SCALES];
     int8_t table[TABLE_SIZE];
 #else
-    Word table[WORD_BYTES][TABLE_SIZE / WORD_BYTES];
+    Scale scales[GROUP][P::SCALES];
+    Word table[WORD_BYTES][TABLE_WORDS];
 #endif
 };
 
-// Operands of the 64 channels of a word: `slot` is its block within the pixel, `row` the scale of
-// the pixel, `scales` the row of mu, r, e that holds the scales of its channels.
-template <class P>
-inline void transform_plain(const PreEntry& entry, const ApplyMemory<P>& memory,
-                            const RowWord& row_word, int slot, int align, int scales,
-                            const Scale& row, int valid, Word& operands) {
+// What the words of one source, or of one channel group, are read with.
+//   slot    of the channel group's constants
+//   scales  first one of the item's norm groups
+struct WordPlace {
+    bool wide;
+    int align;
+    int slot;
+    int scales;
+};
+
+inline int16_t stored_value(const Pair& stored, bool wide, int lane) {
 #pragma HLS inline
-LANES:
-    for (int l = 0; l < WORD_BYTES; ++l) {
+    const uint8_t low = uint8_t(stored.b[0].b[lane]);
+    return wide ? int16_t(low | uint16_t(uint8_t(stored.b[1].b[lane])) << 8) : int16_t(int8_t(low));
+}
+
+// Operands of 8 pixels x 8 channels; `rows`: scales of the pixels.
+template <class P>
+inline void transform_plain(const PreEntry& entry, const ApplyMemory<P>& memory, const Pair& stored,
+                            const WordPlace& place, const ScaleWord& rows, Word& operands) {
+#pragma HLS inline
+    const Word constants = memory.constants[place.slot];
+PIXELS:
+    for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
-        const int32_t q = row_word.q[l];
-        Scale scale = row;
-        if (entry.norm == NORM_GROUP) {
-            scale.mu = memory.mu[scales][l];
-            scale.r = memory.r[scales][l];
-            scale.e = memory.e[scales][l];
-        }
-        int32_t z = q;
-        if (entry.norm == NORM_GROUP || entry.norm == NORM_LAYER) {
-            z = normalise(q * (1 << align), scale);
-        } else if (entry.norm == NORM_SOFTMAX) {
-            z = q - row.mu;
-        }
-        const int64_t t =
-            rshr(int64_t(z) * memory.gamma[slot][l] + memory.beta[slot][l], entry.shift);
-        const int index = clamp<11>(t) + TABLE_SIZE / 2;
+    CHANNELS:
+        for (int c = 0; c < GROUP; ++c) {
+#pragma HLS unroll
+            const int l = p * GROUP + c;
+            const int32_t q = stored_value(stored, place.wide, l);
+            int32_t z = q;
+            if (entry.norm == NORM_GROUP) {
+                const int norm_group = uint8_t(constants.b[PP_GROUP + c]);
 #ifdef LDA_FAST
-        const int8_t looked_up = memory.table[index];
+                const Scale scale = memory.scales[0][place.scales + norm_group];
 #else
-        const int8_t looked_up = memory.table[l][index / WORD_BYTES].b[index % WORD_BYTES];
+                const Scale scale = memory.scales[c][place.scales + norm_group];
 #endif
-        const int8_t x = entry.table ? looked_up : int8_t(clamp<8>(t));
-        operands.b[l] = l < valid ? x : int8_t(0);
+                z = normalise(q * (1 << place.align), scale);
+            } else if (entry.norm == NORM_LAYER) {
+                z = normalise(q, rows.s[p]);
+            } else if (entry.norm == NORM_SOFTMAX) {
+                z = q - rows.s[p].mu;
+            }
+            const int32_t gamma = int16_at(constants, c);
+            const int32_t beta = int32_at(constants, PP_BETA / 4 + c);
+            const int64_t t = rshr(int64_t(z) * gamma + beta, entry.shift);
+            const int index = clamp<11>(t) + TABLE_SIZE / 2;
+#ifdef LDA_FAST
+            const int8_t looked_up = memory.table[index];
+#else
+            const int8_t looked_up = memory.table[l][index / WORD_BYTES].b[index % WORD_BYTES];
+#endif
+            const bool used = uint8_t(constants.b[PP_MASK]) >> c & 1;
+            const int8_t x = entry.table ? looked_up : int8_t(clamp<8>(t));
+            operands.b[l] = used ? x : int8_t(0);
+        }
     }
 }
 
 #ifdef LDA_FAST
 
+// z of all lanes; mu, r, e of each.
+inline void normalise_lanes(const int32_t* q, int32_t unit, const int32_t* mu, const int32_t* r,
+                            const int32_t* e, int32_t* z) {
+    int64_t y[WORD_BYTES];
+    for (int l = 0; l < WORD_BYTES; ++l)
+        y[l] = int64_t(q[l] * unit - mu[l]) * r[l];
+    for (int l = 0; l < WORD_BYTES; ++l) {
+        const uint64_t up = uint64_t(e[l] >= 0 ? 0 : e[l] < -16 ? 16 : -e[l]);
+        const uint64_t down = uint64_t(e[l] >= 0 ? e[l] : 0);
+        const uint64_t offset = uint64_t(1) << 62;
+        const uint64_t half = (uint64_t(1) << down) >> 1;
+        y[l] = int64_t((((uint64_t(y[l]) << up) + half + offset) >> down) - (offset >> down));
+    }
+    for (int l = 0; l < WORD_BYTES; ++l)
+        z[l] = clamp<18>(y[l]);
+}
+
 // The same in loops that vectorise: 64-bit lanes only hold products, shifts are logical.
 template <class P>
-inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory,
-                           const RowWord& row_word, int slot, int align, int scales,
-                           const Scale& row, int valid, Word& operands) {
-    int32_t z[WORD_BYTES];
-    if (entry.norm == NORM_GROUP || entry.norm == NORM_LAYER) {
-        int64_t y[WORD_BYTES];
-        const int32_t unit = 1 << (align + FRACTION);
-        if (entry.norm == NORM_GROUP) {
-            const int32_t* mu = memory.mu[scales];
-            const int32_t* r = memory.r[scales];
-            const int32_t* e = memory.e[scales];
-            for (int l = 0; l < WORD_BYTES; ++l)
-                y[l] = int64_t(row_word.q[l] * unit - mu[l]) * r[l];
-            for (int l = 0; l < WORD_BYTES; ++l) {
-                const uint64_t up = uint64_t(e[l] >= 0 ? 0 : e[l] < -16 ? 16 : -e[l]);
-                const uint64_t down = uint64_t(e[l] >= 0 ? e[l] : 0);
-                const uint64_t offset = uint64_t(1) << 62;
-                const uint64_t half = (uint64_t(1) << down) >> 1;
-                y[l] =
-                    int64_t((((uint64_t(y[l]) << up) + half + offset) >> down) - (offset >> down));
-            }
-        } else {
-            const int up = row.e >= 0 ? 0 : row.e < -16 ? 16 : -row.e;
-            const int down = row.e >= 0 ? row.e : 0;
-            for (int l = 0; l < WORD_BYTES; ++l)
-                y[l] = int64_t(row_word.q[l] * unit - row.mu) * row.r;
-            for (int l = 0; l < WORD_BYTES; ++l)
-                y[l] = rshr_by_offset(shift_left(y[l], up), down);
-        }
+inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory, const Pair& stored,
+                           const WordPlace& place, const ScaleWord& rows, Word& operands) {
+    const Word& constants = memory.constants[place.slot];
+    int16_t gamma[GROUP];
+    int32_t beta[GROUP];
+    std::memcpy(gamma, constants.b, sizeof gamma);
+    std::memcpy(beta, constants.b + PP_BETA, sizeof beta);
+    int32_t q[WORD_BYTES], z[WORD_BYTES];
+    if (place.wide) {
         for (int l = 0; l < WORD_BYTES; ++l)
-            z[l] = clamp<18>(y[l]);
+            q[l] = int32_t(stored.b[1].b[l]) * 256 + uint8_t(stored.b[0].b[l]);
     } else {
-        const int32_t mu = entry.norm == NORM_SOFTMAX ? row.mu : 0;
         for (int l = 0; l < WORD_BYTES; ++l)
-            z[l] = row_word.q[l] - mu;
+            q[l] = stored.b[0].b[l];
     }
-    const int16_t* gamma = memory.gamma[slot];
-    const int32_t* beta = memory.beta[slot];
+    int32_t mu[WORD_BYTES], r[WORD_BYTES], e[WORD_BYTES];
+    if (entry.norm == NORM_GROUP) {
+        const Scale* scales = memory.scales[0] + place.scales;
+        for (int c = 0; c < GROUP; ++c) {
+            const Scale scale = scales[uint8_t(constants.b[PP_GROUP + c])];
+            mu[c] = scale.mu;
+            r[c] = scale.r;
+            e[c] = scale.e;
+        }
+        for (int l = GROUP; l < WORD_BYTES; ++l) {
+            mu[l] = mu[l - GROUP];
+            r[l] = r[l - GROUP];
+            e[l] = e[l - GROUP];
+        }
+        normalise_lanes(q, 1 << (place.align + FRACTION), mu, r, e, z);
+    } else if (entry.norm == NORM_LAYER) {
+        for (int l = 0; l < WORD_BYTES; ++l) {
+            mu[l] = rows.s[l / GROUP].mu;
+            r[l] = rows.s[l / GROUP].r;
+            e[l] = rows.s[l / GROUP].e;
+        }
+        normalise_lanes(q, 1 << FRACTION, mu, r, e, z);
+    } else if (entry.norm == NORM_SOFTMAX) {
+        for (int l = 0; l < WORD_BYTES; ++l)
+            z[l] = q[l] - rows.s[l / GROUP].mu;
+    } else {
+        std::memcpy(z, q, sizeof z);
+    }
     int64_t t[WORD_BYTES];
     for (int l = 0; l < WORD_BYTES; ++l)
-        t[l] = int64_t(z[l]) * int32_t(gamma[l]) + beta[l];
+        t[l] = int64_t(z[l]) * int32_t(gamma[l % GROUP]) + beta[l % GROUP];
     for (int l = 0; l < WORD_BYTES; ++l)
         t[l] = rshr_by_offset(t[l], entry.shift);
     if (entry.table) {
@@ -127,153 +180,134 @@ inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory,
         for (int l = 0; l < WORD_BYTES; ++l)
             operands.b[l] = int8_t(clamp<8>(t[l]));
     }
-    for (int l = valid < 0 ? 0 : valid; l < WORD_BYTES; ++l)
-        operands.b[l] = 0;
-}
-
-#endif
-
-template <class P>
-void load_constants(const PreEntry& entry, int blocks, ApplyMemory<P>& memory,
-                    hls::stream<Word>& params_s) {
-#pragma HLS inline off
-    const int table_words = entry.table ? TABLE_SIZE / WORD_BYTES : 0;
-    const int total = table_words + 6 * blocks;
-    LDA_CHECK(blocks <= P::ROW_WORDS, "pre: a pixel of more words than ROW_WORDS");
-    int slot = 0, part = 0;
-PARAMS:
-    for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II = 1
-#pragma HLS loop_tripcount min = 6 max = 128
-        TICK(1);
-        const Word word = params_s.read();
-        if (i < table_words) {
-#ifdef LDA_FAST
-            std::memcpy(memory.table + i * WORD_BYTES, word.b, WORD_BYTES);
-#else
-            for (int l = 0; l < WORD_BYTES; ++l) {
-#pragma HLS unroll
-                memory.table[l][i] = word;
-            }
-#endif
-        } else {
-            for (int l = 0; l < WORD_BYTES; ++l) {
-#pragma HLS unroll
-                if (part == l / 32) memory.gamma[slot][l] = int16_at(word, l % 32);
-                if (part == 2 + l / 16) memory.beta[slot][l] = int32_at(word, l % 16);
-            }
-            if (++part == 6) {
-                part = 0;
-                ++slot;
-            }
-        }
+    const unsigned mask = uint8_t(constants.b[PP_MASK]);
+    if (mask != 255) {
+        for (int l = 0; l < WORD_BYTES; ++l)
+            operands.b[l] = mask >> l % GROUP & 1 ? operands.b[l] : int8_t(0);
     }
-    LOOP_EXIT();
 }
 
-// Spreads the scales of groups over the channels that they cover.
+#endif
+
 template <class P>
-void load_scales(const PreEntry& entry, ApplyMemory<P>& memory, hls::stream<Scale>& scales_s) {
-#pragma HLS inline off
-    const int total = entry.items * entry.norm_groups * entry.group_size;
-    int source = 0, channel = 0, member = 0, first_slot = 0;
-    Scale scale = {0, 0, 0};
-CHANNELS:
-    for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II = 1
-#pragma HLS loop_tripcount min = 64 max = 4096
-        TICK(1);
-        if (member == 0) scale = scales_s.read();
-        const int slot = first_slot + channel / WORD_BYTES, lane = channel % WORD_BYTES;
+inline void keep_parameter(const Word& word, int index, int table_words, ApplyMemory<P>& memory) {
+#pragma HLS inline
+    if (index < table_words) {
 #ifdef LDA_FAST
-        memory.mu[slot][lane] = scale.mu;
-        memory.r[slot][lane] = scale.r;
-        memory.e[slot][lane] = scale.e;
+        std::memcpy(memory.table + index * WORD_BYTES, word.b, WORD_BYTES);
 #else
         for (int l = 0; l < WORD_BYTES; ++l) {
 #pragma HLS unroll
-            if (l == lane) {
-                memory.mu[slot][l] = scale.mu;
-                memory.r[slot][l] = scale.r;
-                memory.e[slot][l] = scale.e;
-            }
+            memory.table[l][index] = word;
         }
 #endif
-        if (++member == entry.group_size) member = 0;
-        if (++channel == entry.channels[source]) {
-            channel = 0;
-            first_slot += entry.blocks[source];
-            if (++source == entry.sources) source = 0;
-        }
+    } else {
+        memory.constants[index - table_words] = word;
     }
-    LOOP_EXIT();
 }
 
 template <class P>
-void pre_apply_entry(const PreEntry& entry, ApplyMemory<P>& memory, hls::stream<RowWord>& rows_s,
-                     hls::stream<Word>& params_s, hls::stream<Scale>& scales_s,
-                     hls::stream<Word>& px_s, hls::stream<int32_t>& ss_s) {
+inline void keep_scale(const Scale& scale, int index, ApplyMemory<P>& memory) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    memory.scales[0][index] = scale;
+#else
+    for (int c = 0; c < GROUP; ++c) {
+#pragma HLS unroll
+        memory.scales[c][index] = scale;
+    }
+#endif
+}
+
+template <class P>
+void pre_apply_entry(const PreEntry& entry, ApplyMemory<P>& memory, hls::stream<Word>& pp_s,
+                     hls::stream<Pair>& xs_s, hls::stream<Scale>& sc_s,
+                     hls::stream<ScaleWord>& rw_s, hls::stream<Word>& px_s) {
 #pragma HLS inline off
-#pragma HLS array_partition variable = memory.gamma complete dim = 2
-#pragma HLS array_partition variable = memory.beta complete dim = 2
-#pragma HLS array_partition variable = memory.mu complete dim = 2
-#pragma HLS array_partition variable = memory.r complete dim = 2
-#pragma HLS array_partition variable = memory.e complete dim = 2
+#pragma HLS array_partition variable = memory.scales complete dim = 1
 #pragma HLS array_partition variable = memory.table complete dim = 1
-    int blocks = 0;
+    const Shape& shape = entry.shape;
+    const bool group = entry.norm == NORM_GROUP;
+    const bool rows = entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX;
+    int groups = 0;
 SOURCES:
     for (int s = 0; s < MAX_SOURCES; ++s) {
-        if (s < entry.sources) blocks += entry.blocks[s];
+        if (s < entry.sources) groups += entry.groups[s];
     }
-    load_constants<P>(entry, blocks, memory, params_s);
-    LDA_CHECK(entry.norm != NORM_GROUP || entry.items * blocks <= P::SCALE_WORDS,
-              "pre: more normalised items x blocks than SCALE_WORDS");
-    if (entry.norm == NORM_GROUP) load_scales<P>(entry, memory, scales_s);
+    const int table_words = entry.table ? TABLE_WORDS : 0;
+    const int parameters = table_words + (entry.uniform ? 2 : groups);
+    LDA_CHECK(entry.uniform || groups <= P::ROW_GROUPS,
+              "pre: a pixel of more channel groups than ROW_GROUPS");
+    const int norm_groups = group ? entry.norm_groups : 0;
+    // the fill goes item by item where the scales do
+    const int items = group ? entry.items : 1;
+    const int item_words = (items > 1 ? entry.item_octets : shape.fill) * groups;
+    LDA_CHECK(items == 1 || items * entry.item_octets == shape.fill,
+              "pre: a fill of several items is not all of them");
+    LDA_CHECK(least(items, 2) * norm_groups <= P::SCALES,
+              "pre: more norm groups in two items than SCALES");
+    const int unit_words = shape.ring == RING_NONE ? 0 : shape.ring_words;
+    const int first_units = least(shape.per_round, shape.units);
+    const int other_words = (shape.units - first_units) * unit_words;
 
-    const bool row_scales = entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX;
-    const bool group = entry.norm == NORM_GROUP;
-    const int total = entry.fill * blocks;
-    int source = 0, block = 0, slot = 0, pixel = 0, item = 0;
-    int32_t row_sum = 0;
-    Scale row = {0, 0, 0};
+    int parameter = 0;
+    // item -1: ring weights of round 0; item == items: the other ring weights
+    int item = -1;
+    int words_left = first_units * unit_words;  // of this item
+    int scales_left = norm_groups;              // of the next item
+    int scale_to = 0, scale_from = 0;           // next one to keep; this item's first
+    int source = 0, block = 0, slot = 0;
+    ScaleWord row = ScaleWord();
+    bool done = false;
 WORDS:
-    for (int i = 0; i < total; ++i) {
+    while (!done) {
 #pragma HLS pipeline II = 1
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
-        const RowWord row_word = rows_s.read();
-        if (row_scales && slot == 0) row = scales_s.read();
-        const int limit = entry.norm == NORM_SOFTMAX ? entry.valid : entry.channels[source];
-        const int valid = limit - block * WORD_BYTES;
-        const int scales = group ? item * blocks + slot : 0;
-        const int align = group ? entry.align[source] : 0;
-        Word operands;
+        if (parameter < parameters) {
+            keep_parameter<P>(pp_s.read(), parameter, table_words, memory);
+            ++parameter;
+        } else {
+            if (scales_left > 0 && words_left <= scales_left) {
+                keep_scale<P>(sc_s.read(), scale_to, memory);
+                ++scale_to;
+                --scales_left;
+            }
+            if (words_left > 0) {
+                --words_left;
+                const Pair stored = xs_s.read();
+                Word operands = stored.b[0];
+                if (item >= 0 && item < items) {
+                    if (rows && slot == 0) row = rw_s.read();
+                    const bool last_block = block == entry.groups[source] - 1;
+                    WordPlace place;
+                    place.wide = entry.wide[source] != 0;
+                    place.align = entry.align[source];
+                    place.slot = !entry.uniform ? slot : last_block ? 1 : 0;
+                    place.scales = scale_from;
 #ifdef LDA_FAST
-        transform_fast<P>(entry, memory, row_word, slot, align, scales, row, valid, operands);
+                    transform_fast<P>(entry, memory, stored, place, row, operands);
 #else
-        transform_plain<P>(entry, memory, row_word, slot, align, scales, row, valid, operands);
+                    transform_plain<P>(entry, memory, stored, place, row, operands);
 #endif
-        px_s.write(operands);
-        if (entry.row_sums) {
-            int32_t sum = 0;
-            for (int l = 0; l < WORD_BYTES; ++l) {
-#pragma HLS unroll
-                sum += operands.b[l];
-            }
-            row_sum += sum;
-        }
-        ++slot;
-        if (++block == entry.blocks[source]) {
-            block = 0;
-            if (++source == entry.sources) {
-                source = slot = 0;
-                if (entry.row_sums) ss_s.write(row_sum);
-                row_sum = 0;
-                if (++pixel == entry.pixels) {
-                    pixel = 0;
-                    if (++item == entry.items) item = 0;
+                    ++slot;
+                    ++block;
+                    if (last_block) {
+                        block = 0;
+                        if (++source == entry.sources) source = slot = 0;
+                    }
                 }
+                px_s.write(operands);
             }
+        }
+        if (parameter == parameters && words_left == 0 && scales_left == 0) {
+            ++item;
+            // scales of even items come first in the memory, then those of odd ones
+            scale_from = item & 1 ? norm_groups : 0;
+            scale_to = item & 1 ? 0 : norm_groups;
+            scales_left = item < items - 1 ? norm_groups : 0;
+            words_left = item < items ? item_words : other_words;
+            done = item > items || (item == items && other_words == 0);
         }
     }
     LOOP_EXIT();
@@ -281,8 +315,9 @@ WORDS:
 
 template <class P>
 void pre_apply(const Segment* segments, int segment_count, const PreEntry* entries,
-               ApplyMemory<P>& memory, hls::stream<RowWord>& rows_s, hls::stream<Word>& params_s,
-               hls::stream<Scale>& scales_s, hls::stream<Word>& px_s, hls::stream<int32_t>& ss_s) {
+               ApplyMemory<P>& memory, hls::stream<Word>& pp_s, hls::stream<Pair>& xs_s,
+               hls::stream<Scale>& sc_s, hls::stream<ScaleWord>& rw_s, hls::stream<Word>& px_s) {
+    static_assert(CheckEngine<P>::ok, "engine parameters");
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -291,7 +326,7 @@ SEGMENTS:
         ENTRIES:
             for (int k = 0; k < segment.count; ++k) {
                 const PreEntry entry = entries[segment.first + k];
-                pre_apply_entry<P>(entry, memory, rows_s, params_s, scales_s, px_s, ss_s);
+                pre_apply_entry<P>(entry, memory, pp_s, xs_s, sc_s, rw_s, px_s);
             }
         }
     }

@@ -7,15 +7,9 @@
 
 namespace lda {
 
-// 64 channels of one pixel, planes joined.
-struct RowWord {
-    int16_t q[WORD_BYTES];
-};
-
-// Sums of a row or of a group; for a softmax row `sum` is its maximum.
-struct Sums {
-    int64_t sum;
-    int64_t square;
+// Scales of the 8 pixels of an octet; for softmax rows mu is the row's maximum.
+struct ScaleWord {
+    Scale s[GROUP];
 };
 
 }  // namespace lda

@@ -133,8 +133,8 @@ struct PreEntry {
 };
 
 // row_sums: 1: send the sums of every fill octet's operands to post
-// groups: local groups of each source; ring_groups: local groups of ring weights (K)
-// ring_subs: steps of a K row, ring_valid: groups n of a K head
+// groups: local groups of each source; ring_groups: local groups of a K head, ring_valid: its
+// groups n (a K row has shape.steps steps)
 struct GatherEntry {
     Shape shape;
     int32_t sources;

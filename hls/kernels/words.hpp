@@ -18,16 +18,10 @@ inline int32_t int32_at(const Word& word, int i) {
                    uint32_t(uint8_t(word.b[4 * i + 3])) << 24);
 }
 
-// The first eight bytes.
-inline int64_t int64_of(const Word& word) {
+inline int64_t int64_at(const Word& word, int i) {
 #pragma HLS inline
-    uint64_t value = 0;
-BYTES:
-    for (int i = 7; i >= 0; --i) {
-#pragma HLS unroll
-        value = value << 8 | uint8_t(word.b[i]);
-    }
-    return int64_t(value);
+    const uint64_t low = uint32_t(int32_at(word, 2 * i));
+    return int64_t(low | uint64_t(uint32_t(int32_at(word, 2 * i + 1))) << 32);
 }
 
 // 64 values of which `low` and `high` are the planes.
