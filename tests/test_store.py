@@ -15,7 +15,9 @@ from gen.program.structs import Addr, Region, Segment, Shape, StoreEntry, StoreI
 ROWS, TILE = 2048, 4  # rows of the store under test, octets of a tile
 RANKS = 4
 RING_K, RING_V = 1, 2
-LAGS = (6, 15, 32)
+LAGS = (11, 15, 32)
+# cycles that the store and the relay hold back, and what LAG has to spare (params.hpp)
+HELD = 8 + 20 + 8
 
 
 def run(program, memory, latent, ys, steps, lag, depth, flags=()):
@@ -228,7 +230,7 @@ def random_program(rng, segments=6):
     return Program(made, entries, StoreIo(3, 40, 1500, 33))
 
 
-def check(program, seed, lag=15, depth=40, flags=()):
+def check(program, seed, lag=15, depth=16, flags=()):
     rng = np.random.default_rng(seed)
     memory = rng.integers(0, 256, (ROWS, 2, 64), np.uint8)
     latent = rng.integers(0, 256, (program.io.input_rows, 2, 64), np.uint8)
@@ -255,4 +257,104 @@ def test_random_programs(seed):
     rng = np.random.default_rng(seed)
     lag = LAGS[seed % 3]
     # the engine that waits holds back as many ticks as the shortest micro-slots of the lag last
-    check(random_program(rng), seed, lag, depth=(lag - 2) * TILE - 8)
+    check(random_program(rng), seed, lag, depth=(lag - 2) * TILE - HELD)
+
+
+def entry(shape, dest, source, **more):
+    values = {"flush": 0, "sources": 1, "weights": Region(), "residual": Region(), **more}
+    return StoreEntry(shape, source=(source, Region()), dest=dest, **values)
+
+
+def wide(row, groups, octets):
+    return Region(Addr(row), Addr(0), groups, 1, octets)
+
+
+@pytest.mark.parametrize("ring", [RING_K, RING_V])
+def test_ring_weights_of_more_words_than_the_fifos_hold(ring):
+    """They come as mac loads them: earlier, the store would stand still and fill ys."""
+    octets, groups, per_round = 48, 12, 3
+    steps = 10 if ring == RING_K else 60
+    local = 5
+    weights = Region(Addr(1300), Addr(0), local if ring == RING_K else groups, 0, 2 * 30)
+    shape = Shape(groups, per_round, 1, octets, steps, 4, octets, ring,
+                  RANKS * local if ring == RING_K else 2 * steps)  # fmt: skip
+    one = entry(shape, wide(700, groups, octets), wide(0, 2, octets), weights=weights)
+    check(Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1)), 1, lag=15, depth=16)
+
+
+def test_rounds_longer_than_the_lag():
+    """The fill of a tile arrives although nothing behind it is read for a whole round."""
+    octets = 24
+    shape = Shape(20, 20, 1, octets, 1, 4, octets, 0, 0)
+    one = entry(shape, wide(100, 20, octets), wide(0, 1, octets))
+    check(Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1)), 1, lag=11, depth=0)
+
+
+def chain(flush):
+    """Two layers, the second one of which reads what the first one writes."""
+    shape = Shape(2, 2, 1, 8, 3, 4, 8, 0, 0)
+    entries = [
+        entry(shape, wide(100, 2, 8), wide(0, 2, 8)),
+        entry(shape, wide(200, 2, 8), wide(100, 2, 8), flush=flush),
+    ]
+    return Program([Segment(0, 1), Segment(1, 1)], entries, StoreIo(0, 1, 0, 1))
+
+
+def test_a_missing_flush_reads_old_rows():
+    check(chain(1), 3)
+    check(chain(2), 3)
+    with pytest.raises(AssertionError, match="lacks a flush"):
+        check(chain(0), 3)
+    rng = np.random.default_rng(3)
+    memory = rng.integers(0, 256, (ROWS, 2, 64), np.uint8)
+    latent = rng.integers(0, 256, (1, 2, 64), np.uint8)
+    given = memory.copy()
+    model = Model(chain(1), memory, latent, rng)
+    status, _, xs, *_ = run(chain(0), given, latent, np.array(model.ys), model.steps, 32, 40)
+    assert status == 0
+    assert (xs != np.array(model.xs)).any()
+
+
+def test_without_a_flush_executions_overlap():
+    """Independent layers follow each other without waiting for the engine's pipeline."""
+    shape = Shape(1, 1, 1, 4, 1, 4, 4, 0, 0)
+    source, dest = wide(0, 1, 4), Region(Addr(100, 0, 4), Addr(0), 1, 1, 4)
+    overlapping = entry(shape, dest, source)
+    loop = [Segment(0, 1, 1, 20)]
+    io = StoreIo(0, 1, 0, 1)
+    fast = check(Program(loop, [overlapping], io), 5, depth=4)
+    slow = check(Program(loop, [replace(overlapping, flush=1)], io), 5, depth=4)
+    assert fast < 0.75 * slow
+
+
+def test_a_short_lag_deadlocks():
+    """The check sees a store that waits for words which its own reads hold up."""
+    octets = 40
+    shape = Shape(1, 1, 1, octets, 1, 4, octets, 0, 0)
+    one = entry(shape, wide(100, 1, octets), wide(0, 1, octets))
+    program = Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1))
+    check(program, 1, lag=11, depth=0)
+    with pytest.raises(AssertionError, match="store waits to read ys"):
+        check(program, 1, lag=11, depth=60)
+
+
+def test_a_planted_fault_is_seen():
+    rng = np.random.default_rng(0)
+    program = random_program(rng)
+    check(program, 0, flags=())
+    with pytest.raises(AssertionError, match="not equal"):
+        check(program, 0, flags=("-DLDA_PLANT_FAULTS",))
+
+
+def test_a_row_outside_of_the_store_is_refused():
+    shape = Shape(1, 1, 1, 4, 1, 4, 4, 0, 0)
+    one = entry(shape, wide(ROWS - 2, 1, 4), wide(0, 1, 4))
+    program = Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1))
+    memory = np.zeros((ROWS, 2, 64), np.uint8)
+    steps = [(4, 0, 0, 0), (0, 0, 4, 1)]
+    status, text, *_ = run(
+        program, memory, np.zeros((1, 2, 64), np.uint8), np.zeros((4, 2, 64), np.uint8),
+        steps, 15, 36,
+    )  # fmt: skip
+    assert status != 0
+    assert "a row outside of the activation store" in text

@@ -53,23 +53,31 @@ SOURCES:
     spread.start(shape, work.tiles);
     slot.start();
 
-    // Of the current slot: words of residuals, ring weights before the fill, the fill and ring
-    // weights behind it, in this order. Residuals come first: rs has room for LAG micro-slots,
-    // whereas xs may be full until mac has gone on.
+    // xs carries the ring weights of round 0, the fill, the other ring weights. Of them a slot
+    // sends what mac loads in it, and AHEAD words more, which push the others out of the pipelines
+    // between here and mac: nothing moves in a pipeline that waits for its next word.
+    const int AHEAD = P::STAGES_STORE + P::STAGES_PRE + 2 * (P::RANKS + 1) * P::STAGES_LINK;
+    const int round_words = shape.per_round * shape.ring_words;
+    const int first_words = least(round_words, shape.units * shape.ring_words);
+    int ring_due = shape.units * shape.ring_words - first_words;  // of rounds to come
+    int before_left = first_words;                                // that come before the fill
+    int fill_left = shape.fill * octet_words;
+    int fill_due = (shape.fill - least(shape.lead, shape.fill)) * octet_words;
+    int xs_left = before_left + fill_left + ring_due;
+    int load_left = 0;  // ring weights of the next round that mac has not loaded
+    bool load_last = false;
+
+    // Of the current slot. Residuals come first: rs has room for LAG micro-slots, whereas xs may be
+    // full until mac has gone on.
     bool lead = true;
-    const int round_words = shape.per_round * shape.ring_words;  // of the ring
-    int ring_left = shape.units * shape.ring_words;
-    int rs_end = 0;
-    int before_end = shape.ring != RING_NONE ? least(round_words, ring_left) : 0;
-    int xs_end = before_end + least(shape.lead, shape.fill) * octet_words;
-    int end = xs_end;
+    int ahead = 0;  // words of xs that mac does not load yet
+    int rs_words = 0;
+    int reads = least(xs_left, first_words + fill_left - fill_due + AHEAD);
     int ys_words = 0;
     int least_cycles = 0;
     int cycle = 0;
-    int fill_left = (shape.fill - least(shape.lead, shape.fill)) * octet_words;
-    int load_left = 0;  // ring weights of the next round
-    bool load_last = false;
-    ring_left -= before_end;
+    ahead = reads - (first_words + fill_left - fill_due);
+    xs_left -= reads;
     bool done = false;
 SLOTS:
     while (!done) {
@@ -77,50 +85,58 @@ SLOTS:
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
-        if (cycle < rs_end) {
+        if (cycle < rs_words) {
             const int octet = slot.tile * TILE_OCTETS + cycle;
             rs_s.write(read_octet<P>(memory, residual, slot.first + slot.group, octet));
-        } else if (cycle < end && (cycle < before_end || cycle >= xs_end)) {
-            const int group = by_token ? ring.inner : ring.outer;
-            const int octet = by_token ? ring.outer : ring.inner;
-            xs_s.write(read_octet<P>(memory, ring_place, group, octet));
-            ring.next(ring_inner);
-        } else if (cycle < end) {
-            int octet = fill.octet;
-            if (LDA_FAULT == 2 && octet == 1) octet = 0;
-            xs_s.write(read_octet<P>(memory, sources[fill.source], fill.group, octet));
-            fill.next(entry);
+        } else if (cycle < reads) {
+            if (before_left == 0 && fill_left > 0) {
+                int octet = fill.octet;
+                if (LDA_FAULT == 2 && octet == 1) octet = 0;
+                xs_s.write(read_octet<P>(memory, sources[fill.source], fill.group, octet));
+                fill.next(entry);
+                --fill_left;
+            } else {
+                const int group = by_token ? ring.inner : ring.outer;
+                const int octet = by_token ? ring.outer : ring.inner;
+                xs_s.write(read_octet<P>(memory, ring_place, group, octet));
+                ring.next(ring_inner);
+                if (before_left > 0) --before_left;
+            }
         }
         if (cycle < ys_words) writes.write(memory, hook, ys_s);
         ++cycle;
-        if (cycle >= least_cycles && cycle >= end && cycle >= ys_words) {
+        if (cycle >= least_cycles && cycle >= reads && cycle >= ys_words) {
             cycle = 0;
             if (!lead) {
                 ++writes.due;
                 done = !slot.next(work);
             }
-            const bool opens_tile = slot.group == 0;  // the first micro-slot of a tile
-            const bool first_round = slot.first == 0;
-            const bool opens_round = opens_tile && slot.tile == (first_round ? work.tiles - 1 : 0);
             lead = false;
             least_cycles = TILE_OCTETS;
-            if (opens_round) {
-                load_left = least(round_words, ring_left);
-                load_last = load_left == ring_left;
-                ring_left -= load_left;
-                spread.spare = 0;
+            int due = 0;
+            if (slot.group == 0 && !done) {  // mac's slot of the tile begins
+                const bool first_round = slot.first == 0;
+                if (slot.tile == (first_round ? work.tiles - 1 : 0)) {
+                    load_left = least(round_words, ring_due);
+                    load_last = load_left == ring_due;
+                    ring_due -= load_left;
+                    spread.spare = 0;
+                }
+                int load = load_left;
+                if (!first_round) load = least(spread.take(load_last), load_left);
+                load_left -= load;
+                if (first_round) {
+                    const int words = least(tile_words, fill_due);
+                    fill_due -= words;
+                    load += words;
+                }
+                due = load;
             }
-            int load = 0;
-            if (opens_tile && load_left > 0) {
-                load = first_round ? load_left : least(spread.take(load_last), load_left);
-            }
-            const int words = opens_tile && first_round ? least(tile_words, fill_left) : 0;
-            load_left -= load;
-            fill_left -= words;
-            rs_end = has_residual ? slot.template octets<P>(work) : 0;
-            before_end = rs_end;
-            xs_end = rs_end + words;
-            end = xs_end + load;
+            const int xs_words = due == 0 ? 0 : least(xs_left, due + AHEAD - ahead);
+            ahead += xs_words - due;
+            xs_left -= xs_words;
+            rs_words = has_residual && !done ? slot.template octets<P>(work) : 0;
+            reads = rs_words + xs_words;
             ys_words = !done && writes.due == P::LAG ? writes.words() : 0;
         }
     }

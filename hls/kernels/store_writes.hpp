@@ -65,7 +65,7 @@ struct Results {
 };
 
 // Executions whose results may be due at once; more only wait longer.
-static const int EXECUTIONS = 8;
+static const int EXECUTIONS = 16;
 
 template <class P>
 struct Writes {

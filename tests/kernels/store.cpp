@@ -1,5 +1,6 @@
-// store alone: its FIFOs end at a small engine that answers every micro-slot's words only when all
-// words of that micro-slot and of those before have come. tests/test_store.py compares the words.
+// store alone: xs goes through a relay, which holds words back as pre and gather do, to a small
+// engine that answers every micro-slot's words only when all words of that micro-slot and of those
+// before have come. tests/test_store.py compares the words.
 #include <cstring>
 #include <memory>
 #include <string>
@@ -17,6 +18,11 @@ namespace {
 struct Engine : EngineDefaults {
     static const int STORE_ROWS = 2048;
     static const int LAG = LDA_LAG;
+    // of the relay; none of the others is here to hold words back
+    static const int STAGES_PRE = 20;
+    static const int STAGES_MAC = 0;
+    static const int STAGES_POST = 0;
+    static const int STAGES_LINK = 0;
 };
 
 struct Words {
@@ -69,6 +75,7 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
     StoreIo store_io;
     std::memcpy(&store_io, io, sizeof store_io);
     hls::stream<Pair, Engine::DEPTH_XS> xs_s("xs");
+    hls::stream<Pair, Engine::DEPTH_PX> px_s("px");
     hls::stream<Pair, Engine::DEPTH_RS> rs_s("rs");
     hls::stream<Pair, Engine::DEPTH_YS> ys_s("ys");
     sim::Scheduler device;
@@ -80,16 +87,37 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
                       xs_s, rs_s, ys_s);
     });
     device.spawn(
+        "relay",
+        [&] {
+            for (int k = 0; k < step_count;) {
+                int words = 0;
+                bool last = false;
+                for (; !last; ++k) {
+                    Step step;
+                    std::memcpy(&step, steps + 4 * k, sizeof step);
+                    words += step.xs;
+                    last = step.last != 0;
+                }
+                for (int i = 0; i < words; ++i) {
+                    TICK(1);
+                    px_s.write(xs_s.read());
+                }
+                LOOP_EXIT();
+            }
+        },
+        Engine::STAGES_PRE);
+    device.spawn(
         "engine",
         [&] {
             const uint8_t* next = ys;
             for (int k = 0; k < step_count; ++k) {
                 Step step;
                 std::memcpy(&step, steps + 4 * k, sizeof step);
-                const int ticks = step.xs > step.rs ? step.xs : step.rs;
-                for (int i = 0; i < ticks || i < step.ys; ++i) {
+                int ticks = step.xs > step.rs ? step.xs : step.rs;
+                if (step.ys > 0 && ticks < Engine::PP / GROUP) ticks = Engine::PP / GROUP;
+                for (int i = 0; i < ticks; ++i) {
                     TICK(1);
-                    if (i < step.xs) put(xs_got, xs_s.read());
+                    if (i < step.xs) put(xs_got, px_s.read());
                     if (i < step.rs) put(rs_got, rs_s.read());
                     if (i < step.ys) {
                         Pair pair;
@@ -102,7 +130,8 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
             }
         },
         depth);
-    device.register_fifo(xs_s, "store", "engine");
+    device.register_fifo(xs_s, "store", "relay");
+    device.register_fifo(px_s, "relay", "engine");
     device.register_fifo(rs_s, "store", "engine");
     device.register_fifo(ys_s, "engine", "store");
     int status = 9;
