@@ -329,7 +329,7 @@ def test_without_a_flush_executions_overlap():
 
 def test_a_short_lag_deadlocks():
     """The check sees a store that waits for words which its own reads hold up."""
-    octets = 40
+    octets = 80
     shape = Shape(1, 1, 1, octets, 1, 4, octets, 0, 0)
     one = entry(shape, wide(100, 1, octets), wide(0, 1, octets))
     program = Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1))
