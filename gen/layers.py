@@ -62,6 +62,9 @@ class Read:
     ``layer``: layer norm over the channels of one pixel.  ``softmax``: over the channels
     (= key tokens) of one pixel, unnormalised; the row sum divides the product afterwards.
     ``gamma`` and ``beta`` are array keys of shape [channels of all sources]; None means 1 and 0.
+    ``host_affine`` names a host tensor [batch, 2 * channels of all sources] of each step, scale
+    rows first, then shift rows: x = norm * gamma + beta, then x * (1 + scale) + shift, then
+    ``act`` (FiLM, Perez et al. 2018; diffusers' ``scale_shift``).
     """
 
     norm: NormKind = "none"
@@ -70,6 +73,7 @@ class Read:
     gamma: str | None = None
     beta: str | None = None
     act: ActKind = "none"
+    host_affine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
-"""Addresses of every layer's words in the static and the dynamic DDR buffer."""
+"""Addresses of every layer's words in the static and the dynamic DDR buffer, of each rank."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gen.layers import HostTensor
 from gen.program.layout import ceil_div
 from gen.program.planned import Planned
-from gen.program.program import HostWeight, StepBias
+from gen.program.program import HostWeight, StepAffine, StepBias
 from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, WloadEntry
 from gen.qlayers import TABLE_SIZE
 
-HEADER_WORDS = 1
 TABLE_WORDS = TABLE_SIZE // 64  # int8
 GATE_TABLE_WORDS = TABLE_SIZE * 2 // 64  # int16
-GAMMA_BETA_WORDS = 6  # int16[64] and int32[64] of one block
+ROW_WORDS = 2  # words of a weight row
+UNIFORM_WORDS = 2
 
 
 @dataclass
@@ -30,106 +31,183 @@ class Cursor:
         return start
 
 
-def ws_words(made: Planned) -> int:
-    """Words of weights per output group that come from DDR."""
-    return 0 if made.weight is not None else 2 * made.shape.steps * made.gates
+@dataclass(frozen=True)
+class Places:
+    """Where a layer's words lie. ``uniform``: two pp words serve all local groups."""
+
+    ws_rows: int
+    ws: Addr
+    hd: int
+    pp_words: int
+    pp: Addr
+    uniform: bool
+    table_words: int
+    table: int
+    scale: int
+    bias_words: int
+    bias: Addr
+    step_bias: StepBias | None
+    step_affine: StepAffine | None
+    host_weight: HostWeight | None
+
+
+def ws_rows(made: Planned) -> int:
+    """Weight rows of one execution that come from DDR."""
+    return 0 if made.weight is not None else made.units * made.steps
+
+
+def is_uniform(made: Planned) -> bool:
+    """Whether all local groups but the last take the same parameters, on every rank.
+
+    So it is where one scale serves all channels: attention, and operands that pass unchanged.
+    """
+    read = made.qlayer.read
+    if len(made.sources) > 1 or made.local_groups[0] <= UNIFORM_WORDS:
+        return False
+    full = made.per_head or made.sources[0].heads == 1
+    plain = made.layer.read.norm in ("none", "softmax") and made.layer.read.host_affine is None
+    return full and plain and len(set(read.gamma)) == 1 and len(set(read.beta)) == 1
+
+
+def heads_differ(made: Planned) -> bool:
+    """Whether every head has parameters of its own (product with K)."""
+    if not made.per_head:
+        return False
+    rows = [
+        values.reshape(made.sources[0].heads, -1)
+        for values in (made.qlayer.read.gamma, made.qlayer.read.beta)
+    ]
+    return any((each != each[0]).any() for each in rows)
 
 
 def pp_words(made: Planned) -> int:
-    """Words of parameters that ``pre`` reads."""
+    """Words of parameters that ``pre.apply`` reads in one execution."""
     table = TABLE_WORDS if made.qlayer.read.table is not None else 0
-    return HEADER_WORDS + table + GAMMA_BETA_WORDS * sum(r.blocks for r in made.regions)
+    return table + (UNIFORM_WORDS if is_uniform(made) else sum(made.local_groups))
 
 
-def pp_heads(made: Planned) -> int:
-    """Copies of the parameters: one per head where the heads lie in different lanes."""
-    return made.sources[0].heads if made.regions[0].group.s1 else 1
+def place(
+    made: Planned,
+    hosts: Mapping[str, HostTensor],
+    static: Cursor,
+    dynamic: Cursor,
+) -> Places:
+    """Reserve a layer's words in both buffers."""
+    rows = ws_rows(made)
+    host = _host_weight(made, hosts, rows, dynamic)
+    ws = Addr()
+    if host is not None:
+        words = ROW_WORDS * rows
+        ws = Addr(host.word, host.heads * words, words)
+    elif rows:
+        ws = Addr(static.take(ROW_WORDS * rows))
+    pp_count = pp_words(made)
+    affine = _step_affine(made, pp_count, dynamic)
+    if affine is not None:
+        pp = Addr(affine.word, affine.item_words if made.n0 > 1 else 0)
+    else:
+        copies = made.sources[0].heads if heads_differ(made) else 1
+        pp = Addr(static.take(pp_count * copies), 0, pp_count if copies > 1 else 0)
+    table_words = GATE_TABLE_WORDS if made.gates == 2 else 0
+    bias_count = ceil_div(made.items, 2)
+    step = _step_bias(made, bias_count, dynamic)
+    if step is not None:
+        bias = Addr(step.word, step.words // step.copies if step.copies > 1 else 0)
+    else:
+        bias = Addr(static.take(made.units * bias_count))
+    return Places(
+        ws_rows=rows,
+        ws=ws,
+        hd=static.take(1),
+        pp_words=pp_count,
+        pp=pp,
+        uniform=is_uniform(made),
+        table_words=table_words,
+        table=static.take(table_words) if table_words else 0,
+        scale=static.take(made.units),
+        bias_words=bias_count,
+        bias=bias,
+        step_bias=step,
+        step_affine=affine,
+        host_weight=host,
+    )
 
 
-def bias_words(made: Planned) -> int:
-    """Words of biases per output group and gate."""
-    return ceil_div(made.geometry.items, 2)
-
-
-def step_bias(made: Planned, dynamic: Cursor) -> StepBias | None:
-    """Room for a layer's biases in the dynamic buffer, if they change per step."""
+def _step_bias(made: Planned, words: int, dynamic: Cursor) -> StepBias | None:
     if made.layer.host_bias is None:
         return None
-    words = made.groups * made.gates * bias_words(made)
+    count = made.n0 * made.units * words
     return StepBias(
         layer=made.layer.name,
         dest=made.dest.name,
-        word=dynamic.take(words),
-        words=words,
-        groups=made.groups,
+        word=dynamic.take(count),
+        words=count,
+        groups=made.output_groups,
         gates=made.gates,
-        items=made.geometry.items,
+        copies=made.n0,
+        items=made.items,
         rows=len(made.qlayer.bias),
     )
 
 
-def host_weight(
-    made: Planned, hosts: dict[str, HostTensor], batch: int, dynamic: Cursor
+def _step_affine(made: Planned, words: int, dynamic: Cursor) -> StepAffine | None:
+    read = made.layer.read
+    if read.host_affine is None:
+        return None
+    return StepAffine(
+        layer=made.layer.name,
+        sources=made.layer.sources,
+        word=dynamic.take(made.n0 * words),
+        words=made.n0 * words,
+        item_words=words,
+        items=made.n0,
+        channels=sum(s.channels for s in made.sources),
+        norm_groups=read.groups,
+        table=made.qlayer.read.table is not None,
+    )
+
+
+def _host_weight(
+    made: Planned, hosts: Mapping[str, HostTensor], rows: int, dynamic: Cursor
 ) -> HostWeight | None:
-    """Room for a layer's host weights in the dynamic buffer."""
     layer = made.layer
     if layer.weight.kind != "host":
         return None
     _, tokens, channels = hosts[layer.weight.key].shape
-    words = batch * layer.heads * made.groups * ws_words(made)
+    words = made.n0 * layer.heads * ROW_WORDS * rows
     return HostWeight(
         layer=layer.name,
         host=layer.weight.key,
         word=dynamic.take(words),
         words=words,
-        items=batch,
+        items=made.n0,
         heads=layer.heads,
         tokens=tokens,
         head_channels=channels // layer.heads,
         transposed=layer.weight.transposed,
-        groups=made.groups,
-        steps=made.shape.steps,
+        groups=made.output_groups,
+        steps=made.steps,
     )
 
 
-def wload_entry(
-    made: Planned,
-    static: Cursor,
-    bias: StepBias | None,
-    weight: HostWeight | None,
-    prefetched: bool,
-    prefetch_next: bool,
-) -> WloadEntry:
-    """The layer's entry of ``wload``; reserves its words of the static buffer."""
-    group_words = ws_words(made)
-    ws = Addr()
-    if weight is not None:
-        slice_words = made.groups * group_words
-        ws = Addr(weight.word, weight.heads * slice_words, slice_words)
-    elif group_words:
-        ws = Addr(static.take(made.groups * group_words))
-    parameters, copies = pp_words(made), pp_heads(made)
-    pp = Addr(static.take(parameters * copies), 0, parameters if copies > 1 else 0)
-    table_words = GATE_TABLE_WORDS if made.gates == 2 else 0
-    table = Addr(static.take(table_words) if table_words else 0)
-    rows = made.groups * made.gates
-    scale = Addr(static.take(rows))
-    where = Addr(bias.word if bias else static.take(rows * bias_words(made)))
+def wload_entry(made: Planned, places: Places, per_round: int, cache: int) -> WloadEntry:
+    """The entry of ``wload`` of any strip of a layer."""
     return WloadEntry(
-        groups=made.groups,
-        gates=made.gates,
-        load_first=int(bool(group_words) and not prefetched),
-        ws_words=group_words,
-        ws_buffer=BUFFER_DYNAMIC if weight else BUFFER_STATIC,
-        ws=ws,
-        pp_words=parameters,
-        pp_buffer=BUFFER_STATIC,
-        pp=pp,
-        table_words=table_words,
-        table=table,
-        scale=scale,
-        bias_words=bias_words(made),
-        bias_buffer=BUFFER_DYNAMIC if bias else BUFFER_STATIC,
-        bias=where,
-        prefetch_next=int(prefetch_next),
+        units=made.units,
+        per_round=per_round,
+        ws_rows=places.ws_rows,
+        round_rows=per_round * made.steps if places.ws_rows else 0,
+        ws_buffer=BUFFER_DYNAMIC if places.host_weight else BUFFER_STATIC,
+        ws=places.ws,
+        cache=cache,
+        hd=Addr(places.hd),
+        pp_words=places.pp_words,
+        pp_buffer=BUFFER_DYNAMIC if places.step_affine else BUFFER_STATIC,
+        pp=places.pp,
+        table_words=places.table_words,
+        table=Addr(places.table),
+        scale=Addr(places.scale),
+        bias_words=places.bias_words,
+        bias_buffer=BUFFER_DYNAMIC if places.step_bias else BUFFER_STATIC,
+        bias=places.bias,
     )

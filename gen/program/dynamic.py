@@ -1,28 +1,51 @@
-"""The dynamic DDR buffer: biases that change per step, K and V that change per prompt."""
+"""The dynamic DDR buffers: what changes per step (biases, scale and shift of norms) and per prompt
+(K and V).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import GROUP, SUB
-from gen.program.program import HostWeight, Program, StepBias
-from gen.program.words import bias_words, grouped_rows, weight_words
+from gen.program.layout import GROUP, SUB, WORD
+from gen.program.parameters import Lanes, parameters
+from gen.program.program import HostWeight, Program, StepAffine, StepBias
+from gen.program.weights import of_rank
+from gen.program.words import Int, bias_words, grouped_rows, weight_words
 
 Ranges = list[tuple[int, int]]
 
 
-class DynamicBuffer:
-    """The buffer's bytes and the two ways to change them.
+@dataclass(frozen=True)
+class Affine:
+    """Read constants of one layer for one step: ``gamma`` (int16 range) and ``beta`` (int32
+    range), [batch, channels of all sources], and the layer's run-time table int8[2048], if any.
+    """
 
-    ``data`` is uint8 [bytes], C-contiguous. Both setters return the byte ranges (offset, size)
-    that they wrote, ascending and merged.
+    gamma: Int
+    beta: Int
+    table: NDArray[np.int8] | None = None
+
+
+class DynamicBuffer:
+    """The buffers' bytes and the ways to change them.
+
+    ``data`` is uint8 [ranks, bytes], C-contiguous. All setters return the byte ranges (offset,
+    size) that they wrote, ascending and merged; they are the same in the buffer of every rank.
     """
 
     def __init__(self, program: Program) -> None:
-        self.data: NDArray[np.uint8] = np.zeros(program.dynamic_words * 64, dtype=np.uint8)
-        self._rows = self.data.reshape(-1, 64)
+        self._program = program
+        self._ranks = program.ranks
+        self.data: NDArray[np.uint8] = np.zeros(
+            (program.ranks, program.dynamic_words * WORD), dtype=np.uint8
+        )
+        self._rows = self.data.reshape(program.ranks, -1, WORD)
         self._biases = {each.layer: each for each in program.step_biases}
+        self._affines = {each.layer: each for each in program.step_affines}
         self._lanes = {
             each.layer: program.tensors[each.dest].physical_channels()
             for each in program.step_biases
@@ -37,11 +60,16 @@ class DynamicBuffer:
         return list(self._biases)
 
     @property
+    def affine_layers(self) -> list[str]:
+        """Layers whose read constants are set per step."""
+        return list(self._affines)
+
+    @property
     def prompt_tensors(self) -> list[str]:
         """Host tensors that are set per prompt."""
         return list(self._weights)
 
-    def set_step(self, biases: dict[str, NDArray[np.int32]]) -> Ranges:
+    def set_step(self, biases: Mapping[str, NDArray[np.int32]]) -> Ranges:
         """Set biases int32 [batch, rows] by layer name.
 
         Raises:
@@ -56,22 +84,59 @@ class DynamicBuffer:
         return _merged(ranges)
 
     def _put_bias(self, place: StepBias, bias: NDArray[np.int32]) -> tuple[int, int]:
-        if bias.shape != (place.items, place.rows):
+        expected = (place.copies * place.items, place.rows)
+        if bias.shape != expected:
             raise ValueError(
-                f"biases of layer {place.layer}: shape {bias.shape}, "
-                f"expected {(place.items, place.rows)}"
+                f"biases of layer {place.layer}: shape {bias.shape}, expected {expected}"
             )
-        rows = grouped_rows(
-            np.asarray(bias, dtype=np.int32),
-            self._lanes[place.layer],
-            place.groups,
-            place.gates,
-            0,
-        )
-        self._rows[place.word : place.word + place.words] = bias_words(rows)
-        return place.word * 64, place.words * 64
+        values = np.asarray(bias, dtype=np.int32).reshape(place.copies, place.items, place.rows)
+        groups = place.groups * self._ranks
+        for rank in range(self._ranks):
+            words = [
+                bias_words(
+                    grouped_rows(each, self._lanes[place.layer], groups, place.gates, 0)[
+                        rank :: self._ranks
+                    ]
+                )
+                for each in values
+            ]
+            self._rows[rank, place.word : place.word + place.words] = np.concatenate(words)
+        return place.word * WORD, place.words * WORD
 
-    def set_prompt(self, tensors: dict[str, NDArray[np.int8]]) -> Ranges:
+    def set_affine(self, affines: Mapping[str, Affine]) -> Ranges:
+        """Set gamma and beta of norms by layer name.
+
+        Raises:
+            ValueError: a layer whose read constants do not change, or a wrong shape.
+        """
+        ranges = []
+        for layer, affine in affines.items():
+            place = self._affines.get(layer)
+            if place is None:
+                raise ValueError(f"layer {layer} has no norm that changes per step")
+            ranges.append(self._put_affine(place, affine))
+        return _merged(ranges)
+
+    def _put_affine(self, place: StepAffine, affine: Affine) -> tuple[int, int]:
+        expected = (place.items, place.channels)
+        if affine.gamma.shape != expected or affine.beta.shape != expected:
+            raise ValueError(
+                f"norm of layer {place.layer}: shapes {affine.gamma.shape} and "
+                f"{affine.beta.shape}, expected {expected}"
+            )
+        if (affine.table is not None) != place.table:
+            raise ValueError(f"norm of layer {place.layer}: a table is missing or not expected")
+        sources = tuple(self._program.tensors[name] for name in place.sources)
+        lanes = Lanes(sources, False, place.norm_groups)
+        for rank in range(self._ranks):
+            words = [
+                parameters(lanes, gamma, beta, affine.table, rank)
+                for gamma, beta in zip(affine.gamma, affine.beta, strict=True)
+            ]
+            self._rows[rank, place.word : place.word + place.words] = np.concatenate(words)
+        return place.word * WORD, place.words * WORD
+
+    def set_prompt(self, tensors: Mapping[str, NDArray[np.int8]]) -> Ranges:
         """Set host tensors int8 [batch, tokens, channels] by name.
 
         Raises:
@@ -96,12 +161,19 @@ class DynamicBuffer:
         matrices = split.transpose(0, 2, 3, 1) if place.transposed else split.transpose(0, 2, 1, 3)
         outputs, inputs = matrices.shape[2:]
         padded = np.zeros(
-            (place.items * place.heads, place.groups * GROUP, 1, place.steps * SUB), dtype=np.int8
+            (
+                place.items * place.heads,
+                place.groups * self._ranks * GROUP,
+                1,
+                place.steps * SUB,
+            ),
+            dtype=np.int8,
         )
         padded[:, :outputs, 0, :inputs] = matrices.reshape(-1, outputs, inputs)
-        words = np.concatenate([weight_words(each[None]) for each in padded])
-        self._rows[place.word : place.word + place.words] = words
-        return place.word * 64, place.words * 64
+        for rank in range(self._ranks):
+            words = [weight_words(of_rank(each[None], rank, self._ranks)) for each in padded]
+            self._rows[rank, place.word : place.word + place.words] = np.concatenate(words)
+        return place.word * WORD, place.words * WORD
 
 
 def _merged(ranges: Ranges) -> Ranges:

@@ -1,159 +1,254 @@
-"""Entries of store, pre, mac and post for one layer (hls/kernels/program.hpp)."""
+"""Entries of store, pre, gather, reduce, mac and post for one strip of a layer (program.hpp)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from gen.program.layout import GROUP, SUB, Stored
+from gen.program.geometry import Strip
+from gen.program.layout import GROUP, Stored
 from gen.program.planned import Planned
 from gen.program.structs import (
     MAX_SOURCES,
     MAX_TAPS,
     NORM,
+    STATS_GROUP,
+    STATS_GROUP_ADD,
+    STATS_LAYER,
+    STATS_NONE,
+    STATS_SOFTMAX,
     Addr,
+    GatherEntry,
     MacEntry,
     PostEntry,
     PreEntry,
+    ReduceEntry,
     Region,
+    Shape,
     StoreEntry,
-    StoreWeights,
-    Walk,
 )
 
-
-def padded(values: Sequence[int], length: int) -> tuple[int, ...]:
-    """``values`` filled up with zeros."""
-    return (*values, *[0] * (length - len(values)))
+Item = TypeVar("Item")
 
 
-def store_entry(made: Planned) -> StoreEntry:
-    """What the store reads and writes for a layer."""
-    window = made.geometry
-    regions = made.regions
-    residual = made.residual
-    out_subs = -(-made.groups // 2)
-    return StoreEntry(
-        shape=made.shape,
-        walk=Walk(
-            items=window.items,
+@dataclass(frozen=True)
+class Statistics:
+    """Places of statistics by tensor: words of sums (group norm) and octets of row statistics."""
+
+    sums: Mapping[str, int]
+    rows: Mapping[str, int]
+
+    def kind(self, tensor: Stored, strip: int) -> int:
+        """Member of Stats for a strip of the layer that writes ``tensor``."""
+        if tensor.name in self.sums:
+            return STATS_GROUP_ADD if strip else STATS_GROUP
+        if tensor.name in self.rows:
+            return STATS_SOFTMAX if tensor.logits else STATS_LAYER
+        return STATS_NONE
+
+
+def padded(values: Sequence[Item], length: int, filler: Item) -> tuple[Item, ...]:
+    """``values`` filled up to ``length``."""
+    return (*values, *[filler] * (length - len(values)))
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Makes the entries of strip ``index`` of a layer."""
+
+    made: Planned
+    index: int
+    statistics: Statistics
+
+    @property
+    def strip(self) -> Strip:
+        """The strip's slots."""
+        return self.made.strips[self.index]
+
+    @property
+    def shape(self) -> Shape:
+        """Work of one execution."""
+        return self.made.shape(self.strip)
+
+    @property
+    def _stats(self) -> int:
+        return self.statistics.kind(self.made.dest, self.index)
+
+    def _by_item(self, size: int) -> int:
+        """Stride of the outer loop for something that has ``size`` units per batch item."""
+        return size if self.made.n0 > 1 else 0
+
+    def _copy(self, base: int, size: int) -> Addr:
+        """Place of the present item's and head's attention logits, ``size`` units each."""
+        heads = self.made.n1
+        return Addr(base, self._by_item(heads * size), size if heads > 1 else 0)
+
+    def region(self, tensor: Stored, slot: int, groups: int, per_head: bool) -> Region:
+        """``groups`` local groups from pixel slot ``slot`` of a tensor on, or of one head."""
+        if tensor.logits:
+            row, octet = self._copy(tensor.row, tensor.copy_rows), Addr()
+        else:
+            head_rows = tensor.head_local_groups * tensor.group_rows
+            row = Addr(tensor.row, 0, head_rows if per_head and tensor.heads > 1 else 0)
+            octet = Addr(slot // GROUP, self._by_item(tensor.item_octets))
+        return Region(row, octet, groups, int(tensor.wide), tensor.group_rows)
+
+    def _rows(self, tensor: Stored, slot: int) -> Addr:
+        """Row statistics from pixel slot ``slot`` of a tensor on."""
+        base = self.statistics.rows[tensor.name]
+        if tensor.logits:
+            return self._copy(base, tensor.octets)
+        return Addr(base + slot // GROUP, self._by_item(tensor.item_octets))
+
+    def store(self, flush: int) -> StoreEntry:
+        """What the store reads and writes."""
+        made = self.made
+        sources = [
+            self.region(tensor, self.strip.fill_slot, groups, made.per_head)
+            for tensor, groups in zip(made.sources, made.local_groups, strict=True)
+        ]
+        weights = residual = Region()
+        if made.weight is not None:
+            weights = self.region(made.weight, 0, made.weight.head_local_groups, True)
+        if made.residual is not None:
+            residual = self.region(made.residual, self.strip.out_slot, made.output_groups, False)
+        return StoreEntry(
+            shape=self.shape,
+            flush=flush,
+            sources=len(sources),
+            source=padded(sources, MAX_SOURCES, Region()),
+            weights=weights,
+            residual=residual,
+            dest=self.region(made.dest, self.strip.out_slot, made.output_groups, made.softmax),
+        )
+
+    def pre(self, uniform: bool) -> PreEntry:
+        """What ``pre`` does."""
+        made, strip = self.made, self.strip
+        read, norm = made.qlayer.read, made.layer.read
+        channels = sum(s.channels for s in made.sources)
+        source, grouped = made.sources[0], norm.norm == "group"
+        group_size = channels // norm.groups if grouped else 0
+        sums, rows = self.statistics.sums, self.statistics.rows
+        row_in = Addr()
+        if norm.norm in ("layer", "softmax"):
+            row_in = self._rows(source, strip.fill_slot)
+        dest, stats = made.dest, self._stats
+        by_group = stats in (STATS_GROUP, STATS_GROUP_ADD)
+        return PreEntry(
+            shape=self.shape,
+            items=strip.items,
+            item_octets=source.item_octets,
+            sources=len(made.sources),
+            groups=padded(made.local_groups, MAX_SOURCES, 0),
+            wide=padded([int(s.wide) for s in made.sources], MAX_SOURCES, 0),
+            align=padded(read.align if grouped else (), MAX_SOURCES, 0),
+            channels=padded([s.channels for s in made.sources] if grouped else [], MAX_SOURCES, 0),
+            stats_base=padded(
+                [
+                    Addr(sums[s.name], self._by_item(s.stats_pitch))
+                    for s in made.sources
+                    if grouped
+                ],
+                MAX_SOURCES,
+                Addr(),
+            ),
+            stats_pitch=padded(
+                [s.stats_pitch for s in made.sources if grouped], MAX_SOURCES, 0
+            ),
+            row_in=row_in,
+            norm=NORM[norm.norm],
+            norm_groups=norm.groups if grouped else 0,
+            group_size=group_size,
+            n={"group": group_size * source.pixels, "layer": channels}.get(norm.norm, 0),
+            shift=read.shift,
+            table=int(read.table is not None),
+            uniform=int(uniform),
+            stats=stats,
+            stats_out=Addr(sums[dest.name], self._by_item(dest.stats_pitch))
+            if by_group
+            else Addr(),
+            stats_pitch_out=dest.stats_pitch if by_group else 0,
+            items_out=strip.items,
+            row_out=self._rows(dest, strip.out_slot) if dest.name in rows else Addr(),
+            stat_words=self._stat_words(),
+        )
+
+    def _stat_words(self) -> int:
+        stats = self._stats
+        if stats in (STATS_GROUP, STATS_GROUP_ADD):
+            return self.made.output_groups * self.strip.items
+        return self.strip.octets if stats != STATS_NONE else 0
+
+    def gather(self) -> GatherEntry:
+        """What travels between the ranks."""
+        made = self.made
+        keys = made.weight is not None and not made.layer.weight.transposed
+        weight = made.weight if keys else None
+        return GatherEntry(
+            shape=self.shape,
+            sources=len(made.sources),
+            groups=padded(made.local_groups, MAX_SOURCES, 0),
+            ring_groups=weight.head_local_groups if weight else 0,
+            ring_valid=weight.head_groups if weight else 0,
+            row_sums=int(made.softmax),
+        )
+
+    def reduce(self) -> ReduceEntry:
+        """Sums that the ranks exchange."""
+        return ReduceEntry(self._stat_words())
+
+    def mac(self) -> MacEntry:
+        """What ``mac`` does."""
+        made, strip, window, shape = self.made, self.strip, self.made.geometry, self.shape
+        return MacEntry(
+            shape=shape,
+            items=strip.items,
+            out_slot=strip.out_slot,
+            fill_slot=strip.fill_slot,
             height=window.height,
             width=window.width,
-            stride=window.stride,
-            up=window.up,
+            pitch=window.pitch,
             src_height=window.src_height,
             src_width=window.src_width,
-            src_pitch=made.sources[0].pitch,
-        ),
-        sources=len(regions),
-        source=(*regions, *[Region()] * (MAX_SOURCES - len(regions))),
-        weights=store_weights(made),
-        residual_planes=residual.planes if residual else 0,
-        residual=made.region(residual, out_subs) if residual else Region(),
-        dest=made.region(made.dest, out_subs),
-    )
+            src_pitch=window.src_pitch,
+            stride=window.stride,
+            up=window.up,
+            origin=strip.origin,
+            start=strip.start,
+            window_slots=strip.window_slots,
+            split=strip.split,
+            limit_y=window.limit_y,
+            limit_x=window.limit_x,
+            taps=len(window.ty),
+            subs=sum(made.subs),
+            offset=padded(strip.offset, MAX_TAPS, 0),
+            ty=padded(window.ty, MAX_TAPS, 0),
+            tx=padded(window.tx, MAX_TAPS, 0),
+            pad=made.qlayer.read.pad,
+            sources=len(made.sources),
+            groups=padded(made.local_groups, MAX_SOURCES, 0),
+            source_groups=padded(made.groups, MAX_SOURCES, 0),
+            sub_base=padded(made.sub_base, MAX_SOURCES, 0),
+            first_rows=0 if made.weight is not None else min(shape.per_round, shape.units)
+            * shape.steps,
+        )
 
-
-def store_weights(made: Planned) -> StoreWeights:
-    """K: outputs are tokens, inputs channels. V: outputs are channels, inputs tokens."""
-    if made.weight is None:
-        return StoreWeights()
-    transposed = made.layer.weight.transposed
-    channels = made.groups * GROUP if transposed else made.subs[0] * SUB
-    return StoreWeights(
-        region=made.region(made.weight, -(-channels // SUB)),
-        words=2 * made.shape.steps,
-        px_group=0 if transposed else GROUP,
-        px_step=SUB if transposed else 0,
-        px_half=GROUP if transposed else 0,
-        ch_group=1 if transposed else 0,
-        ch_step=0 if transposed else 2,
-        ch_half=0 if transposed else 1,
-    )
-
-
-def pre_entry(made: Planned, stats: dict[str, int]) -> PreEntry:
-    """What ``pre`` does; ``stats`` maps normalised tensors to the statistics memory."""
-    read, norm = made.qlayer.read, made.layer.read
-    channels = sum(s.channels for s in made.sources)
-    source = made.sources[0]
-    group_size = channels // norm.groups if norm.norm == "group" else 0
-    n = {"group": group_size * source.pixels, "layer": channels}.get(norm.norm, 0)
-    measured = made.dest.name in stats
-    regions = made.regions
-    count = len(regions)
-    # per head, the lanes of a block belong to another head in every loop: none are masked
-    per_head = made.looped and norm.norm != "softmax"
-    lanes = [
-        r.blocks * 64 if per_head else s.physical
-        for r, s in zip(regions, made.sources, strict=True)
-    ]
-    return PreEntry(
-        fill=made.shape.fill,
-        items=made.geometry.items,
-        pixels=made.geometry.pixels,
-        sources=count,
-        blocks=padded([r.blocks for r in regions], MAX_SOURCES),
-        planes=padded([r.planes for r in regions], MAX_SOURCES),
-        align=padded(read.align if norm.norm == "group" else (), MAX_SOURCES),
-        channels=padded(lanes, MAX_SOURCES),
-        stats_base=padded(
-            [stats[s.name] if norm.norm == "group" else 0 for s in made.sources], MAX_SOURCES
-        ),
-        norm=NORM[norm.norm],
-        norm_groups=norm.groups if norm.norm == "group" else 0,
-        group_size=group_size,
-        n=n,
-        valid=channels if norm.norm in ("layer", "softmax") else 0,
-        shift=read.shift,
-        table=int(read.table is not None),
-        row_sums=int(norm.norm == "softmax"),
-        stats_out=stats[made.dest.name] if measured else -1,
-        groups_out=made.groups if measured else 0,
-        items_out=made.geometry.items if measured else 0,
-    )
-
-
-def mac_entry(made: Planned, prefetched: bool, next_rows: int) -> MacEntry:
-    """What ``mac`` does; ``prefetched`` by the previous entry, ``next_rows`` for the next."""
-    window = made.geometry
-    groups = [region.group for region in made.regions]
-    return MacEntry(
-        shape=made.shape,
-        items=window.items,
-        height=window.height,
-        width=window.width,
-        pitch=window.pitch,
-        stride=window.stride,
-        limit_y=window.limit_y,
-        limit_x=window.limit_x,
-        taps=len(window.offset),
-        subs=sum(made.subs),
-        offset=padded(window.offset, MAX_TAPS),
-        ty=padded(window.ty, MAX_TAPS),
-        tx=padded(window.tx, MAX_TAPS),
-        pad=made.qlayer.read.pad,
-        sources=len(groups),
-        group=(*groups, *[Addr()] * (MAX_SOURCES - len(groups))),
-        source_subs=padded(made.subs, MAX_SOURCES),
-        from_store=int(made.weight is not None),
-        transposed=int(made.weight is not None and made.layer.weight.transposed),
-        load_first=int(not prefetched),
-        next_rows=next_rows,
-    )
-
-
-def post_entry(made: Planned, stats: dict[str, int]) -> PostEntry:
-    """What ``post`` does."""
-    residual: Stored | None = made.residual
-    return PostEntry(
-        shape=made.shape,
-        items=made.geometry.items,
-        pixels=made.geometry.pixels,
-        words_per_item=made.geometry.pitch // GROUP,
-        planes=made.dest.planes,
-        residual_planes=residual.planes if residual else 0,
-        residual_shift=made.qlayer.residual_shift if residual else 0,
-        row_sums=int(made.layer.read.norm == "softmax"),
-        gate_shift=made.qlayer.gate_shift,
-        stats=int(made.dest.name in stats),
-    )
+    def post(self) -> PostEntry:
+        """What ``post`` does."""
+        made, strip = self.made, self.strip
+        residual = made.residual is not None
+        return PostEntry(
+            shape=self.shape,
+            items=strip.items,
+            out_octet=strip.out_slot // GROUP,
+            pixels=made.geometry.pixels,
+            item_octets=made.geometry.pitch // GROUP,
+            wide=int(made.dest.wide),
+            residual=int(residual),
+            residual_shift=made.qlayer.residual_shift if residual else 0,
+            row_sums=int(made.softmax),
+            gate_shift=made.qlayer.gate_shift,
+            stats=self._stats,
+        )

@@ -1,25 +1,22 @@
-"""Sliding windows as the multiplier array sees them (docs/engine.md, "Multiplier array")."""
+"""Sliding windows as the multiplier array sees them (docs/engine.md, "Window buffer")."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gen.errors import UserError
 from gen.layers import Window
-from gen.program.layout import GROUP, up_to
+from gen.program.layout import GROUP, SUB, ceil_div, up_to
 from gen.program.structs import MAX_TAPS
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A window over one source size.
+    """A window over one source size. ``ty`` and ``tx`` have one element per tap (row-major)."""
 
-    ``offset``, ``ty`` and ``tx`` have one element per tap (row-major). ``fill`` window pixels
-    are filled in all, ``lead`` of them before the first tile, ``slots`` window pixels are
-    addressed.
-    """
-
-    items: int
     height: int
     width: int
     src_height: int
@@ -28,7 +25,6 @@ class Geometry:
     up: int
     limit_y: int
     limit_x: int
-    offset: tuple[int, ...]
     ty: tuple[int, ...]
     tx: tuple[int, ...]
 
@@ -40,32 +36,51 @@ class Geometry:
     @property
     def pitch(self) -> int:
         """Pixel slots of one item of the output."""
-        return up_to(self.pixels, GROUP)
+        return up_to(self.pixels, SUB)
 
     @property
-    def phases(self) -> int:
-        """Planes into which a strided window sorts the source pixels."""
-        return self.stride * self.stride
+    def src_pitch(self) -> int:
+        """Pixel slots of one item of the sources."""
+        return up_to(self.src_height * self.src_width, SUB)
 
     @property
-    def fill(self) -> int:
-        """Window pixels filled."""
-        return self.phases * self.items * self.pixels
+    def ordered(self) -> bool:
+        """Window pixels are filled in the order in which the tiles use them."""
+        return self.stride == 1 and self.up == 0
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The slots of one entry of a layer: all items, or output slots of one item.
+
+    ``out_slot`` and ``fill_slot`` are the first ones within their tensor, ``slots`` and
+    ``fill`` (octets) count them, ``lead`` octets are filled before the first tile. ``origin``,
+    ``start``, ``window_slots``, ``split`` and ``offset`` (per tap) are those of MacEntry.
+    """
+
+    items: int
+    out_slot: int
+    slots: int
+    fill_slot: int
+    fill: int
+    lead: int
+    origin: int
+    start: int
+    window_slots: int
+    split: int
+    offset: tuple[int, ...]
 
     @property
-    def slots(self) -> int:
-        """Window pixels addressed."""
-        return self.phases * self.items * self.pitch
+    def octets(self) -> int:
+        """Output octets."""
+        return self.slots // GROUP
 
-    def lead(self, tile: int) -> int:
-        """Window pixels to fill before the first tile of ``tile`` pixels."""
-        if self.stride > 1:
-            return self.fill
-        # slots between items make a window index at least as large as the count of filled ones
-        return min(self.fill, tile + up_to(max(0, *self.offset, 0), GROUP))
+    def rows(self, pixels: int, subs: int) -> int:
+        """Window rows of every bank, with ``subs`` subs per window pixel."""
+        return ceil_div(self.window_slots, pixels) * subs
 
 
-def geometry(layer: str, window: Window, src_height: int, src_width: int, items: int) -> Geometry:
+def geometry(layer: str, window: Window, src_height: int, src_width: int) -> Geometry:
     """Geometry of a layer's window.
 
     Raises:
@@ -79,37 +94,151 @@ def geometry(layer: str, window: Window, src_height: int, src_width: int, items:
             f"layer {layer}: a {kh}x{kw} window has more than {MAX_TAPS} taps; "
             "this convolution is not supported"
         )
-    if up & (up - 1):
-        raise UserError(f"layer {layer}: up-sampling by {up} is not a power of two")
+    if stride * up not in (1, 2):
+        raise UserError(
+            f"layer {layer}: stride {stride} over sources up-sampled by {up}; either stride 2 or "
+            "up-sampling by 2 is supported"
+        )
     limit_y, limit_x = src_height * up, src_width * up
     height = (limit_y + top + bottom - kh) // stride + 1
     width = (limit_x + left + right - kw) // stride + 1
-    if height * stride < limit_y or width * stride < limit_x:
+    if (height, width) != (ceil_div(limit_y, stride), ceil_div(limit_x, stride)):
         raise UserError(
             f"layer {layer}: a {kh}x{kw} window with padding {window.pad} and stride {stride} "
             f"makes {height}x{width} of {limit_y}x{limit_x}; only padding that keeps the size "
             "(divided by the stride) is supported"
         )
-    pitch = up_to(height * width, GROUP)
-    ty, tx, offset = [], [], []
-    for ky in range(kh):
-        for kx in range(kw):
-            y, x = ky - top, kx - left
-            phase = (y % stride) * stride + x % stride
-            ty.append(y)
-            tx.append(x)
-            offset.append(phase * items * pitch + (y // stride) * width + x // stride)
+    taps = [(ky - top, kx - left) for ky in range(kh) for kx in range(kw)]
     return Geometry(
-        items=items,
         height=height,
         width=width,
         src_height=src_height,
         src_width=src_width,
         stride=stride,
-        up=up.bit_length() - 1,
+        up=up - 1,
         limit_y=limit_y,
         limit_x=limit_x,
-        offset=tuple(offset),
-        ty=tuple(ty),
-        tx=tuple(tx),
+        ty=tuple(y for y, _ in taps),
+        tx=tuple(x for _, x in taps),
     )
+
+
+def tap_offsets(window: Geometry, items: int) -> tuple[int, ...]:
+    """Window slots from a lane's own to the one that each tap reads."""
+    stride = window.stride
+    return tuple(
+        ((y % stride) * stride + x % stride) * items * window.pitch
+        + (y // stride) * window.width
+        + x // stride
+        for y, x in zip(window.ty, window.tx, strict=True)
+    )
+
+
+def window_span(window: Geometry, items: int, out_slot: int, slots: int) -> tuple[int, int]:
+    """(origin, window slots) of an entry: what the taps of valid lanes reach (the halo)."""
+    last = items * window.pitch
+    if window.stride > 1:
+        return 0, window.stride**2 * last
+    if items > 1 or slots == window.pitch:
+        return 0, last
+    offset = tap_offsets(window, items)
+    low = max(0, out_slot + min(offset)) // GROUP * GROUP
+    high = min(last, up_to(out_slot + slots + max(offset), GROUP))
+    return low, high - low
+
+
+def strip(
+    window: Geometry, items: int, out_slot: int, slots: int, pixels: int, ranks: int
+) -> Strip:
+    """The entry of ``slots`` output slots from ``out_slot`` on, of ``items`` items.
+
+    ``pixels`` per tile; more than one item means all slots. Sources are filled in whole octets.
+    """
+    offset = tap_offsets(window, items)
+    origin, window_slots = window_span(window, items, out_slot, slots)
+    first, end = 0, items * window.src_pitch
+    if window.ordered:
+        first, end = origin, origin + window_slots
+    elif window.up and items == 1:
+        # the source rows whose doubled pixels lie in the window
+        low = origin // window.width // 2
+        high = (origin + window_slots - 1) // window.width // 2 + 1
+        first = low * window.src_width // GROUP * GROUP
+        end = min(window.src_pitch, up_to(high * window.src_width, GROUP))
+    start = out_slot - origin
+    fill = (end - first) // GROUP
+    lead = fill
+    if window.ordered:
+        lead = min(fill, ceil_div(start + pixels + max(0, *offset, 0), GROUP))
+    return Strip(
+        items=items,
+        out_slot=out_slot,
+        slots=slots,
+        fill_slot=first,
+        fill=fill,
+        lead=lead,
+        origin=origin,
+        start=start,
+        window_slots=window_slots,
+        split=_split(window, items, first, fill, origin, window_slots, pixels, ranks),
+        offset=offset,
+    )
+
+
+def window_indices(
+    window: Geometry, items: int, slots: NDArray[np.int64], origin: int, window_slots: int
+) -> NDArray[np.int64]:
+    """Window index of every copy of source ``slots``: int64 [copies, len(slots)], -1 for none."""
+    item, inside = slots // window.src_pitch, slots % window.src_pitch
+    y, x = inside // window.src_width, inside % window.src_width
+    if window.stride == 2:
+        phase = (y % 2) * 2 + x % 2
+        index = [((phase * items) + item) * window.pitch + y // 2 * window.width + x // 2]
+    elif window.up:
+        index = [
+            item * window.pitch + (2 * y + dy) * window.width + 2 * x + dx
+            for dy in (0, 1)
+            for dx in (0, 1)
+        ]
+    else:
+        index = [slots]
+    found = np.stack(index) - origin
+    kept = (y < window.src_height) & (found >= 0) & (found < window_slots)
+    return np.where(kept, found, -1)
+
+
+def _split(
+    window: Geometry,
+    items: int,
+    first: int,
+    fill: int,
+    origin: int,
+    window_slots: int,
+    pixels: int,
+    ranks: int,
+) -> int:
+    """Fewest passes of a Beat in which no half bank is written twice.
+
+    A Beat of R words covers R/2 neighbouring subs (both halves), which lie 8 banks apart.
+    """
+    if window.ordered:
+        return 1
+    slots = first + np.arange(fill * GROUP)
+    index = window_indices(window, items, slots, origin, window_slots).reshape(-1, GROUP)
+    subs = np.arange(max(1, ranks // 2)) * GROUP
+    lane = np.arange(GROUP)
+    for split in (1, 2, 4):
+        turn = lane // (GROUP // split) if window.up else lane % split
+        if not any(_collide(index[:, turn == s], subs, pixels) for s in range(split)):
+            return split
+    return GROUP
+
+
+def _collide(index: NDArray[np.int64], subs: NDArray[np.int64], pixels: int) -> bool:
+    """Whether lanes [beats, lanes] of a Beat share a bank."""
+    bank = (index[:, :, None] + subs) % pixels
+    # lanes that go nowhere get banks of their own
+    nowhere = -1 - np.arange(index.shape[1])[:, None] - len(subs) * subs
+    bank = np.where(index[:, :, None] >= 0, bank, nowhere)
+    ordered = np.sort(bank.reshape(len(index), -1), axis=1)
+    return bool((ordered[:, 1:] == ordered[:, :-1]).any())

@@ -41,7 +41,7 @@ def head_pitch(head_channels: int, ranks: int) -> int:
 class Stored:
     """A tensor in the activation stores of ``ranks`` ranks, at the same rows in each.
 
-    ``row`` is the first row; ``wide`` says int16 instead of int8. Attention logits exist in
+    ``row`` is the first row; ``wide`` says int16 instead of int8. Attention ``logits`` exist in
     ``copies`` that follow each other, one for every batch item and head, of one item each, and for
     ``strip`` pixel slots at one time (0: for all).
     """
@@ -55,6 +55,7 @@ class Stored:
     width: int
     heads: int = 1
     ranks: int = 1
+    logits: bool = False
     copies: int = 1
     strip: int = 0
 
@@ -144,18 +145,19 @@ class Stored:
         return logical // self.head_channels * self.head_pitch + logical % self.head_channels
 
 
-def stored(info: TensorInfo, bits: int, batch: int, ranks: int, copies: int = 1) -> Stored:
-    """Layout of a tensor of the layer graph, at row 0. ``copies``: of attention logits."""
-    scores = info.role == "scores"
+def stored(info: TensorInfo, bits: int, batch: int, ranks: int, heads: int = 0) -> Stored:
+    """Layout of a tensor of the layer graph, at row 0. ``heads``: of attention logits."""
+    logits = info.role == "scores"
     return Stored(
         name=info.name,
         row=0,
         wide=bits == 16,
-        items=1 if scores else batch,
+        items=1 if logits else batch,
         channels=info.channels,
         height=info.height,
         width=info.width,
         heads=info.heads,
         ranks=ranks,
-        copies=copies if scores else 1,
+        logits=logits,
+        copies=batch * heads if logits else 1,
     )

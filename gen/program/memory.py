@@ -83,10 +83,11 @@ def check_capacity(
     capacity: int,
     labels: Sequence[str],
     unit: str,
+    member: str,
 ) -> None:
     """Refuse an allocation that does not fit.
 
-    ``labels`` names the layer executed at each time.
+    ``labels`` names the layer executed at each time, ``member`` the engine parameter.
 
     Raises:
         UserError: naming the layer at which most is alive.
@@ -98,5 +99,5 @@ def check_capacity(
     raise UserError(
         f"layer {labels[worst]}: {allocation.peak} {unit} are needed "
         f"({live_sum(intervals, worst)} alive at once), the engine has {capacity}; "
-        "choose an engine with a larger store, a smaller image or batch 1"
+        f"choose an engine with {member} >= {allocation.peak}, a smaller image or batch 1"
     )

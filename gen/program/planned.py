@@ -1,26 +1,27 @@
-"""Dimensions of one layer on one engine, and whether the engine's buffers hold it."""
+"""Dimensions of one layer on one engine."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gen.errors import UserError
 from gen.layers import Layer
 from gen.program.engine import Engine
-from gen.program.geometry import Geometry, geometry
-from gen.program.layout import BLOCK, GROUP, SUB, Stored, ceil_div
-from gen.program.structs import MAX_SOURCES, Addr, Region, Shape
+from gen.program.geometry import Geometry, Strip, geometry, strip, window_span
+from gen.program.layout import SUB, Stored, ceil_div, up_to
+from gen.program.rounds import per_round
+from gen.program.structs import MAX_SOURCES, RING_K, RING_NONE, RING_V, Shape
 from gen.qlayers import QGraph, QLayer
-
-MAX_ALIGN = 7
 
 
 @dataclass(frozen=True)
 class Planned:
     """A layer with its tensors and dimensions.
 
-    ``looped``: runs once per (item, head). ``subs`` 16-channel subs per source; ``inputs`` and
-    ``outputs`` logical channels of one execution (outputs of one half of a gate).
+    ``strips`` has one element per entry, each executed ``n0`` x ``n1`` times (items, heads).
+    Per source: ``groups`` n that are multiplied, ``local_groups`` read on every rank, ``subs``.
+    ``units`` output groups of a rank x ``gates``; ``steps`` of the reduction.
     """
 
     qlayer: QLayer
@@ -29,176 +30,178 @@ class Planned:
     dest: Stored
     weight: Stored | None
     residual: Stored | None
-    looped: bool
+    strips: tuple[Strip, ...]
+    n0: int
+    n1: int
+    groups: tuple[int, ...]
+    local_groups: tuple[int, ...]
     subs: tuple[int, ...]
-    groups: int
+    units: int
     gates: int
-    shape: Shape
+    steps: int
+    ring: int
+    ring_words: int
+    engine: Engine
 
     @property
     def layer(self) -> Layer:
         """The float layer's structure."""
         return self.qlayer.layer
 
-    def region(self, tensor: Stored, subs: int) -> Region:
-        """Where ``subs`` subs of a tensor lie; per item and head in a loop.
+    @property
+    def looped(self) -> bool:
+        """Runs once per (item, head): a product of attention."""
+        return self.layer.heads > 0
 
-        Attention logits exist for one item and head at a time and do not move.
-        """
-        moves = self.looped and tensor.name != self.scores
-        return Region(
-            row=Addr(tensor.row),
-            group=Addr(0, 0, tensor.head_pitch // GROUP if moves and tensor.heads > 1 else 0),
-            px=Addr(0, tensor.pitch if moves else 0, 0),
-            planes=tensor.planes,
-            blocks=ceil_div(subs * SUB, BLOCK),
-            subs=subs,
-            block_rows=tensor.block_rows,
-            plane_rows=tensor.plane_rows,
+    @property
+    def softmax(self) -> bool:
+        """The product with V."""
+        return self.layer.read.norm == "softmax"
+
+    @property
+    def per_head(self) -> bool:
+        """Reads one head of its source at a time: the product with K."""
+        return self.looped and not self.softmax
+
+    @property
+    def items(self) -> int:
+        """Items of one execution."""
+        return self.strips[0].items
+
+    @property
+    def output_groups(self) -> int:
+        """Local output groups."""
+        return self.units // self.gates
+
+    @property
+    def sub_base(self) -> tuple[int, ...]:
+        """First sub of every source."""
+        return tuple(sum(self.subs[:s]) for s in range(len(self.subs)))
+
+    def tiles(self, part: Strip) -> int:
+        """Tiles of a strip."""
+        return ceil_div(part.slots, self.engine.pixels)
+
+    def shape(self, part: Strip) -> Shape:
+        """Work of one execution of a strip."""
+        tiles = self.tiles(part)
+        return Shape(
+            units=self.units,
+            per_round=per_round(
+                self.units, self.gates, self.steps, tiles, self.ring_words, self.engine
+            ),
+            gates=self.gates,
+            octets=part.octets,
+            steps=self.steps,
+            lead=part.lead,
+            fill=part.fill,
+            ring=self.ring,
+            ring_words=self.ring_words,
         )
 
-    @property
-    def scores(self) -> str | None:
-        """Name of the attention logits among source and destination of a looped layer."""
-        if not self.looped:
-            return None
-        return self.sources[0].name if self.layer.weight.transposed else self.dest.name
 
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        """Regions of the sources."""
-        return tuple(self.region(t, s) for t, s in zip(self.sources, self.subs, strict=True))
-
-
-def planned(qgraph: QGraph, qlayer: QLayer, tensors: dict[str, Stored], engine: Engine) -> Planned:
-    """Dimensions of ``qlayer``.
+def planned(
+    qgraph: QGraph,
+    qlayer: QLayer,
+    tensors: Mapping[str, Stored],
+    engine: Engine,
+    query_slots: int = 0,
+) -> Planned:
+    """Dimensions of ``qlayer``. ``query_slots`` of a strip of an attention product; 0: all.
 
     Raises:
-        UserError: naming the layer and the buffer or rule that it breaks.
+        UserError: naming the layer and the rule that it breaks.
     """
     layer = qlayer.layer
     name = layer.name
     sources = tuple(tensors[each] for each in layer.sources)
     dest = tensors[layer.dest]
-    looped = layer.heads > 0
     if not 1 <= len(sources) <= MAX_SOURCES:
         raise UserError(f"layer {name}: {len(sources)} sources, at most {MAX_SOURCES} are possible")
     first = sources[0]
     if any((s.height, s.width) != (first.height, first.width) for s in sources):
         raise UserError(f"layer {name}: its sources differ in height or width")
-    items = 1 if looped else qgraph.graph.batch
-    window = geometry(name, layer.window, first.height, first.width, items)
+    window = geometry(name, layer.window, first.height, first.width)
     if (window.height, window.width) != (dest.height, dest.width):
         raise UserError(
             f"layer {name}: the window makes {window.height}x{window.width}, "
             f"its destination is {dest.height}x{dest.width}"
         )
     softmax = layer.read.norm == "softmax"
-    per_head = looped and not softmax
-    subs = tuple(ceil_div(s.head_channels if per_head else s.physical, SUB) for s in sources)
-    outputs = dest.head_channels if looped and softmax else dest.physical
+    per_head = layer.heads > 0 and not softmax
+    groups = tuple(s.head_groups if per_head else s.groups for s in sources)
+    local_groups = tuple(s.head_local_groups if per_head else s.local_groups for s in sources)
+    subs = tuple(ceil_div(8 * n, SUB) for n in groups)
     gates = 2 if layer.gate == "geglu" else 1
-    groups = ceil_div(outputs, GROUP)
-    steps = len(window.offset) * sum(subs)
-    shape = Shape(
+    outputs = dest.head_local_groups if layer.heads and softmax else dest.local_groups
+    weight = tensors[layer.weight.key] if layer.weight.kind == "tensor" else None
+    steps = len(window.ty) * sum(subs)
+    ring, ring_words = RING_NONE, 0
+    if weight is not None:
+        ring = RING_V if layer.weight.transposed else RING_K
+        ring_words = 2 * steps if layer.weight.transposed else engine.ranks * local_groups[0]
+    batch = qgraph.graph.batch
+    items, slots = batch, batch * window.pitch
+    if layer.heads:
+        items, slots = 1, query_slots or window.pitch
+    else:
+        items, slots = _window_share(qlayer, window, batch, sum(subs), engine)
+    return Planned(
+        qlayer=qlayer,
+        geometry=window,
+        sources=sources,
+        dest=dest,
+        weight=weight,
+        residual=tensors[layer.residual] if layer.residual else None,
+        strips=_strips(window, items, slots, engine),
+        n0=batch // items,
+        n1=layer.heads or 1,
         groups=groups,
-        tiles=ceil_div(items * window.pitch, engine.pixels),
-        words=items * window.pitch // GROUP,
+        local_groups=local_groups,
+        subs=subs,
+        units=outputs * gates,
         gates=gates,
         steps=steps,
-        lead=window.lead(engine.pixels),
-        fill=window.fill,
+        ring=ring,
+        ring_words=ring_words,
+        engine=engine,
     )
-    weight = tensors[layer.weight.key] if layer.weight.kind == "tensor" else None
-    residual = tensors[layer.residual] if layer.residual else None
-    made = Planned(
-        qlayer, window, sources, dest, weight, residual, looped, subs, groups, gates, shape
+
+
+def _strips(window: Geometry, items: int, slots: int, engine: Engine) -> tuple[Strip, ...]:
+    """Strips of ``slots`` output slots, the last one shorter."""
+    if items > 1:
+        return (strip(window, items, 0, items * window.pitch, engine.pixels, engine.ranks),)
+    return tuple(
+        strip(window, 1, at, min(slots, window.pitch - at), engine.pixels, engine.ranks)
+        for at in range(0, window.pitch, slots)
     )
-    _check(made, engine)
-    return made
 
 
-def store_words_per_slot(made: Planned) -> int:
-    """Most words that one slot of the entry puts on ks: those of the first group, at once."""
-    return 2 * made.shape.steps if made.weight is not None else 0
+def _window_share(
+    qlayer: QLayer, window: Geometry, batch: int, subs: int, engine: Engine
+) -> tuple[int, int]:
+    """Items and output slots of one entry: all, one item, or strips of one item.
 
-
-def row_sums_ahead(made: Planned, engine: Engine) -> int:
-    """Row sums sent before the first accumulators leave the array.
-
-    The lead, the fills of the first tile and of the second, whose slot sends the first tile's
-    results, and what the pipelines of pre and mac hold.
+    All items at once where their window fits and the parameters are the same for all of them;
+    otherwise the longest strips of one item, of equal length. A window that not even a strip of
+    one tile fits into is left whole, for the checks to refuse.
     """
-    pixels = made.shape.lead + 2 * engine.pixels + 2 * engine.timing.pipeline_depth
-    return min(made.shape.fill, pixels)
+    read = qlayer.layer.read
+    alike = read.host_affine is None and batch * read.groups <= engine.scales
 
+    def fits(items: int, slots: int) -> bool:
+        starts = range(0, window.pitch, slots) if items == 1 else (0,)
+        spans = (
+            window_span(window, items, at, min(slots, items * window.pitch - at)) for at in starts
+        )
+        return all(ceil_div(n, engine.pixels) * subs <= engine.window_rows for _, n in spans)
 
-def _check(made: Planned, engine: Engine) -> None:
-    layer, name = made.layer, made.layer.name
-    rows = ceil_div(made.geometry.slots, engine.pixels) * sum(made.subs)
-    channels = sum(s.channels for s in made.sources)
-    size = (
-        f"{made.geometry.items} x {channels} channels x {made.geometry.height}x"
-        f"{made.geometry.width}, {len(made.geometry.offset)} taps"
-    )
-    if rows > engine.window_rows:
-        raise UserError(
-            f"layer {name} ({size}) needs {rows} window rows, the engine has "
-            f"{engine.window_rows}; choose an engine with window_rows >= {rows}, a smaller image "
-            "or batch 1"
-        )
-    weights = made.shape.steps * made.gates
-    if weights > engine.weight_rows:
-        raise UserError(
-            f"layer {name} ({size}) needs {weights} weight rows, the engine has "
-            f"{engine.weight_rows}; choose an engine with weight_rows >= {weights}"
-        )
-    if layer.read.norm in ("layer", "softmax"):
-        words = sum(r.blocks for r in made.regions)
-        if words > engine.row_words:
-            raise UserError(
-                f"layer {name} ({size}) normalises rows of {words} blocks, the engine has "
-                f"{engine.row_words}; choose an engine with row_words >= {words}"
-            )
-        if len(made.sources) > 1 or (layer.read.norm == "layer" and made.sources[0].heads > 1):
-            raise UserError(
-                f"layer {name}: a {layer.read.norm} norm over several sources or heads "
-                "is not supported"
-            )
-    if layer.read.norm == "softmax" and made.shape.fill > engine.sums:
-        raise UserError(
-            f"layer {name} ({size}) keeps {made.shape.fill} row sums, the engine has "
-            f"{engine.sums}; choose an engine with sums >= {made.shape.fill}"
-        )
-    if layer.read.norm == "group":
-        words = made.geometry.items * sum(r.blocks for r in made.regions)
-        if words > engine.scale_words:
-            raise UserError(
-                f"layer {name} ({size}) needs {words} words of group scales, the engine has "
-                f"{engine.scale_words}; choose an engine with scale_words >= {words}"
-            )
-    if made.geometry.items > engine.items:
-        raise UserError(
-            f"layer {name}: a batch of {made.geometry.items}, the engine takes {engine.items}"
-        )
-    slot = store_words_per_slot(made)
-    if slot > engine.depths["ks"]:
-        raise UserError(
-            f"layer {name} ({size}) reads {slot} words of K or V in one slot, the FIFO ks holds "
-            f"{engine.depths['ks']}; choose an engine with a deeper one"
-        )
-    ahead = row_sums_ahead(made, engine)
-    if layer.read.norm == "softmax" and engine.depths["ss"] < ahead:
-        raise UserError(
-            f"layer {name} ({size}) sends {ahead} row sums before the first is used, the FIFO ss "
-            f"holds {engine.depths['ss']}; choose an engine with a deeper one"
-        )
-    if any(not 0 <= each <= MAX_ALIGN for each in made.qlayer.read.align):
-        raise UserError(
-            f"layer {name}: its sources' scales are 2^{max(made.qlayer.read.align)} apart, at most "
-            f"2^{MAX_ALIGN} can be aligned; calibrate with a closer exponent for its sources"
-        )
-    if made.gates == 2 and (made.dest.heads > 1 or made.residual is not None):
-        raise UserError(f"layer {name}: a gate with heads or a residual is not supported")
-    if layer.read.norm == "group" and any(s.heads > 1 for s in made.sources):
-        raise UserError(f"layer {name}: a group norm over heads is not supported")
+    if (batch == 1 or alike) and fits(batch, batch * window.pitch):
+        return batch, batch * window.pitch
+    count = 1
+    slots = window.pitch
+    while slots > engine.pixels and not fits(1, slots):
+        count += 1
+        slots = up_to(ceil_div(window.pitch, count), engine.pixels)
+    return (1, slots) if fits(1, slots) else (1, window.pitch)

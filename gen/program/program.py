@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from gen.program.engine import Engine
 from gen.program.layout import Stored
 from gen.program.structs import (
+    GatherEntry,
     MacEntry,
     PostEntry,
     PreEntry,
+    ReduceEntry,
     Segment,
     StoreEntry,
     StoreIo,
@@ -19,15 +21,20 @@ from gen.program.structs import (
 
 @dataclass(frozen=True)
 class Entry:
-    """One layer in the ROMs of the five kernels, and the stored tensors that it uses."""
+    """A strip of a layer (most have one) in the ROMs of the kernels, and the stored tensors that
+    it uses.
+    """
 
     layer: str
+    strip: int
     sources: tuple[str, ...]
     weight: str | None
     residual: str | None
     dest: str
     store: StoreEntry
     pre: PreEntry
+    gather: GatherEntry
+    reduce: ReduceEntry
     mac: MacEntry
     post: PostEntry
     wload: WloadEntry
@@ -35,10 +42,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class StepBias:
-    """Bias words of one layer in the dynamic buffer.
+    """Bias words of one layer in the dynamic buffer of every rank.
 
-    ``rows`` weight rows (both halves of a gate) of ``items`` batch items, in the channel order of
-    tensor ``dest``; ``word`` is the first 64-byte word.
+    ``rows`` weight rows (both halves of a gate) in the channel order of tensor ``dest``, of
+    ``copies`` x ``items`` batch items: one copy per execution of the layer, each of ``groups``
+    local groups x ``gates`` units of ceil(items / 2) words. ``word`` is the first 64-byte word.
     """
 
     layer: str
@@ -47,15 +55,35 @@ class StepBias:
     words: int
     groups: int
     gates: int
+    copies: int
     items: int
     rows: int
 
 
 @dataclass(frozen=True)
-class HostWeight:
-    """Weights of one attention product in the dynamic buffer, from a host tensor.
+class StepAffine:
+    """Parameter words of one layer whose norm is scaled and shifted per item and step.
 
-    One slice of ``groups`` x ``steps`` x 2 words for each of ``items`` x ``heads``.
+    ``item_words`` per batch item: a table if ``table``, then one word per local group of
+    ``sources`` (``channels`` in all, in ``norm_groups`` norm groups).
+    """
+
+    layer: str
+    sources: tuple[str, ...]
+    word: int
+    words: int
+    item_words: int
+    items: int
+    channels: int
+    norm_groups: int
+    table: bool
+
+
+@dataclass(frozen=True)
+class HostWeight:
+    """Weights of one attention product in the dynamic buffer of every rank, from a host tensor.
+
+    One slice of ``groups`` units x ``steps`` rows for each of ``items`` x ``heads``.
     ``transposed``: weight[channel, token] (V), else weight[token, channel] (K).
     """
 
@@ -74,10 +102,14 @@ class HostWeight:
 
 @dataclass
 class Program:
-    """Everything the kernels and the host need to know besides the weights.
+    """Everything the kernels and the host need to know besides the weights; the same for all
+    ranks.
 
-    ``stats`` maps a normalised tensor to its first channel in the statistics memory;
-    ``store_peak`` rows are used of the store, ``store_bound`` is the least that would do.
+    ``stats`` maps a tensor that a group norm reads to its first word of sums, ``row_stats`` one
+    that a layer norm or a softmax reads to its first octet. ``store_peak`` rows are used of the
+    store, ``store_bound`` is the least that would do; ``stats_peak`` words of sums, ``rows_peak``
+    octets of row statistics are used. ``cache_used`` of ``static_rows`` weight rows stay on the card. Buffers have
+    ``static_words`` and ``dynamic_words`` words of 64 bytes on every rank.
     """
 
     engine: Engine
@@ -88,13 +120,23 @@ class Program:
     entries: list[Entry]
     tensors: dict[str, Stored]
     stats: dict[str, int]
+    row_stats: dict[str, int]
     static_words: int
     dynamic_words: int
     step_biases: list[StepBias] = field(default_factory=list)
+    step_affines: list[StepAffine] = field(default_factory=list)
     host_weights: list[HostWeight] = field(default_factory=list)
     store_peak: int = 0
     store_bound: int = 0
     stats_peak: int = 0
+    rows_peak: int = 0
+    static_rows: int = 0
+    cache_used: int = 0
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return self.engine.ranks
 
     @property
     def input_row(self) -> int:
@@ -103,7 +145,7 @@ class Program:
 
     @property
     def input_rows(self) -> int:
-        """Rows of the latent buffer."""
+        """Rows of the latent buffer of every rank."""
         return self.tensors[self.input].rows
 
     @property
@@ -113,7 +155,7 @@ class Program:
 
     @property
     def output_rows(self) -> int:
-        """Rows of the result buffer."""
+        """Rows of the result buffer of every rank."""
         return self.tensors[self.output].rows
 
     @property
@@ -125,6 +167,10 @@ class Program:
     def executions(self) -> int:
         """Entries executed in one step, loops counted."""
         return sum(each.count * each.n0 * each.n1 for each in self.segments)
+
+    def entries_of(self, layer: str) -> list[int]:
+        """Indices of the entries of a layer, one per strip."""
+        return [index for index, each in enumerate(self.entries) if each.layer == layer]
 
     def segment_of(self, index: int) -> Segment:
         """The segment that holds entry ``index``."""

@@ -15,14 +15,15 @@ from typing import Any
 from gen.errors import UserError
 from gen.program.engine import Engine
 from gen.program.layout import Stored
-from gen.program.program import Entry, HostWeight, Program, StepBias
+from gen.program.program import Entry, HostWeight, Program, StepAffine, StepBias
 from gen.program.structs import Segment
 
-FORMAT = 1
+FORMAT = 2
 _LISTS = {
     "segments": Segment,
     "entries": Entry,
     "step_biases": StepBias,
+    "step_affines": StepAffine,
     "host_weights": HostWeight,
 }
 _PLAIN = (
@@ -34,7 +35,11 @@ _PLAIN = (
     "store_peak",
     "store_bound",
     "stats_peak",
+    "rows_peak",
+    "static_rows",
+    "cache_used",
     "stats",
+    "row_stats",
 )
 
 
@@ -50,7 +55,7 @@ def program_text(program: Program) -> str:
     lines.append(' "tensors": {')
     rows = [f"  {_line(name)}: {_line(asdict(each))}" for name, each in program.tensors.items()]
     lines += [",\n".join(rows), " },"]
-    for name in ("segments", "step_biases", "host_weights"):
+    for name in ("segments", "step_biases", "step_affines", "host_weights"):
         rows = [f"  {_line(asdict(each))}" for each in getattr(program, name)]
         lines += [f' "{name}": [', ",\n".join(rows), " ],"]
     blocks = []

@@ -1,64 +1,109 @@
-"""Order of execution: segments of the program, and when every tensor is alive."""
+"""Order of execution: nodes of the layer graph, entries and segments of the program."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gen.errors import UserError
 from gen.layers import Layer, LayerGraph
-from gen.program.layout import GROUP, Stored, up_to
-from gen.program.memory import Interval
+from gen.program.planned import Planned
 from gen.program.structs import Segment
+
+# layers that run together: one, or both products of an attention
+Node = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an entry does: strip ``strip`` of layer ``layer`` (indices), at time ``time``.
+
+    All entries of a repeated segment share one time: what one iteration reads last may be read
+    again by the next.
+    """
+
+    layer: int
+    strip: int
+    time: int
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """``segments`` over the layers in order; ``time`` of every layer.
-
-    All layers of a repeated segment share one time: what one iteration reads last may be read
-    again by the next.
-    """
+    """Segments over entries, and the work of every entry."""
 
     segments: tuple[Segment, ...]
-    time: tuple[int, ...]
+    work: tuple[Work, ...]
 
     def end(self) -> int:
-        """The time after the last layer."""
-        return self.time[-1] + 1
+        """The time after the last entry."""
+        return self.work[-1].time + 1
+
+    def times(self, layer: int) -> tuple[int, int]:
+        """First and last time of a layer."""
+        found = [each.time for each in self.work if each.layer == layer]
+        return min(found), max(found)
 
 
-def schedule(graph: LayerGraph) -> Schedule:
-    """Cut the layers into segments: attention products in pairs, everything else in runs.
+def nodes(graph: LayerGraph) -> list[Node]:
+    """The layers in graph order, products of attention in pairs.
 
     Raises:
-        UserError: an attention product without its partner.
+        UserError: a product of attention without its partner.
+    """
+    found: list[Node] = []
+    index = 0
+    while index < len(graph.layers):
+        layer = graph.layers[index]
+        if not layer.heads:
+            found.append((index,))
+            index += 1
+            continue
+        partner = graph.layers[index + 1] if index + 1 < len(graph.layers) else None
+        if partner is None or partner.sources != (layer.dest,) or partner.heads != layer.heads:
+            raise UserError(
+                f"layer {layer.name}: the product with V must follow the product with K; "
+                "this order of layers is not supported"
+            )
+        found.append((index, index + 1))
+        index += 2
+    return found
+
+
+def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
+    """Entries and segments of nodes in execution order.
+
+    What runs once shares a segment with its neighbours. Strips of a layer that runs once per item
+    are a segment of their own. Attention: strip by strip, one segment of the product with K over
+    all items and heads and one of the product with V.
     """
     segments: list[Segment] = []
-    time: list[int] = []
-    index, now = 0, 0
-    layers = graph.layers
-    while index < len(layers):
-        layer = layers[index]
-        if layer.heads:
-            partner = layers[index + 1] if index + 1 < len(layers) else None
-            if partner is None or partner.sources != (layer.dest,) or partner.heads != layer.heads:
-                raise UserError(
-                    f"layer {layer.name}: the product with V must follow the product with K; "
-                    "this order of layers is not supported"
-                )
-            segments.append(Segment(index, 2, graph.batch, layer.heads))
-            time += [now, now]
-            index += 2
+    work: list[Work] = []
+    now = 0
+
+    def segment(entries: Sequence[tuple[int, int]], n0: int, n1: int) -> None:
+        nonlocal now
+        first = len(work)
+        once = n0 * n1 == 1
+        for layer, strip in entries:
+            work.append(Work(layer, strip, now))
+            now += once
+        now += not once
+        last = segments[-1] if segments else None
+        if once and last and last.n0 * last.n1 == 1:
+            segments[-1] = Segment(last.first, last.count + len(entries))
         else:
-            last = segments[-1] if segments else None
-            if last and not layers[last.first].heads:
-                segments[-1] = Segment(last.first, last.count + 1)
-            else:
-                segments.append(Segment(index, 1))
-            time.append(now)
-            index += 1
-        now += 1
-    return Schedule(tuple(segments), tuple(time))
+            segments.append(Segment(first, len(entries), n0, n1))
+
+    for node in order:
+        made = layers[node[0]]
+        parts = range(len(made.strips))
+        if len(node) == 1:
+            segment([(node[0], part) for part in parts], made.n0, made.n1)
+            continue
+        for part in parts:
+            for layer in node:
+                segment([(layer, part)], made.n0, made.n1)
+    return Schedule(tuple(segments), tuple(work))
 
 
 def reads(layer: Layer) -> tuple[str, ...]:
@@ -69,51 +114,3 @@ def reads(layer: Layer) -> tuple[str, ...]:
     if layer.weight.kind == "tensor":
         names.append(layer.weight.key)
     return tuple(dict.fromkeys(names))
-
-
-def store_intervals(
-    graph: LayerGraph, tensors: dict[str, Stored], plan: Schedule
-) -> list[Interval]:
-    """Live interval of every tensor in the activation store, in rows.
-
-    The input is alive before the first layer, the output after the last one. A layer's
-    destination and its sources are alive at the same time, so they never share rows.
-    """
-    born = {graph.input: -1}
-    dies = {graph.input: -1}
-    slack: dict[str, int] = {}
-    for index, layer in enumerate(graph.layers):
-        born.setdefault(layer.dest, plan.time[index])
-        dies.setdefault(layer.dest, plan.time[index])
-        for name in reads(layer):
-            dies[name] = max(dies[name], plan.time[index])
-        if layer.weight.kind == "tensor":
-            # words of V cover 16 tokens: the last may begin past the last pixel slot
-            slack[layer.weight.key] = GROUP
-    dies[graph.output] = plan.end()
-    return [
-        Interval(
-            name, up_to(tensors[name].rows + slack.get(name, 0), GROUP), born[name], dies[name]
-        )
-        for name in born
-    ]
-
-
-def stats_intervals(
-    graph: LayerGraph, tensors: dict[str, Stored], plan: Schedule
-) -> list[Interval]:
-    """Live interval of every tensor that a group norm reads, in channels of sums."""
-    produced = {layer.dest: plan.time[index] for index, layer in enumerate(graph.layers)}
-    dies: dict[str, int] = {}
-    for index, layer in enumerate(graph.layers):
-        if layer.read.norm == "group":
-            for name in layer.sources:
-                dies[name] = plan.time[index]
-    if graph.input in dies:
-        raise UserError("the latent is normalised before the first layer; this is not supported")
-    return [
-        Interval(
-            name, tensors[name].items * up_to(tensors[name].channels, GROUP), produced[name], last
-        )
-        for name, last in dies.items()
-    ]

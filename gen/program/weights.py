@@ -1,17 +1,18 @@
-"""The static DDR buffer: weights, scales, tables and biases in the order of ``wload``."""
+"""The static DDR buffers of all ranks: weights, scales, tables and biases of every layer."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import BLOCK, GROUP, SUB, Stored, up_to
+from gen.program.layout import GROUP, SUB, WORD, Stored
+from gen.program.parameters import Lanes, parameters
 from gen.program.program import Entry, Program
-from gen.program.structs import BUFFER_STATIC
+from gen.program.structs import BUFFER_STATIC, STATS_SOFTMAX
 from gen.program.words import (
+    COUNTS,
     Bytes,
     bias_words,
-    gamma_beta_words,
     grouped_rows,
     header_word,
     scale_words,
@@ -32,87 +33,111 @@ def row_lanes(dest: Stored, qlayer: QLayer) -> Int64:
     return lanes
 
 
-def input_columns(sources: list[Stored]) -> Int64:
-    """Reduction column (sub * 16 + lane) of every logical input channel of all sources."""
-    columns, start = [], 0
-    for source in sources:
-        columns.append(start + source.physical_channels())
-        start += up_to(source.physical, SUB)
-    return np.concatenate(columns)
-
-
-def static_weight_words(qlayer: QLayer, entry: Entry, program: Program) -> Bytes:
-    """The ws words of a layer with static weights: uint8 [words, 64]."""
+def static_weights(qlayer: QLayer, entry: Entry, program: Program) -> NDArray[np.int8]:
+    """Weights of a layer of its own, int8 [gates, groups of all ranks * 8, taps, subs * 16]."""
     assert qlayer.weight is not None
     rows, inputs, kh, kw = qlayer.weight.shape
-    shape = entry.mac.shape
-    columns = input_columns([program.tensors[name] for name in entry.sources])
+    mac = entry.mac
+    sources = [program.tensors[name] for name in entry.sources]
+    columns = np.concatenate(
+        [base * SUB + s.physical_channels() for base, s in zip(mac.sub_base, sources, strict=False)]
+    )
     assert inputs == len(columns), f"{entry.layer}: {inputs} inputs for {len(columns)} channels"
     lanes = row_lanes(program.tensors[entry.dest], qlayer)
-    matrix = np.zeros(
-        (shape.gates, shape.groups * GROUP, kh * kw, entry.mac.subs * SUB), dtype=np.int8
-    )
-    weight = qlayer.weight.reshape(shape.gates, rows // shape.gates, inputs, kh * kw)
+    gates = mac.shape.gates
+    groups = mac.shape.units // gates * program.ranks
+    matrix = np.zeros((gates, groups * GROUP, kh * kw, mac.subs * SUB), dtype=np.int8)
+    weight = qlayer.weight.reshape(gates, rows // gates, inputs, kh * kw)
     matrix[:, lanes[:, None], :, columns[None, :]] = weight.transpose(1, 2, 0, 3)
-    return weight_words(matrix)
+    return matrix
 
 
-def parameter_words(qlayer: QLayer, entry: Entry, program: Program) -> Bytes:
-    """The pp words of a layer, one copy per head where heads lie in different lanes."""
-    read = qlayer.read
-    common = [header_word(read.eps)]
-    if read.table is not None:
-        common.append(read.table.astype(np.int8).view(np.uint8).reshape(-1, 64))
-    copies = []
-    source_regions = entry.store.source[: entry.store.sources]
-    heads = program.tensors[entry.sources[0]].heads if entry.wload.pp.s1 else 1
-    for head in range(heads):
-        parts, start = list(common), 0
-        for name, region in zip(entry.sources, source_regions, strict=True):
-            source = program.tensors[name]
-            first = region.group.at(0, head) // GROUP
-            gamma = np.zeros(source.blocks * BLOCK, dtype=np.int64)
-            beta = np.zeros(source.blocks * BLOCK, dtype=np.int64)
-            lanes = source.physical_channels()
-            gamma[lanes] = read.gamma[start : start + source.channels]
-            beta[lanes] = read.beta[start : start + source.channels]
-            span = slice(first * BLOCK, (first + region.blocks) * BLOCK)
-            parts.append(
-                gamma_beta_words(gamma[span].reshape(-1, BLOCK), beta[span].reshape(-1, BLOCK))
-            )
-            start += source.channels
-        assert start == len(read.gamma), f"{entry.layer}: {len(read.gamma)} gammas for {start}"
-        copies.append(np.concatenate(parts))
-    return np.concatenate(copies)
+def of_rank(matrix: NDArray[np.int8], rank: int, ranks: int) -> NDArray[np.int8]:
+    """Output groups of one rank of weights [gates, groups * 8, taps, inputs]."""
+    gates, outputs, taps, inputs = matrix.shape
+    split = matrix.reshape(gates, outputs // GROUP, GROUP, taps, inputs)
+    return split[:, rank::ranks].reshape(gates, -1, taps, inputs)
 
 
 def pack_static(qgraph: QGraph, program: Program) -> bytes:
-    """The static buffer: ``program.static_words`` words of 64 bytes."""
-    buffer = np.zeros((program.static_words, 64), dtype=np.uint8)
+    """The static buffers, one rank's after the other: ``program.static_words`` words of 64 bytes
+    each.
+    """
+    ranks = program.ranks
+    buffer = np.zeros((ranks, program.static_words, WORD), dtype=np.uint8)
     written = np.zeros(program.static_words, dtype=bool)
 
-    def put(word: int, words: Bytes) -> None:
-        assert not written[word : word + len(words)].any() and word + len(words) <= len(buffer)
-        buffer[word : word + len(words)] = words
-        written[word : word + len(words)] = True
+    def put(word: int, of_ranks: list[Bytes]) -> None:
+        span = slice(word, word + len(of_ranks[0]))
+        assert not written[span].any() and span.stop <= len(written)
+        written[span] = True
+        for rank, words in enumerate(of_ranks):
+            buffer[rank, span] = words
 
-    for qlayer, entry in zip(qgraph.layers, program.entries, strict=True):
+    def shared(word: int, words: Bytes) -> None:
+        put(word, [words] * ranks)
+
+    norms = _row_norms(qgraph)
+    for qlayer in qgraph.layers:
+        entry = program.entries[program.entries_of(qlayer.layer.name)[0]]
         wload, shape = entry.wload, entry.mac.shape
-        if wload.ws_words and wload.ws_buffer == BUFFER_STATIC:
-            put(wload.ws.base, static_weight_words(qlayer, entry, program))
-        put(wload.pp.base, parameter_words(qlayer, entry, program))
+        if wload.ws_rows and wload.ws_buffer == BUFFER_STATIC:
+            matrix = static_weights(qlayer, entry, program)
+            put(wload.ws.base, [weight_words(of_rank(matrix, q, ranks)) for q in range(ranks)])
+        if wload.pp_buffer == BUFFER_STATIC:
+            put(wload.pp.base, _static_parameters(qlayer, entry, program))
+        shared(wload.hd.base, header_word(qlayer.read.eps, *norms.get(entry.dest, (0, 0))))
         if wload.table_words:
             assert qlayer.gate_table is not None
-            put(wload.table.base, qlayer.gate_table.astype("<i2").view(np.uint8).reshape(-1, 64))
+            shared(wload.table.base, qlayer.gate_table.astype("<i2").view(np.uint8).reshape(-1, 64))
         lanes = row_lanes(program.tensors[entry.dest], qlayer)
-        mult = grouped_rows(qlayer.mult, lanes, shape.groups, shape.gates, 1)
+        groups = shape.units // shape.gates * ranks
+        mult = grouped_rows(qlayer.mult, lanes, groups, shape.gates, 0)
         # a padding row must keep shift + residual_shift >= 0 as every row does
         idle = max(1, -qlayer.residual_shift)
-        shift = grouped_rows(qlayer.shift, lanes, shape.groups, shape.gates, idle)
-        put(wload.scale.base, scale_words(mult.reshape(-1, GROUP), shift.reshape(-1, GROUP)))
+        counts = COUNTS if entry.post.stats == STATS_SOFTMAX else 0
+        shift = grouped_rows(qlayer.shift | counts, lanes, groups, shape.gates, idle)
+        scales = [
+            scale_words(mult[q::ranks].reshape(-1, GROUP), shift[q::ranks].reshape(-1, GROUP))
+            for q in range(ranks)
+        ]
+        put(wload.scale.base, scales)
         if wload.bias_buffer == BUFFER_STATIC:
-            bias = np.tile(qlayer.bias, (entry.mac.items, 1))
-            rows = grouped_rows(bias, lanes, shape.groups, shape.gates, 0)
-            put(wload.bias.base, bias_words(rows))
+            bias = np.tile(qlayer.bias, (entry.post.items, 1))
+            rows = grouped_rows(bias, lanes, groups, shape.gates, 0)
+            put(wload.bias.base, [bias_words(rows[q::ranks]) for q in range(ranks)])
     assert written.all()
     return buffer.tobytes()
+
+
+def _row_norms(qgraph: QGraph) -> dict[str, tuple[int, int]]:
+    """(E, n) of the layer norm that reads a tensor."""
+    found = {}
+    for qlayer in qgraph.layers:
+        if qlayer.layer.read.norm == "layer":
+            (source,) = qlayer.layer.sources
+            found[source] = (qlayer.read.eps, qgraph.graph.tensors[source].channels)
+    return found
+
+
+def _static_parameters(qlayer: QLayer, entry: Entry, program: Program) -> list[Bytes]:
+    """The pp words of a layer, per rank; one copy per head where heads differ."""
+    read = qlayer.read
+    sources = [program.tensors[name] for name in entry.sources]
+    per_head = bool(qlayer.layer.heads) and qlayer.layer.read.norm != "softmax"
+    copies = sources[0].heads if per_head and entry.wload.pp.s1 else 1
+    of_head = np.array_split(np.arange(len(read.gamma)), sources[0].heads) if per_head else None
+    result = []
+    for rank in range(program.ranks):
+        parts = []
+        for head in range(copies):
+            chosen = slice(None) if of_head is None else of_head[head]
+            lanes = Lanes(tuple(sources), per_head, qlayer.layer.read.groups)
+            words = parameters(lanes, read.gamma[chosen], read.beta[chosen], read.table, rank)
+            if entry.pre.uniform:
+                first = len(words) - entry.pre.groups[0]
+                assert (words[first:-1] == words[first]).all()
+                words = np.concatenate([words[: first + 1], words[-1:]])
+            parts.append(words)
+        result.append(np.concatenate(parts))
+    return result

@@ -7,21 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import GROUP, SUB
+from gen.program.layout import GROUP, SUB, WORD
 
 Bytes = NDArray[np.uint8]
 Int = NDArray[Any]
+
+COUNTS = 1 << 8  # bit of a scale word's shift: the lane counts in softmax statistics
 
 
 def weight_words(matrix: NDArray[np.int8]) -> Bytes:
     """Words of weights int8 [gates, groups * 8, taps, subs * 16], padding included.
 
-    Order: group, gate, tap, sub, half; a word is 8 outputs x 8 inputs. uint8 [words, 64].
+    Order: group, gate, tap, sub; a row of 8 outputs x 16 inputs takes two words.
+    uint8 [words, 64].
     """
     gates, outputs, taps, inputs = matrix.shape
-    split = matrix.reshape(gates, outputs // GROUP, GROUP, taps, inputs // SUB, 2, SUB // 2)
-    ordered = split.transpose(1, 0, 3, 4, 5, 2, 6)
-    return np.ascontiguousarray(ordered).view(np.uint8).reshape(-1, 64)
+    split = matrix.reshape(gates, outputs // GROUP, GROUP, taps, inputs // SUB, SUB)
+    ordered = split.transpose(1, 0, 3, 4, 2, 5)
+    return np.ascontiguousarray(ordered).view(np.uint8).reshape(-1, WORD)
 
 
 def bias_words(bias: NDArray[np.int32]) -> Bytes:
@@ -29,32 +32,42 @@ def bias_words(bias: NDArray[np.int32]) -> Bytes:
     groups, gates, items, lanes = bias.shape
     even = np.zeros((groups, gates, items + items % 2, lanes), dtype="<i4")
     even[:, :, :items] = bias
-    return even.view(np.uint8).reshape(-1, 64)
+    return even.view(np.uint8).reshape(-1, WORD)
 
 
 def scale_words(mult: NDArray[np.int32], shift: NDArray[np.int32]) -> Bytes:
-    """Words of multipliers and shifts, int32 [rows, 8] each. uint8 [rows, 64]."""
-    return np.concatenate([mult, shift], axis=1).astype("<i4").view(np.uint8).reshape(-1, 64)
+    """Words of multipliers and shifts, int32 [units, 8] each. uint8 [units, 64]."""
+    return np.concatenate([mult, shift], axis=1).astype("<i4").view(np.uint8).reshape(-1, WORD)
 
 
-def gamma_beta_words(gamma: Int, beta: Int) -> Bytes:
-    """Words of gamma (int16 range) and beta (int32 range), [blocks, 64] each.
+def parameter_words(gamma: Int, beta: Int, norm_group: Int, valid: Int) -> Bytes:
+    """Words of gamma (int16 range), beta (int32 range), norm group (below 256) and whether a lane
+    holds a channel, each [groups, 8].
 
     Raises:
         AssertionError: a value out of range.
     """
-    for values, bits in ((gamma, 16), (beta, 32)):
-        assert values.min() >= -(1 << (bits - 1)) and values.max() < 1 << (bits - 1)
-    blocks = len(gamma)
-    low = gamma.astype("<i2").view(np.uint8).reshape(blocks, 2, 64)
-    high = beta.astype("<i4").view(np.uint8).reshape(blocks, 4, 64)
-    return np.concatenate([low, high], axis=1).reshape(-1, 64)
+    for values, low, high in (
+        (gamma, -(1 << 15), 1 << 15),
+        (beta, -(1 << 31), 1 << 31),
+        (norm_group, 0, 256),
+    ):
+        assert values.min() >= low and values.max() < high
+    words = np.zeros((len(gamma), WORD), dtype=np.uint8)
+    words[:, :16] = gamma.astype("<i2").view(np.uint8)
+    words[:, 16:48] = beta.astype("<i4").view(np.uint8)
+    words[:, 48:56] = norm_group.astype(np.uint8)
+    words[:, 56] = np.packbits(valid.astype(bool), axis=1, bitorder="little")[:, 0]
+    return words
 
 
-def header_word(eps: int) -> Bytes:
-    """The first word of the parameters of ``pre``: E as int64."""
-    word = np.zeros((1, 64), dtype=np.uint8)
-    word[0, :8] = np.array([eps], dtype="<i8").view(np.uint8)
+def header_word(eps: int, eps_out: int, n_out: int) -> Bytes:
+    """The header of ``pre.norm``: E of the norm that reads; E and n of the layer norm that will
+    read the destination.
+    """
+    word = np.zeros((1, WORD), dtype=np.uint8)
+    word[0, :16] = np.array([eps, eps_out], dtype="<i8").view(np.uint8)
+    word[0, 16:20] = np.array([n_out], dtype="<i4").view(np.uint8)
     return word
 
 
