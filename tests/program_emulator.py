@@ -1,10 +1,15 @@
-"""A slow reading of docs/engine.md: executes a layer program over store rows and DDR words.
+"""A slow reading of docs/engine.md: executes a layer program over the stores and DDR words of all
+ranks.
 
 It knows nothing of the layer graph: only entries, addresses and bytes. Arithmetic of single values
 comes from ``gen.reference``; what is tested is where values lie and in which order they come.
+Writes to the store are as late as the contract allows: micro-slot m's are done before the reads of
+micro-slot m + LAG + 1, or when an entry asks for a flush.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 import numpy as np
 
@@ -13,226 +18,370 @@ from gen.reference.normalise import reciprocal_deviation, scale_deviations
 from gen.reference.rounding import clamp, rshr
 from gen.reference.softmax import divide_by_row_sum
 
+GROUP, ADD, LAYER, SOFTMAX = 1, 2, 3, 4
+
 
 class Emulator:
-    """Store, statistics memory and DDR buffers of one card."""
+    """Stores, statistics and DDR buffers of all ranks. ``rows`` is uint8 [ranks, rows, 2, 64]."""
 
     def __init__(self, program, static, dynamic):
-        self.program = program
+        self.program, self.ranks = program, program.engine.ranks
         # unwritten rows hold rubbish: nothing valid may depend on them
         rng = np.random.default_rng(7)
-        self.rows = rng.integers(0, 256, (program.engine.store_rows, 64)).astype(np.uint8)
-        self.stats = {}
-        self.buffers = (
-            np.frombuffer(static, np.uint8).reshape(-1, 64),
-            np.asarray(dynamic).reshape(-1, 64),
-        )
+        shape = (self.ranks, program.engine.store_rows, 2, 64)
+        self.rows = rng.integers(0, 256, shape, dtype=np.uint8)
+        self.sums, self.row_stats = {}, {}
+        self.buffers = [
+            np.frombuffer(bytes(each), np.uint8).reshape(self.ranks, -1, 64)
+            for each in (static, dynamic.tobytes())
+        ]
+        self.pending = deque()
+        self.slot = 0
 
     def step(self, latent, observe=None):
         program = self.program
-        start = program.input_row
-        self.rows[start : start + program.input_rows] = pack_latent(program, latent)
+        self.observe = observe
+        self.rows[:, span(program.input_row, program.input_rows)] = np.stack(
+            pack_latent(program, latent)
+        ).reshape(self.ranks, -1, 2, 64)
         for segment in program.segments:
             for i0 in range(segment.n0):
                 for i1 in range(segment.n1):
-                    for entry in program.entries[segment.first : segment.first + segment.count]:
-                        self.entry(entry, i0, i1)
-                        if observe:
-                            observe(entry, i0, i1)
-        start = program.output_row
-        return unpack_result(program, self.rows[start : start + program.output_rows])
+                    for index in range(segment.first, segment.first + segment.count):
+                        Execution(self, index, i0, i1).run()
+        self.settle(None)
+        rows = self.rows[:, span(program.output_row, program.output_rows)]
+        return unpack_result(program, list(rows.reshape(self.ranks, -1, 128)))
 
-    def words(self, buffer, address, count, i0, i1):
-        start = address.at(i0, i1)
-        return self.buffers[buffer][start : start + count]
+    def tensor_rows(self, name):
+        place = self.program.tensors[name]
+        return list(self.rows[:, span(place.row, place.rows)].reshape(self.ranks, -1, 128))
 
-    def pixels(self, region, slots, i0, i1):
-        """Stored values [slots, blocks * 64] from the region's first block."""
-        first = region.group.at(i0, i1) >> 3
-        planes = []
-        for plane in range(region.planes):
-            parts = [
-                self.rows[
-                    region.row.at(i0, i1)
-                    + plane * region.plane_rows
-                    + (first + block) * region.block_rows
-                    + region.px.at(i0, i1)
-                    + slots
-                ]
-                for block in range(region.blocks)
-            ]
-            planes.append(np.concatenate(parts, axis=1))
-        return join(planes)
+    def settle(self, last):
+        """Writes of all micro-slots up to ``last`` (None: all) reach the store."""
+        while self.pending and (last is None or self.pending[0][0] <= last):
+            _, writes, done = self.pending.popleft()
+            for rank, row, half, word in writes:
+                self.rows[rank, row, half] = word
+            if done and self.observe:
+                self.observe(self, *done)
 
-    def groups8(self, region, group, slots, i0, i1):
-        """Stored values [slots, 8] of one relative 8-channel group."""
-        absolute = region.group.at(i0, i1) + group
-        lane = (absolute & 7) * 8
-        row = region.row.at(i0, i1) + (absolute >> 3) * region.block_rows + region.px.at(i0, i1)
-        return join(
-            [
-                self.rows[row + plane * region.plane_rows + slots][:, lane : lane + 8]
-                for plane in range(region.planes)
-            ]
-        )
 
-    def entry(self, entry, i0, i1):
-        window = self.fill(entry, i0, i1)
-        self.multiply(entry, window, i0, i1)
+class Execution:
+    """One execution of an entry."""
 
-    def fill(self, entry, i0, i1):
-        """The window buffer [window index, subs * 16] and the softmax row sums."""
-        walk, pre, mac = entry.store.walk, entry.pre, entry.mac
-        phase, item, y, x = (
-            grid.reshape(-1)
-            for grid in np.meshgrid(
-                np.arange(walk.stride**2),
-                np.arange(walk.items),
-                np.arange(walk.height),
-                np.arange(walk.width),
-                indexing="ij",
-            )
-        )
-        sy = np.minimum((y * walk.stride + phase // walk.stride) >> walk.up, walk.src_height - 1)
-        sx = np.minimum((x * walk.stride + phase % walk.stride) >> walk.up, walk.src_width - 1)
-        slots = item * walk.src_pitch + sy * walk.src_width + sx
-        parts = self.words(entry.wload.pp_buffer, entry.wload.pp, entry.wload.pp_words, i0, i1)
-        eps = int(parts[0, :8].copy().view("<i8")[0])
-        at = 1
-        table = None
-        if pre.table:
-            table = parts[1:33].reshape(-1).view(np.int8)
-            at = 33
-        operands, before = [], 0
+    def __init__(self, machine, index, i0, i1):
+        self.m, self.index, self.loop = machine, index, (i0, i1)
+        self.entry = machine.program.entries[index]
+        self.shape = self.entry.mac.shape
+        self.tile_octets = machine.program.engine.pixels // 8
+        self.hd = self.words(0, 0, self.entry.wload.hd, 1)[0]
+
+    def words(self, rank, buffer, address, count):
+        start = address.at(*self.loop)
+        found = self.m.buffers[buffer][rank, start : start + count]
+        assert len(found) == count
+        return found
+
+    def run(self):
+        entry, m = self.entry, self.m
+        first = self.loop == (0, 0)
+        if entry.store.flush == 1 or (entry.store.flush == 2 and first):
+            m.settle(None)
+        m.settle(m.slot - 1 - m.program.engine.lag)
+        window = self.fill()
+        weights = [self.weights(rank) for rank in range(m.ranks)]
+        accs = self.multiply(window, weights)
+        self.write(accs)
+
+    # fill
+
+    def octets(self, rank, region, group, octets):
+        """Stored values int64 [octets, 8 pixels, 8 channels] of one local group."""
+        assert group < region.groups
+        row = region.row.at(*self.loop) + group * region.group_rows
+        at = region.octet.at(*self.loop) + octets
+        if region.wide:
+            words = self.m.rows[rank, row + at]
+            low, high = words[:, 0].astype(np.int64), words[:, 1].view(np.int8).astype(np.int64)
+            return (low | high << 8).reshape(-1, 8, 8)
+        words = self.m.rows[rank, row + at // 2, at % 2]
+        return words.view(np.int8).astype(np.int64).reshape(-1, 8, 8)
+
+    def fill(self):
+        """Operands in the window [window slot, subs * 16]; keeps the softmax row sums."""
+        store, pre, mac, shape = self.entry.store, self.entry.pre, self.entry.mac, self.shape
+        octets = np.arange(shape.fill)
+        slots = mac.fill_slot + np.arange(8 * shape.fill)
+        rng = np.random.default_rng(11)
+        window = rng.integers(-128, 128, (mac.window_slots, mac.subs * 16))
+        self.row_sums = np.zeros(8 * shape.fill, np.int64)
+        assert pre.items * pre.item_octets == shape.fill or pre.items == 1
+        scales = self.group_scales() if pre.norm == 1 else None
+        places = self.places(slots)
         for s in range(pre.sources):
-            q = self.pixels(entry.store.source[s], slots, i0, i1)
-            blocks = parts[at : at + 6 * pre.blocks[s]].reshape(-1, 384)
-            at += 6 * pre.blocks[s]
-            gamma = blocks[:, :128].copy().view("<i2").reshape(-1).astype(np.int64)
-            beta = blocks[:, 128:].copy().view("<i4").reshape(-1).astype(np.int64)
-            z = self.normalised(pre, s, before, q, item, eps)
-            t = rshr(z * gamma + beta, pre.shift)
-            x8 = clamp(t, 8) if table is None else table[clamp(t, 11) + 1024].astype(np.int64)
-            x8[:, pre.channels[s] :] = 0
-            first = (mac.group[s].at(i0, i1) & 7) // 2 * 16
-            operands.append(x8[:, first : first + 16 * mac.source_subs[s]])
-            before += pre.channels[s]
-            if pre.row_sums:
-                self.sums = x8[:, : pre.valid].sum(axis=1)
-        assert at == len(parts)
-        window = np.full((walk.stride**2 * walk.items * mac.pitch, mac.subs * 16), 99, np.int64)
-        index = (phase * walk.items + item) * mac.pitch + y * walk.width + x
-        window[index] = np.concatenate(operands, axis=1)
+            base = 16 * mac.sub_base[s]
+            for group in range(pre.groups[s]):
+                for rank in range(self.m.ranks):
+                    q = self.octets(rank, store.source[s], group, octets)
+                    x = self.operands(rank, s, group, q.reshape(-1, 8), scales)
+                    k = group * self.m.ranks + rank
+                    if k < mac.source_groups[s]:
+                        for index in places:
+                            kept = index >= 0
+                            window[index[kept], base + 8 * k : base + 8 * k + 8] = x[kept]
+                            if k + 1 == mac.source_groups[s] and k % 2 == 0:
+                                window[index[kept], base + 8 * k + 8 : base + 8 * k + 16] = 0
+                    self.row_sums += x.sum(axis=1)
         return window
 
-    def normalised(self, pre, s, before, q, item, eps):
-        if pre.norm == 0:
-            return q
-        if pre.norm == 3:
-            return q - q[:, : pre.valid].max(axis=1, keepdims=True)
-        z = np.zeros_like(q)
-        if pre.norm == 2:
-            for row in range(len(q)):
-                v = q[row, : pre.valid]
-                total = int(v.sum())
-                r, e = reciprocal_deviation(pre.n * int((v * v).sum()) - total * total + eps, pre.n)
-                mu = (total << 4) // pre.n
-                z[row] = scale_deviations((q[row] << 4) - mu, np.int64(r), np.int64(e))
-            return z
-        for i in range(pre.items):
+    def places(self, slots):
+        """Window index of source slots, -1 for none, one array per copy."""
+        mac = self.entry.mac
+        item, inside = slots // mac.src_pitch, slots % mac.src_pitch
+        y, x = inside // mac.src_width, inside % mac.src_width
+        if mac.up:
+            found = [
+                item * mac.pitch + (2 * y + dy) * mac.width + 2 * x + dx - mac.origin
+                for dy in (0, 1)
+                for dx in (0, 1)
+            ]
+        elif mac.stride == 2:
+            phase = (y % 2) * 2 + x % 2
+            found = [
+                (phase * mac.items + item) * mac.pitch + y // 2 * mac.width + x // 2 - mac.origin
+            ]
+        else:
+            found = [slots - mac.origin]
+        return [
+            np.where((y < mac.src_height) & (i >= 0) & (i < mac.window_slots), i, -1)
+            for i in found
+        ]
+
+    def group_scales(self):
+        """(mu, r, e) of every (item, norm group) and the alignment of every source."""
+        pre, m = self.entry.pre, self.m
+        eps = int(self.hd[:8].copy().view("<i8")[0])
+        scales = {}
+        for item in range(pre.items):
             for group in range(pre.norm_groups):
                 total = squares = 0
                 for channel in range(group * pre.group_size, (group + 1) * pre.group_size):
-                    of = 0 if channel < pre.channels[0] else 1
-                    c = channel - of * pre.channels[0]
-                    sums = self.stats[pre.stats_base[of] // 8 + c // 8 * pre.items + i]
-                    total += int(sums[0][c % 8]) << pre.align[of]
-                    squares += int(sums[1][c % 8]) << (2 * pre.align[of])
+                    s = 0 if channel < pre.channels[0] else 1
+                    c = channel - s * pre.channels[0]
+                    at = pre.stats_base[s].at(*self.loop) + item * pre.stats_pitch[s] + c // 8
+                    sums = m.sums[at]
+                    total += int(sums[0][c % 8]) << pre.align[s]
+                    squares += int(sums[1][c % 8]) << (2 * pre.align[s])
                 r, e = reciprocal_deviation(pre.n * squares - total * total + eps, pre.n)
-                mu = (total << 4) // pre.n
-                low = max(0, group * pre.group_size - before)
-                high = min(pre.channels[s], (group + 1) * pre.group_size - before)
-                if high > low:
-                    d = (q[item == i, low:high] << (4 + pre.align[s])) - mu
-                    z[item == i, low:high] = scale_deviations(d, np.int64(r), np.int64(e))
-        return z
+                scales[item, group] = ((total << 4) // pre.n, r, e)
+        return scales
 
-    def multiply(self, entry, window, i0, i1):
-        mac, shape, wload = entry.mac, entry.mac.shape, entry.wload
-        lanes = np.arange(shape.words * 8)
-        item, inside = lanes // mac.pitch, lanes % mac.pitch
-        y, x = inside // mac.width, inside % mac.width
+    def operands(self, rank, s, group, q, scales):
+        """x int64 [slots, 8 channels] of stored q."""
+        pre, wload = self.entry.pre, self.entry.wload
+        words = self.words(rank, wload.pp_buffer, wload.pp, wload.pp_words)
+        table = words[:32].reshape(-1).view(np.int8).astype(np.int64) if pre.table else None
+        words = words[32 * pre.table :]
+        if pre.uniform:
+            assert len(words) == 2 and pre.sources == 1
+            word = words[int(group == pre.groups[0] - 1)]
+        else:
+            assert len(words) == sum(pre.groups[: pre.sources])
+            word = words[sum(pre.groups[:s]) + group]
+        gamma = word[:16].copy().view("<i2").astype(np.int64)
+        beta = word[16:48].copy().view("<i4").astype(np.int64)
+        z = q
+        if pre.norm == 1:
+            item = np.arange(len(q)) // 8 // pre.item_octets
+            z = np.zeros_like(q)
+            for lane in range(8):
+                for i in range(pre.items):
+                    mu, r, e = scales[i, int(word[48 + lane])]
+                    d = (q[item == i, lane] << (4 + pre.align[s])) - mu
+                    z[item == i, lane] = scale_deviations(d, np.int64(r), np.int64(e))
+        elif pre.norm > 1:
+            at = pre.row_in.at(*self.loop)
+            rows = np.concatenate([self.m.row_stats[at + k] for k in range(len(q) // 8)])
+            mu, r, e = rows.T
+            if pre.norm == 2:
+                z = scale_deviations((q << 4) - mu[:, None], r[:, None], e[:, None])
+            else:
+                z = q - mu[:, None]
+        t = rshr(z * gamma + beta, pre.shift)
+        x = clamp(t, 8) if table is None else table[clamp(t, 11) + 1024]
+        valid = np.unpackbits(word[56:57], bitorder="little")
+        return np.where(valid == 1, x, 0)
+
+    # weights
+
+    def weights(self, rank):
+        """Weights int64 [units, 8, steps * 16] of one rank."""
+        shape, wload, ring = self.shape, self.entry.wload, self.entry.store.weights
+        if not shape.ring:
+            words = self.words(rank, wload.ws_buffer, wload.ws, 2 * wload.ws_rows)
+            assert wload.ws_rows == shape.units * shape.steps
+            rows = words.view(np.int8).astype(np.int64).reshape(shape.units, shape.steps, 8, 16)
+            return rows.transpose(0, 2, 1, 3).reshape(shape.units, 8, -1)
+        result = np.zeros((shape.units, 8, shape.steps, 2, 8), np.int64)
+        for unit in range(shape.units):
+            if shape.ring == 1:
+                assert shape.ring_words == self.m.ranks * ring.groups
+                assert ring.groups == self.entry.gather.ring_groups
+                token_octet = np.array([unit * self.m.ranks + rank])
+                for group in range(ring.groups):
+                    for r in range(self.m.ranks):
+                        k = group * self.m.ranks + r
+                        if k < self.entry.gather.ring_valid:
+                            word = self.octets(r, ring, group, token_octet)[0]
+                            result[unit, :, k // 2, k % 2] = word
+            else:
+                assert shape.ring_words == 2 * shape.steps
+                tokens = self.octets(rank, ring, unit, np.arange(2 * shape.steps))
+                result[unit] = tokens.transpose(2, 0, 1).reshape(8, shape.steps, 2, 8)
+        return result.reshape(shape.units, 8, -1)
+
+    # products
+
+    def multiply(self, window, weights):
+        """Accumulators int64 [slots, 8] by rank and unit."""
+        mac, shape = self.entry.mac, self.shape
+        lanes = np.arange(8 * shape.octets)
+        slot = mac.out_slot + lanes
+        self.item, self.inside = slot // mac.pitch, slot % mac.pitch
+        y, x = self.inside // mac.width, self.inside % mac.width
         operands = []
         for tap in range(mac.taps):
             sy, sx = y * mac.stride + mac.ty[tap], x * mac.stride + mac.tx[tap]
             usable = (sy >= 0) & (sy < mac.limit_y) & (sx >= 0) & (sx < mac.limit_x)
-            index = np.clip(lanes + mac.offset[tap], 0, len(window) - 1)
+            index = np.clip(mac.start + lanes + mac.offset[tap], 0, len(window) - 1)
             operands.append(np.where(usable[:, None], window[index], mac.pad))
-        operands = np.stack(operands, axis=1).reshape(len(lanes), -1)  # [lane, steps * 16]
-        for og in range(shape.groups):
-            weights = self.group_weights(entry, og, i0, i1)  # [gates, 8, steps * 16]
-            acc = [operands @ weights[gate].T for gate in range(shape.gates)]
-            self.write(entry, og, acc, lanes, item, inside, i0, i1)
-        assert wload.groups == shape.groups
+        operands = np.stack(operands, axis=1).reshape(len(lanes), -1)
+        assert operands.shape[1] == 16 * shape.steps
+        return [[operands @ unit.T for unit in of_rank] for of_rank in weights]
 
-    def group_weights(self, entry, og, i0, i1):
-        mac, shape, wload, sw = entry.mac, entry.mac.shape, entry.wload, entry.store.weights
-        if not mac.from_store:
-            words = self.words(wload.ws_buffer, wload.ws, shape.groups * wload.ws_words, i0, i1)
-            words = words[og * wload.ws_words : (og + 1) * wload.ws_words].view(np.int8)
-            split = words.reshape(shape.gates, shape.steps, 2, 8, 8).astype(np.int64)
-            return split.transpose(0, 3, 1, 2, 4).reshape(shape.gates, 8, -1)
-        result = np.zeros((1, 8, shape.steps, 2, 8), np.int64)
-        for step in range(shape.steps):
-            for half in range(2):
-                px = og * sw.px_group + step * sw.px_step + half * sw.px_half + np.arange(8)
-                group = og * sw.ch_group + step * sw.ch_step + half * sw.ch_half
-                word = self.groups8(sw.region, group, px, i0, i1)  # [pixel, channel]
-                result[0, :, step, half] = word.T if mac.transposed else word
-        return result.reshape(1, 8, -1)
+    # results
 
-    def write(self, entry, og, acc, lanes, item, inside, i0, i1):
-        post, wload, shape, store = entry.post, entry.wload, entry.mac.shape, entry.store
-        rows = shape.groups * shape.gates
+    def write(self, accs):
+        shape, entry, m = self.shape, self.entry, self.m
+        groups, per_round = shape.units // shape.gates, shape.per_round // shape.gates
+        tiles = -(-shape.octets // self.tile_octets)
+        order = [
+            (tile, group)
+            for first in range(0, groups, per_round)
+            for tile in range(tiles)
+            for group in range(first, min(groups, first + per_round))
+        ]
+        results = np.zeros((m.ranks, groups, 8 * shape.octets, 8), np.int64)
+        for tile, group in order:
+            m.settle(m.slot - 1 - m.program.engine.lag)
+            octets = np.arange(
+                tile * self.tile_octets, min(shape.octets, (tile + 1) * self.tile_octets)
+            )
+            writes = []
+            for rank in range(m.ranks):
+                y = self.requantised(rank, group, octets, accs[rank])
+                results[rank, group, 8 * octets[0] : 8 * octets[-1] + 8] = y
+                writes += self.stored(rank, group, octets, y.reshape(-1, 64))
+            done = (self.index, *self.loop) if (tile, group) == order[-1] else None
+            m.pending.append((m.slot, writes, done))
+            m.slot += 1
+        self.statistics(results)
+        assert entry.store.dest.groups == groups
+
+    def requantised(self, rank, group, octets, accs):
+        """Stored values [slots, 8] of some octets of an output group."""
+        post, wload, shape, store = self.entry.post, self.entry.wload, self.shape, self.entry.store
+        slots = np.arange(8 * octets[0], 8 * octets[-1] + 8)
+        item = (8 * post.out_octet + slots) // (8 * post.item_octets)
+        item = np.minimum(item, post.items - 1)
         scaled = []
         for gate in range(shape.gates):
-            at = og * shape.gates + gate
-            scale = self.words(0, wload.scale, rows, i0, i1)[at].copy().view("<i4")
-            mult, shift = scale[:8].astype(np.int64), scale[8:].astype(np.int64)
-            words = self.words(wload.bias_buffer, wload.bias, rows * wload.bias_words, i0, i1)
-            span = words[at * wload.bias_words : (at + 1) * wload.bias_words]
-            bias = span.reshape(-1).copy().view("<i4").reshape(-1, 8)[item].astype(np.int64)
-            a = acc[gate] + bias
+            unit = group * shape.gates + gate
+            scale = self.words(rank, 0, wload.scale, shape.units)[unit].copy().view("<i4")
+            mult, shift = scale[:8].astype(np.int64), scale[8:].astype(np.int64) & 0xFF
+            words = self.words(
+                rank, wload.bias_buffer, wload.bias, shape.units * wload.bias_words
+            )
+            span_ = words[unit * wload.bias_words : (unit + 1) * wload.bias_words]
+            bias = span_.reshape(-1).copy().view("<i4").reshape(-1, 8)[item].astype(np.int64)
+            a = accs[unit][slots] + bias
             if post.row_sums:
-                sums = np.zeros(len(lanes), np.int64)
-                sums[inside < post.pixels] = self.sums
-                a = divide_by_row_sum(a.T, sums[None]).T
+                a = divide_by_row_sum(a.T, self.row_sums[slots][None]).T
             v = a * mult
-            if post.residual_planes:
-                res = self.groups8(store.residual, og, lanes, i0, i1)
+            if post.residual:
+                res = self.octets(rank, store.residual, group, octets).reshape(-1, 8)
                 v = v + (res << (shift + post.residual_shift))
             scaled.append(rshr(v, shift))
-        if shape.gates == 2:
-            table = self.words(0, wload.table, 64, i0, i1).reshape(-1).view("<i2").astype(np.int64)
-            picked = table[clamp(scaled[1], 11) + 1024]
-            y = clamp(rshr(clamp(scaled[0], 16) * picked, post.gate_shift), 8)
-        else:
-            y = clamp(scaled[0], 8 * post.planes)
-        if post.stats:
-            for i in range(post.items):
-                mine = y[(item == i) & (inside < post.pixels)]
-                word = entry.pre.stats_out // 8 + og * post.items + i
-                self.stats[word] = (mine.sum(axis=0), (mine * mine).sum(axis=0))
-        absolute = store.dest.group.at(i0, i1) + og
-        lane = (absolute & 7) * 8
-        row = store.dest.row.at(i0, i1) + (absolute >> 3) * store.dest.block_rows
-        for plane in range(store.dest.planes):
-            at = row + plane * store.dest.plane_rows + store.dest.px.at(i0, i1) + lanes
-            self.rows[at, lane : lane + 8] = (y >> (8 * plane)) & 0xFF
+        if shape.gates == 1:
+            return clamp(scaled[0], 16 if post.wide else 8)
+        table = self.words(rank, 0, wload.table, 64).reshape(-1).view("<i2").astype(np.int64)
+        picked = table[clamp(scaled[1], 11) + 1024]
+        return clamp(rshr(clamp(scaled[0], 16) * picked, post.gate_shift), 8)
+
+    def stored(self, rank, group, octets, y):
+        """Writes (rank, row, half, word) of octets int64 [octets, 64]."""
+        dest = self.entry.store.dest
+        row = dest.row.at(*self.loop) + group * dest.group_rows
+        at = dest.octet.at(*self.loop) + octets
+        if dest.wide:
+            return [
+                (rank, row + o, half, (value >> (8 * half) & 0xFF).astype(np.uint8))
+                for o, value in zip(at, y, strict=True)
+                for half in (0, 1)
+            ]
+        assert at[0] % 2 == 0 and len(at) % 2 == 0
+        return [
+            (rank, row + o // 2, o % 2, (value & 0xFF).astype(np.uint8))
+            for o, value in zip(at, y, strict=True)
+        ]
+
+    def statistics(self, results):
+        """Sums [ranks, groups, slots, 8] that pre.norm keeps."""
+        post, pre, m = self.entry.post, self.entry.pre, self.m
+        slot = 8 * post.out_octet + np.arange(results.shape[2])
+        item, inside = slot // (8 * post.item_octets), slot % (8 * post.item_octets)
+        item, valid = np.minimum(item, post.items - 1), inside < post.pixels
+        if pre.stats in (GROUP, ADD):
+            for rank in range(m.ranks):
+                for group in range(results.shape[1]):
+                    for i in range(pre.items_out):
+                        mine = results[rank, group][(item == i) & valid]
+                        at = pre.stats_out.at(*self.loop) + i * pre.stats_pitch_out
+                        at += group * m.ranks + rank
+                        sums = (mine.sum(axis=0), (mine * mine).sum(axis=0))
+                        if pre.stats == ADD:
+                            sums = tuple(a + b for a, b in zip(m.sums[at], sums, strict=True))
+                        m.sums[at] = sums
+            assert pre.stat_words == results.shape[1] * pre.items_out
+        elif pre.stats == LAYER:
+            eps = int(self.hd[8:16].copy().view("<i8")[0])
+            n = int(self.hd[16:20].copy().view("<i4")[0])
+            total = results.sum(axis=(0, 1, 3))
+            squares = (results * results).sum(axis=(0, 1, 3))
+            found = np.zeros((len(total), 3), np.int64)
+            for k in np.flatnonzero(valid):
+                s, q = int(total[k]), int(squares[k])
+                found[k] = ((s << 4) // n, *reciprocal_deviation(n * q - s * s + eps, n))
+            self.keep_rows(found)
+        elif pre.stats == SOFTMAX:
+            scale = [
+                self.words(rank, 0, self.entry.wload.scale, self.shape.units)
+                for rank in range(m.ranks)
+            ]
+            counts = np.stack([s.copy().view("<i4")[:, 8:] & 0x100 for s in scale])
+            held = np.where(counts[:, :, None, :] != 0, results, -(1 << 15))
+            found = np.zeros((results.shape[2], 3), np.int64)
+            found[:, 0] = held.max(axis=(0, 1, 3))
+            self.keep_rows(found)
+
+    def keep_rows(self, found):
+        pre = self.entry.pre
+        at = pre.row_out.at(*self.loop)
+        assert pre.stat_words == self.shape.octets
+        for octet in range(self.shape.octets):
+            self.m.row_stats[at + octet] = found[8 * octet : 8 * octet + 8]
 
 
-def join(planes):
-    """int64 values of a low and maybe a high byte plane; the last plane is signed."""
-    if len(planes) == 1:
-        return planes[0].view(np.int8).astype(np.int64)
-    return planes[0].astype(np.int64) | planes[1].view(np.int8).astype(np.int64) << 8
+def span(first, count):
+    return slice(first, first + count)
