@@ -1,15 +1,16 @@
-// mac: the multiplier array, output stationary. Fills its window buffer from px, its weight buffer
-// from ws or ks, and sends accumulators to post (as).
+// mac: the multiplier array, output stationary. Fills its window buffer from gs, its weight buffer
+// from ws or ks, and sends accumulators to post (as), per round, tile, unit, octet.
 //
-// One flattened loop per entry runs through the slots of docs/engine.md. Slot "lead" first loads
-// weights, then fills `lead` window pixels. In every cycle of a tile's slot one multiply step, one
-// px word, one weight word and one as word are handled; as words of a tile leave while the next
-// one is computed. A last slot sends the last tile.
+// One flattened loop per execution runs through the slots of docs/engine.md: "lead", one per round
+// and tile, and a last one that sends the last unit's words. In every cycle of a slot one multiply
+// step, one Beat cycle, one weight row and one as word are handled.
 #ifndef LDA_MAC_HPP
 #define LDA_MAC_HPP
 
-#include "arithmetic.hpp"
+#include "fill_walk.hpp"
+#include "lanes.hpp"
 #include "mac_memory.hpp"
+#include "multiply.hpp"
 #include "params.hpp"
 #include "program.hpp"
 #include "sequence.hpp"
@@ -17,185 +18,67 @@
 
 namespace lda {
 
-// Window pixels in fill order; index = (phase * items + item) * pitch + y * width + x.
-struct FillWalk {
-    int index, pixel, item_base;  // pixel: within the item; item_base: index of its first pixel
-    int source, block, first, left, sub;
-
-    void start_source(const MacEntry& entry, const int* firsts) {
-#pragma HLS inline
-        block = 0;
-        first = firsts[source];
-        left = entry.source_subs[source];
-    }
-
-    void start(const MacEntry& entry, const int* firsts) {
-#pragma HLS inline
-        index = pixel = item_base = source = sub = 0;
-        start_source(entry, firsts);
-    }
-
-    int count() const { return least(4 - first, left); }
-
-    void next(const MacEntry& entry, const int* firsts) {
-#pragma HLS inline
-        const int taken = count();
-        sub += taken;
-        left -= taken;
-        first = 0;
-        ++block;
-        if (left > 0) return;
-        if (++source == entry.sources) {
-            source = sub = 0;
-            ++index;
-            if (++pixel == entry.height * entry.width) {
-                pixel = 0;
-                item_base += entry.pitch;
-                index = item_base;
-            }
-        }
-        start_source(entry, firsts);
-    }
+// What an execution leaves to the following one.
+struct MacState {
+    int32_t half;  // of the weight buffer, of the next round
+    RowLoad load;  // its rows that are still to come from ws
 };
 
-// Where the lanes of a tile lie in the output image; y < 0: no pixel.
+// next: the weight rows of the following execution's round 0 that come from ws.
 template <class P>
-struct Lanes {
-    int32_t y[P::PP];
-    int32_t x[P::PP];
-};
-
-template <class P>
-inline void place_lanes(const MacEntry& entry, const Divider& by_pitch, const Divider& by_width,
-                        int tile, Lanes<P>& lanes) {
-#pragma HLS inline
-    const int pitch = entry.pitch, width = entry.width, height = entry.height;
-    const int items = entry.items, stride = entry.stride;
-LANES:
-    for (int l = 0; l < P::PP; ++l) {
-#pragma HLS unroll
-        const int slot = tile * P::PP + l;
-        const int item = by_pitch.quotient(uint32_t(slot));
-        const int pixel = slot - item * pitch;
-        const int y = by_width.quotient(uint32_t(pixel));
-        const bool valid = item < items && y < height;
-        lanes.y[l] = valid ? y * stride : -(1 << 20);
-        lanes.x[l] = (pixel - y * width) * stride;
-    }
-}
-
-// Whether lane l sees the image through a tap.
-template <class P>
-inline bool lane_open(const MacEntry& entry, const Lanes<P>& lanes, int l, int ty, int tx) {
-#pragma HLS inline
-    const int y = lanes.y[l] + ty, x = lanes.x[l] + tx;
-    return y >= 0 && y < entry.limit_y && x >= 0 && x < entry.limit_x;
-}
-
-#ifdef LDA_FAST
-
-// All steps of one tile and gate.
-template <class P>
-void multiply_tile(const MacEntry& entry, const MacMemory<P>& memory, const int16_t* pad_row,
-                   const Lanes<P>& lanes, int start, int half, int gate,
-                   int32_t (&acc)[P::PP][GROUP]) {
-    for (int l = 0; l < P::PP; ++l)
-        for (int o = 0; o < GROUP; ++o)
-            acc[l][o] = 0;
-    const int16_t* weights = memory.weights[half] + gate * entry.shape.steps * STEP_WEIGHTS;
-    const int subs = entry.subs, limit = P::WINDOW_ROWS * P::PP - subs;
-    const unsigned limit_y = unsigned(entry.limit_y), limit_x = unsigned(entry.limit_x);
-    for (int tap = 0; tap < entry.taps; ++tap) {
-        const int16_t* pixel[P::PP];
-        const int ty = entry.ty[tap], tx = entry.tx[tap];
-        const int first = start + entry.offset[tap];
-        for (int l = 0; l < P::PP; ++l) {
-            // unsigned, so that one comparison finds both ends
-            const bool open =
-                unsigned(lanes.y[l] + ty) < limit_y && unsigned(lanes.x[l] + tx) < limit_x;
-            const int i = (first + l) * subs;
-            LDA_CHECK(!open || (i >= 0 && i <= limit), "mac: a tap outside of the window buffer");
-            pixel[l] = open ? memory.window + i * SUB : pad_row;
-        }
-        if (LDA_FAULT == 3) pixel[5] = pixel[4];
-        multiply_tap<P::PP>(pixel, subs, weights + tap * subs * STEP_WEIGHTS, acc);
-    }
-}
-
-#else
-
-// One step: PP pixels x 16 inputs x 8 outputs.
-template <class P>
-inline void multiply_step(const MacEntry& entry, const MacMemory<P>& memory,
-                          const Divider& by_pitch, const Divider& by_width, int tile, int half,
-                          int row, int tap, int sub, bool clear, int32_t (&acc)[P::PP][GROUP]) {
-#pragma HLS inline
-    // from the tile's number anew in every iteration: no product stands between two iterations
-    Lanes<P> lanes;
-#pragma HLS array_partition variable = lanes.y complete
-#pragma HLS array_partition variable = lanes.x complete
-    place_lanes<P>(entry, by_pitch, by_width, tile, lanes);
-    const int start = tile * P::PP;
-    Operands operands[P::PP];
-#pragma HLS array_partition variable = operands complete
-    read_window<P>(memory, start + entry.offset[tap], entry.subs, sub, operands);
-    const Word low = memory.weights[half][0][row], high = memory.weights[half][1][row];
-LANES:
-    for (int l = 0; l < P::PP; ++l) {
-#pragma HLS unroll
-        const bool open = lane_open<P>(entry, lanes, l, entry.ty[tap], entry.tx[tap]);
-        for (int o = 0; o < GROUP; ++o) {
-#pragma HLS unroll
-            int32_t dot = 0;
-            for (int i = 0; i < SUB; ++i) {
-#pragma HLS unroll
-                const int8_t x = open ? operands[l].x[i] : int8_t(entry.pad);
-                const int8_t w = (i < GROUP ? low : high).b[o * GROUP + i % GROUP];
-                dot += int32_t(x) * int32_t(w);
-            }
-            acc[l][o] = (clear ? 0 : acc[l][o]) + dot;
-        }
-    }
-}
-
-#endif
-
-template <class P>
-void mac_entry(const MacEntry& entry, int i0, int i1, MacMemory<P>& memory, int& half,
-               hls::stream<Word>& px_s, hls::stream<Word>& ks_s, hls::stream<Word>& ws_s,
-               hls::stream<AccWord>& as_s) {
+void mac_entry(const MacEntry& entry, const RowLoad& next, MacMemory<P>& memory, MacState& state,
+               hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow>& ks_s,
+               hls::stream<WeightRow>& ws_s, hls::stream<AccWord>& as_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
     const int TILE_WORDS = P::PP / GROUP;
-    LDA_CHECK(shape.tiles * P::PP <= 32768, "mac: an image of more than 32768 pixel slots");
-    LDA_CHECK(entry.subs * entry.taps == shape.steps, "mac: steps are not taps x subs");
+    const int ALL = 1 << 30;
+    const bool ring = shape.ring != RING_NONE;
+    LDA_CHECK(entry.subs * entry.taps == shape.steps && entry.taps <= MAX_TAPS,
+              "mac: steps are not taps x subs");
+    LDA_CHECK(least(shape.per_round, shape.units) * shape.steps <= P::WEIGHT_ROWS,
+              "mac: more weight rows than the weight buffer has");
 
-    int firsts[MAX_SOURCES];
-    int pixel_words = 0;
-SOURCES:
-    for (int s = 0; s < MAX_SOURCES; ++s) {
-        firsts[s] = first_sub(at(entry.group[s], i0, i1));
-        if (s < entry.sources) pixel_words += blocks_of(firsts[s], entry.source_subs[s]);
+    const int tiles = ceil_div(shape.octets, TILE_WORDS);
+    // a unit's steps last at least as long as the results of the one before take to leave
+    const int unit_cycles = most(shape.steps, TILE_WORDS);
+    const int round_cycles = tiles * least(shape.per_round, shape.units) * unit_cycles;
+    const int pace = load_pace(entry.first_rows, round_cycles);
+    const int next_pace = load_pace(next.left, round_cycles);
+    // ring rows of a tile slot, in full rounds and in the last one
+    int share = 0, last_share = 0;
+    if (ring && shape.units > 2 * shape.per_round) {
+        const int tail =
+            shape.units - (ceil_div(shape.units, shape.per_round) - 1) * shape.per_round;
+        share = ceil_div(shape.per_round * shape.steps, tiles);
+        last_share = ceil_div(tail * shape.steps, tiles);
     }
-    const int rows = shape.steps * shape.gates;
-    LDA_CHECK(rows <= P::WEIGHT_ROWS, "mac: more weight rows than the weight buffer has");
-    const int share = ceil_div(rows, shape.tiles);
-    const int next_share = ceil_div(entry.next_rows, shape.tiles);
-    const Divider by_pitch(uint32_t(entry.pitch)), by_width(uint32_t(entry.width));
-    // a gate's steps last at least as long as its results take to leave
-    const int gate_cycles = most(shape.steps, TILE_WORDS);
-    const int all_gates_cycles = shape.gates * gate_cycles;
 
+    Lanes<P::PP> lanes;
+#pragma HLS array_partition variable = lanes.lane complete
+#pragma HLS array_partition variable = lanes.at_first complete
+    lanes.start(entry.height, entry.width, entry.pitch, entry.out_slot);
     FillWalk fill;
-    fill.start(entry, firsts);
+#pragma HLS array_partition variable = fill.lanes.lane complete
+#pragma HLS array_partition variable = fill.lanes.at_first complete
+    fill.start(entry);
+    const int settling = most(lanes.settling(), fill.lanes.settling());
+    int beats = 0;  // of an octet
+BEATS:
+    for (int s = 0; s < MAX_SOURCES; ++s) {
+#pragma HLS unroll
+        if (s < entry.sources) beats += entry.groups[s];
+    }
+    // With two ranks and more, one pass per Beat fills subs no slower than the first tap reads
+    // them; then only the first Beat of a slot's last octet keeps the next slot waiting.
+    const bool fill_leads = P::RANKS > 1 && fill.passes == 1;
+
+    Beat<P::RANKS> beat = Beat<P::RANKS>();
     int32_t result[P::PP][GROUP];
 #pragma HLS array_partition variable = result complete dim = 0
 #ifdef LDA_FAST
-    Lanes<P> lanes;
-    place_lanes<P>(entry, by_pitch, by_width, 0, lanes);
-    int16_t pad_row[P::WEIGHT_ROWS * SUB];
-    for (int k = 0; k < entry.subs * SUB; ++k)
-        pad_row[k] = int16_t(entry.pad);
+    TileOperands<P> operands;
+    operands.start(entry);
 #else
     int32_t acc[P::PP][GROUP];
 #pragma HLS array_partition variable = acc complete dim = 0
@@ -208,73 +91,114 @@ SOURCES:
     }
 #endif
 
-#pragma HLS array_partition variable = memory.window complete dim = 1
-#pragma HLS array_partition variable = memory.weights complete dim = 1
-#pragma HLS array_partition variable = memory.weights complete dim = 2
+#pragma HLS array_partition variable = memory.window.bank complete dim = 1
+#pragma HLS array_partition variable = memory.window.bank complete dim = 2
 
-    // What a slot loads is used from the next slot on: at least GUARD cycles later, so that no read
-    // meets its write in the pipeline. That is what the dependence pragmas below rely on.
-    const int slots = shape.groups * shape.tiles;
-    int slot = -1, group = 0, tile = 0;
-    const int lead_words = least(shape.lead, shape.fill) * pixel_words;
-    const int tile_fill_words = P::PP * pixel_words;
-    int fill_left = shape.fill * pixel_words - lead_words;  // px words
-    int weight_words = entry.load_first ? 2 * rows : 0;
-    int fill_start = weight_words, fill_words = lead_words;
-    int weight_row = 0, weight_side = 0, weights_left = 0;
-    int load_half = half;                // buffer half that is being loaded
-    int ready = 0;                       // words of `result` that leave during the next gate
-    int cycle = 0, phase = 0, gate = 0;  // phase: cycle within the gate
-    int tap = 0, sub = 0, row = 0;
-    int slot_cycles = fill_start + fill_words + P::GUARD;
-    bool done = false;
+    // of the execution
+    bool lead = true, draining = false, done = false;
+    int fill_left = shape.fill;  // octets
+    int settled = 0;
+    int lead_left = least(shape.lead, shape.fill) * beats * fill.passes;  // cycles
+    // of the round
+    int round = 0, units_left = shape.units;  // of this round and later ones
+    int units_now = least(shape.per_round, shape.units);
+    int half = state.half;
+    bool last_round = false;
+    RowLoad load = state.load;
+    bool ring_load = ring;  // `load` comes from ks
+    int load_half = half, load_wait = 0;
+    if (ring) load.start(units_now, shape.steps);
+    // of the slot
+    int tile = 0, octets_left = shape.octets;      // from this tile on
+    int first = entry.start;                       // window index of lane 0
+    int fill_due = least(shape.lead, shape.fill);  // octets
+    int rows_due = ring ? ALL : 0;                 // ring rows
+    int hold = 0;                                  // cycles until the next slot may begin
+    int unit = 0, phase = 0, tap = 0, sub = 0, row = 0;
+    // of the unit before
+    int ready = 0, leaving = 0;  // words of `result`, the next one to leave
+    fill_left -= fill_due;
 SLOTS:
     while (!done) {
 #pragma HLS pipeline II = 1
-#pragma HLS dependence variable = memory.window type = inter false
+// What a slot loads is read GUARD cycles later at the earliest: no read meets its write in the
+// pipeline.
+#pragma HLS dependence variable = memory.window.bank type = inter false
 #pragma HLS dependence variable = memory.weights type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
-        const bool computes = slot >= 0 && slot < slots;
+        const bool computes = !lead && !draining && unit < units_now;
+        // Ring weights travel as px words: in the lead slot before the fill, later behind it. Rows
+        // from ws that are left for the lead slot come while the fill is still on its way.
+        const bool first_row = lead && load.units > 0 && (ring || load.left > lead_left);
+        const bool fills = fill_due > 0 && (fill.direct || settled == settling) && !first_row;
+        const bool paced = load.units > 0 && load_wait == 0 && !draining;
+        const bool loads = ring_load ? rows_due > 0 && (lead || fill_due == 0) : paced;
+        const bool leaves = leaving < ready;
 #ifdef LDA_FAST
-        // what nothing but multiply steps follow is one long iteration
-        const bool quiet = computes && cycle >= weight_words && cycle >= fill_words &&
-                           phase >= ready && gate < shape.gates;
-        const int span = quiet ? gate_cycles - phase : 1;
+        // what touches no stream is one long iteration, up to the next event
+        int span = computes ? unit_cycles - phase : most(hold, 1);
+        if (fills) span = fill.pass ? least(span, fill.passes - fill.pass) : 1;
+        if (!ring_load && load.units > 0) span = least(span, most(load_wait, 1));
+        if (loads || leaves || settled < settling) span = 1;
 #else
         const int span = 1;
 #endif
         TICK(span);
-        if (cycle < weight_words) {
-            // what is loaded ahead for the next entry always comes from wload
-            const bool ahead = slot >= 0 && group + 1 == shape.groups;
-            const bool from_store = entry.from_store && !ahead;
-            const Word word = from_store ? ks_s.read() : ws_s.read();
-            write_weights<P>(memory, load_half, weight_row, weight_side,
-                             from_store && entry.transposed, word);
-            weight_side ^= 1;
-            weight_row += weight_side == 0;
+        hold = most(hold - span, 0);
+        load_wait = most(load_wait - span, 0);
+        if (loads) {
+            LDA_CHECK(load.row < P::WEIGHT_ROWS, "mac: a weight row outside of the weight buffer");
+            memory.weights[load_half * P::WEIGHT_ROWS + load.row] =
+                ring_load ? ks_s.read() : ws_s.read();
+            // row k is read k cycles into the round at the earliest
+            hold = most(hold, P::GUARD - 1 - load.row);
+            load_wait = (lead || ring_load ? 1 : last_round ? next_pace : pace) - 1;
+            load.next();
+            --rows_due;
+            if (load.units == 0) rows_due = 0;
         }
-        if (cycle >= fill_start && cycle < fill_start + fill_words) {
-            write_window<P>(memory, fill.index, entry.subs, fill.sub, fill.first, fill.count(),
-                            px_s.read());
-            fill.next(entry, firsts);
+        if (fills) {
+            if (fill.pass == 0) beat = gs_s.read();
+            const BeatPlace place = {fill.group * P::RANKS, entry.source_groups[fill.source],
+                                     entry.sub_base[fill.source]};
+            FillLanes to;
+#ifdef LDA_FAST
+            if (fill.pass == 0) {
+                for (int pass = 0; pass < fill.passes; ++pass) {
+                    fill.place(entry, pass, to);
+                    write_window<P>(memory.window, entry.subs, place, to, beat);
+                }
+            }
+#else
+            fill.place(entry, fill.pass, to);
+            write_window<P>(memory.window, entry.subs, place, to, beat);
+#endif
+            if (!fill_leads || fill.first_beat()) hold = most(hold, P::GUARD - 1);
+            lead_left -= span;
+            if (fill.next(entry, span)) --fill_due;
         }
-        const bool in_gate = gate < shape.gates;
-        if (in_gate && phase < ready) {
+        if (leaves) {
             AccWord word;
-            for (int k = 0; k < GROUP; ++k) {
+            for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
                 for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
-                    word.a[k * GROUP + o] = result[phase * GROUP + k][o];
+                    word.a[p * GROUP + o] = result[leaving * GROUP + p][o];
                 }
             }
             as_s.write(word);
+            ++leaving;
         }
-        if (computes && in_gate) {
-#ifndef LDA_FAST
+        if (computes) {
+#ifdef LDA_FAST
+            if (phase == 0 && unit == 0) {
+                const int filled = fill.direct ? fill.slot : entry.window_slots;
+                operands.place(entry, memory.window, lanes, first,
+                               least(TILE_WORDS, octets_left) * GROUP, filled);
+            }
+#else
             if (phase < shape.steps) {
-                multiply_step<P>(entry, memory, by_pitch, by_width, tile, half, row, tap, sub,
+                multiply_step<P>(entry, memory, lanes, first, half * P::WEIGHT_ROWS + row, tap, sub,
                                  phase == 0, acc);
                 ++row;
                 if (++sub == entry.subs) {
@@ -284,9 +208,10 @@ SLOTS:
             }
 #endif
             phase += span;
-            if (phase == gate_cycles) {
+            if (phase == unit_cycles) {
 #ifdef LDA_FAST
-                multiply_tile<P>(entry, memory, pad_row, lanes, tile * P::PP, half, gate, result);
+                multiply_unit(operands.pixel, P::PP, entry.taps, entry.subs,
+                              memory.weights[half * P::WEIGHT_ROWS + unit * shape.steps].b, result);
 #else
                 for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
@@ -296,53 +221,79 @@ SLOTS:
                     }
                 }
 #endif
-                ready = least(TILE_WORDS, shape.words - tile * TILE_WORDS);
-                phase = tap = sub = 0;
-                ++gate;
+                ready = least(TILE_WORDS, octets_left);
+                phase = tap = sub = leaving = 0;
+                ++unit;
             }
-        } else {
-            ++phase;
         }
-        cycle += span;
-        if (cycle >= slot_cycles) {
-            cycle = phase = gate = row = tap = sub = 0;
-            if (slot < 0) weight_row = weight_side = 0;
-            if (computes && ++tile == shape.tiles) {
+        if (settled < settling) {
+            lanes.settle(settled, settling - 1);
+            fill.lanes.settle(settled, settling - 1);
+            ++settled;
+        }
+        const bool last_tile = octets_left <= TILE_WORDS;
+        const bool computed = lead ? settled == settling : unit == units_now;
+        // the following execution's rows may come later, and nothing of this one is read any more
+        const bool loaded = load.units == 0 || (!lead && (!last_tile || last_round));
+        const bool over = computed && fill_due == 0 && rows_due == 0 && loaded &&
+                          (hold == 0 || (last_tile && last_round));
+        if (draining) {
+            done = leaving == ready;
+        } else if (over) {
+            unit = row = 0;
+            if (lead || last_tile) {
+                if (!lead) {
+                    half ^= 1;
+                    units_left -= units_now;
+                    ++round;
+                    lanes.rewind();
+                }
+                draining = units_left == 0;
+                done = draining && leaving == ready;
+                lead = false;
                 tile = 0;
-                ++group;
-                half ^= 1;
-                weight_row = weight_side = 0;
+                octets_left = shape.octets;
+                first = entry.start;
+                units_now = least(shape.per_round, units_left);
+                const int units_next = least(shape.per_round, units_left - units_now);
+                last_round = units_next == 0;
+                ring_load = ring && !last_round;
+                if (!draining) {
+                    load_half = half ^ 1;
+                    load = next;
+                    if (!last_round) load.start(units_next, shape.steps);
+                }
+            } else {
+                ++tile;
+                octets_left -= TILE_WORDS;
+                first += P::PP;
+                lanes.advance();
             }
-            ++slot;
-            const bool next_computes = slot < slots;
-#ifdef LDA_FAST
-            if (next_computes) place_lanes<P>(entry, by_pitch, by_width, tile, lanes);
-#endif
-            const bool last_group = group + 1 >= shape.groups;
-            if (tile == 0) weights_left = last_group ? entry.next_rows : rows;
-            const int load =
-                next_computes ? least(last_group ? next_share : share, weights_left) : 0;
-            weights_left -= load;
-            weight_words = 2 * load;
-            load_half = half ^ 1;
-            fill_start = 0;
-            fill_words = next_computes && group == 0 ? least(tile_fill_words, fill_left) : 0;
-            fill_left -= fill_words;
-            const int loads = most(weight_words, fill_words) + P::GUARD;
-            slot_cycles = next_computes ? most(all_gates_cycles, loads) : most(ready, 1);
-            done = slot == slots + 1;
+            fill_due = least(TILE_WORDS, fill_left);
+            fill_left -= fill_due;
+            LDA_CHECK(fill_due == 0 || round == 0,
+                      "mac: octets of the fill that no tile waits for");
+            // of round 1 all in round 0's last tile, of later rounds a share in every tile
+            const bool full = units_left - units_now >= shape.per_round;
+            const int due = round > 0                   ? (full ? share : last_share)
+                            : octets_left <= TILE_WORDS ? ALL
+                                                        : 0;
+            rows_due = ring_load && load.units > 0 ? due : 0;
         }
     }
     LOOP_EXIT();
+    state.half = half;
+    state.load = load;
 }
 
 template <class P>
 void mac(const Segment* segments, int segment_count, const MacEntry* entries, MacMemory<P>& memory,
-         hls::stream<Word>& px_s, hls::stream<Word>& ks_s, hls::stream<Word>& ws_s,
-         hls::stream<AccWord>& as_s) {
+         hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow>& ks_s,
+         hls::stream<WeightRow>& ws_s, hls::stream<AccWord>& as_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
-    int half = 0;
+    MacState state = MacState();
+    if (segment_count > 0) state.load = first_rows(entries[segments[0].first]);
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -353,7 +304,10 @@ SEGMENTS:
             ENTRIES:
                 for (int k = 0; k < segment.count; ++k) {
                     const MacEntry entry = entries[segment.first + k];
-                    mac_entry<P>(entry, i0, i1, memory, half, px_s, ks_s, ws_s, as_s);
+                    const Following next = following(segments, segment_count, s, i0, i1, k);
+                    RowLoad rows = RowLoad();
+                    if (next.entry >= 0) rows = first_rows(entries[next.entry]);
+                    mac_entry<P>(entry, rows, memory, state, gs_s, ks_s, ws_s, as_s);
                 }
             }
         }
