@@ -1,4 +1,4 @@
-"""The simulation headers: blocking streams, deadlock reports, exact timing of rigid pipelines."""
+"""The simulation headers: blocking streams, deadlock reports, exact timing of pipelines, memory."""
 
 import shutil
 import subprocess
@@ -94,6 +94,13 @@ def test_results_stuck_in_a_stalled_pipeline(timed, untimed):
     assert untimed["stalled_pipeline"] == "done"  # without clocks there is no pipeline
 
 
+def test_flushable_pipeline_lets_them_out(timed, untimed):
+    # `source` writes in 0, 15, 30, 45; `pass` reads one cycle later and writes 12 cycles after
+    # that; `source` reads in 14, 29, 44, 59.
+    assert timed["flushed_pipeline"] == "done: 60 cycles (model)"
+    assert untimed["flushed_pipeline"] == "done"
+
+
 def test_leftover_tokens_name_the_fifo(timed):
     text = (
         "leftover: the main processes have returned, but\n"
@@ -148,14 +155,58 @@ def test_cycle_accounts(timed):
     rows = [line.split() for line in timed["accounts"].splitlines()]
     assert rows[0] == ["done:", "315", "cycles", "(model)"]
     assert rows[1:5] == [
-        ["process", "cycles", "working", "starved", "blocked", "draining"],
-        ["source", "292", "100", "0", "188", "4"],
-        ["slow", "313", "300", "3", "0", "10"],
-        ["sink", "315", "100", "212", "0", "3"],
+        ["process", "cycles", "working", "starved", "blocked", "memory", "draining"],
+        ["source", "292", "100", "0", "188", "0", "4"],
+        ["slow", "313", "300", "3", "0", "0", "10"],
+        ["sink", "315", "100", "212", "0", "0", "3"],
     ]
     assert rows[6:] == [["a", "4", "4", "100", "3", "188"], ["b", "4", "1", "100", "212", "0"]]
     for row in rows[2:5]:
         assert int(row[1]) == sum(int(cell) for cell in row[2:])
+
+
+def memory_rows(text):
+    """Cycles, the account of `loader`, the row of its port."""
+    rows = [line.split() for line in text.splitlines()]
+    assert rows[2][0] == "loader" and rows[-2] == ["port", "words", "bursts", "stalled"]
+    return [int(rows[0][1]), *map(int, rows[2][1:])], rows[-1]
+
+
+def test_sequential_words_come_at_the_sustained_rate(timed, untimed):
+    # Asked for in cycle 1, latency 10: word 0 in 11. Then 12.5, 14, 15.5 and, two cycles of gap
+    # between the bursts later, 19, 20.5, 22, 23.5: in whole cycles 11, 13, 14, 16, 19, 21, 22, 24.
+    # Written in 27, read in 28; drain 3, next cycle, exit 1: 33.
+    account, port = memory_rows(timed["memory_burst"])
+    assert account == [33, 29, 8, 0, 0, 16, 5]
+    assert port == ["loader.weights", "read", "8", "2", "16"]
+    assert untimed["memory_burst"].startswith("done\n")
+
+
+def test_every_jump_costs_the_latency(timed):
+    # 11, 22, 33
+    account, port = memory_rows(timed["memory_jumps"])
+    assert account == [42, 38, 3, 0, 0, 30, 5]
+    assert port == ["loader.weights", "read", "3", "3", "30"]
+
+
+def test_writes_fill_a_buffer_first(timed):
+    # Three words wait and one is under way, all 4 cycles: 1, 2, 3, 4, 5, 9.
+    account, port = memory_rows(timed["memory_writes"])
+    assert account == [18, 14, 6, 0, 0, 3, 5]
+    assert port == ["loader.weights", "write", "6", "2", "3"]
+
+
+def test_memory_of_one_process(timed):
+    account, port = memory_rows(timed["memory_own"])
+    assert account == [17, 13, 8, 0, 0, 0, 5]
+    assert port == ["loader.weights", "read", "8", "1", "0"]
+
+
+def test_single_words_take_a_cycle_each(timed):
+    # Asked for in 0, there in 10; 11; other port: asked for in 12, there in 22; loop entry; 24, 25
+    # (the second word makes the iteration two cycles long); next cycle, exit 1: 27.
+    run = "done: 27 cycles (model)"
+    assert timed["memory_single"] == f"{run}\n{run}\nthere is no process named nobody"
 
 
 def test_portable_switch_gives_the_same(folder, timed):
@@ -170,7 +221,7 @@ def test_random_networks_equal_the_clock_by_clock_model(networks):
     result = run(networks, "0", "2000")
     assert result.returncode == 0, result.stdout
     assert result.stdout == (
-        "2000 networks agree: 945 done, 946 deadlocks, 109 leftovers; 1232 sized by peaks\n"
+        "2000 networks agree: 994 done, 904 deadlocks, 102 leftovers; 1245 sized by peaks\n"
     )
 
 
@@ -182,7 +233,7 @@ def test_many_random_networks(networks, folder):
     assert result.returncode == 0, result.stdout
 
 
-# Text of process.hpp, and the same with a fault that FAULT switches on.
+# Text of the headers, and the same with a fault that FAULT switches on.
 FAULTS = {
     # A pipeline that delivers while it stands.
     "in_body ? tick_ + pipeline_depth : tick_": (
@@ -196,8 +247,23 @@ FAULTS = {
     ),
     # Reads that give their slot back before the rest of their tick can happen.
     "reads_[read_count_++] = &fifo;": (
-        "if (FAULT(3) && in_body_) free_slot(fifo, tick_ + stall_); else "
-        "reads_[read_count_++] = &fifo;"
+        "if (FAULT(3)) free_slot(fifo, time()); else reads_[read_count_++] = &fifo;"
+    ),
+    # A flushable pipeline that stands while it waits for input.
+    "flushes_ ? flush() : nullptr": "flushes_ && !FAULT(4) ? flush() : nullptr",
+    # Bubbles that the iteration's own results do not see.
+    "flight_.delay(own_, tick_ - first);": "if (!FAULT(5)) flight_.delay(own_, tick_ - first);",
+    # Results that leave early, but forget that those before them had to wait for a slot.
+    "flight_.has_early() ? flight_.last_early().stall : stall_": (
+        "flight_.has_early() && !FAULT(6) ? flight_.last_early().stall : stall_"
+    ),
+    # A jump that does not wait for the memory.
+    "(now + timing_.latency)": "(now + (FAULT(7) ? 0 : timing_.latency))",
+    # A port that reads ahead without limit while the kernel stands.
+    "raise(1000 * time - ahead());": "if (!FAULT(8)) raise(1000 * time - ahead());",
+    # Bursts without a gap.
+    "if (++next_ % timing_.burst_words == 0) ": (
+        "if (++next_ % timing_.burst_words == 0 && !FAULT(9)) "
     ),
 }
 
@@ -207,12 +273,15 @@ def faulty(folder):
     """All faults in one program; the environment chooses."""
     headers = folder / "faulty"
     shutil.copytree(HEADERS, headers)
-    text = (headers / "process.hpp").read_text()
+    texts = {path: path.read_text() for path in headers.glob("*.hpp")}
     for right, wrong in FAULTS.items():
-        assert text.count(right) == 1
-        text = text.replace(right, wrong)
+        (path,) = [path for path, text in texts.items() if right in text]
+        assert texts[path].count(right) == 1
+        texts[path] = texts[path].replace(right, wrong)
     chosen = '#include <cstdlib>\n#define FAULT(k) (std::atoi(std::getenv("FAULT")) == (k))\n'
-    (headers / "process.hpp").write_text(chosen + text)
+    texts[headers / "mode.hpp"] = chosen + texts[headers / "mode.hpp"]
+    for path, text in texts.items():
+        path.write_text(text)
     return build(folder, "random_networks", "-O0", headers=headers)
 
 

@@ -17,7 +17,7 @@
 namespace sim {
 inline namespace SIM_MODE {
 
-class Process;
+class Fiber;
 
 // Time of tokens and slots that exist before a run begins.
 static const int64_t BEFORE = -(INT64_C(1) << 60);
@@ -98,10 +98,10 @@ class Fifo {
     int64_t mask = -1;
     std::unique_ptr<int64_t[]> write_time, read_time;
 
-    Process* producer = nullptr;  // null while no run is on, or outside the device
-    Process* consumer = nullptr;
-    Process* waiting_producer = nullptr;
-    Process* waiting_consumer = nullptr;
+    Fiber* producer = nullptr;  // null while no run is on, or outside the device
+    Fiber* consumer = nullptr;
+    Fiber* waiting_producer = nullptr;
+    Fiber* waiting_consumer = nullptr;
     int64_t read_tick = -1, write_tick = -1;  // virtual tick of the last access of either side
 
     int64_t starved = 0, blocked = 0;

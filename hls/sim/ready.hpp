@@ -10,37 +10,37 @@
 namespace sim {
 inline namespace SIM_MODE {
 
-class Process;
+class Fiber;
 
 template <typename Unused>
-struct CurrentProcess {
+struct CurrentFiber {
     // Plain data with a static TLS slot: one instruction to read, also in a shared object.
-    static __thread Process* process __attribute__((tls_model("initial-exec")));
+    static __thread Fiber* fiber __attribute__((tls_model("initial-exec")));
 };
 template <typename Unused>
-__thread Process* CurrentProcess<Unused>::process = nullptr;
+__thread Fiber* CurrentFiber<Unused>::fiber = nullptr;
 
-// The process whose code runs in this thread; null outside of a run.
-inline Process* current() {
-    return CurrentProcess<void>::process;
+// What runs in this thread; null outside of a run.
+inline Fiber* current_fiber() {
+    return CurrentFiber<void>::fiber;
 }
-inline void set_current(Process* process) {
-    CurrentProcess<void>::process = process;
+inline void set_current(Fiber* fiber) {
+    CurrentFiber<void>::fiber = fiber;
 }
 
 // The processes of a device that can go on, and the context that started them.
 struct ReadyQueue {
-    std::vector<Process*> ring;  // at least as many slots as processes
+    std::vector<Fiber*> ring;  // at least as many slots as processes
     std::size_t head = 0, count = 0;
     Context outside;
 
-    void push(Process* process) { ring[(head + count++) % ring.size()] = process; }
-    Process* pop() {
+    void push(Fiber* fiber) { ring[(head + count++) % ring.size()] = fiber; }
+    Fiber* pop() {
         if (count == 0) return nullptr;
-        Process* process = ring[head];
+        Fiber* fiber = ring[head];
         head = (head + 1) % ring.size();
         --count;
-        return process;
+        return fiber;
     }
 };
 

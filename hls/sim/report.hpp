@@ -28,6 +28,7 @@ struct ProcessReport {
     int64_t working;   // of these: iterations issued, times their initiation interval
     int64_t starved;   // waited for input, by the first token missing
     int64_t blocked;   // waited for room in a FIFO
+    int64_t memory;    // waited for a memory port
     int64_t draining;  // start of the kernel, loop entries, pipelines running empty
 };
 
@@ -41,17 +42,27 @@ struct FifoReport {
     int64_t blocked;  // cycles the producer waited for it
 };
 
+// One direction of a memory port, as a process used it.
+struct PortReport {
+    std::string process, name;
+    bool write;
+    int64_t words, bursts;
+    int64_t stalled;  // cycles the process waited for it
+};
+
 struct Report {
     Status status = Status::done;
     std::string text;    // one line per finding
     int64_t cycles = 0;  // modelled, until the last main process returned; 0 in functional mode
     std::vector<ProcessReport> processes;
     std::vector<FifoReport> fifos;
+    std::vector<PortReport> ports;
 
     bool ok() const { return status == Status::done; }
 };
 
-// Two tables for people: where the cycles of every process went, and how full the FIFOs were.
+// Tables for people: where the cycles of every process went, how full the FIFOs were, and what the
+// memory ports moved.
 inline std::string tables(const Report& report) {
     const auto cell = [](const std::string& text, std::size_t width) {
         return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
@@ -63,14 +74,22 @@ inline std::string tables(const Report& report) {
         return line + "\n";
     };
     const auto n = [](int64_t number) { return std::to_string(number); };
-    std::string text = row("process", {"cycles", "working", "starved", "blocked", "draining"});
+    std::string text =
+        row("process", {"cycles", "working", "starved", "blocked", "memory", "draining"});
     for (const ProcessReport& p : report.processes) {
-        text += row(p.name, {n(p.cycles), n(p.working), n(p.starved), n(p.blocked), n(p.draining)});
+        text += row(p.name, {n(p.cycles), n(p.working), n(p.starved), n(p.blocked), n(p.memory),
+                             n(p.draining)});
     }
     text += row("fifo", {"depth", "peak", "tokens", "starved", "blocked"});
     for (const FifoReport& f : report.fifos) {
         text += row(f.name, {f.depth == 0 ? "unbounded" : n(f.depth), n(f.peak), n(f.tokens),
                              n(f.starved), n(f.blocked)});
+    }
+    if (report.ports.empty()) return text;
+    text += row("port", {"words", "bursts", "stalled"});
+    for (const PortReport& p : report.ports) {
+        text += row(p.process + "." + p.name + (p.write ? " write" : " read"),
+                    {n(p.words), n(p.bursts), n(p.stalled)});
     }
     return text;
 }

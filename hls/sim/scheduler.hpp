@@ -38,16 +38,24 @@ class Scheduler {
 
     // A process that is started once per run. Processes have names of their own.
     // pipeline_depth: cycles from the reads of an iteration to its writes; -1:
-    // timing.pipeline_depth.
-    void spawn(const std::string& name, std::function<void()> function, int pipeline_depth = -1) {
-        add(name, std::move(function), true, pipeline_depth);
+    // timing.pipeline_depth. style: that of its pipelined loops.
+    void spawn(const std::string& name, std::function<void()> function, int pipeline_depth = -1,
+               Style style = Style::stp) {
+        add(name, std::move(function), true, pipeline_depth, style);
     }
 
     // A process that starts over whenever it returns (ap_ctrl_none). At the end of a run it has to
     // wait for the first input of its program; the next run starts it anew from there.
     void spawn_free(const std::string& name, std::function<void()> function,
-                    int pipeline_depth = -1) {
-        add(name, std::move(function), false, pipeline_depth);
+                    int pipeline_depth = -1, Style style = Style::stp) {
+        add(name, std::move(function), false, pipeline_depth, style);
+    }
+
+    // Memory ports of one process in later runs, instead of those of `timing`.
+    void set_memory(const std::string& process, const MemoryTiming& read,
+                    const MemoryTiming& write) {
+        if (!find(process)) throw std::invalid_argument("there is no process named " + process);
+        memories_[process] = Memory{read, write};
     }
 
     // Every stream that a process touches. An empty name stands for the test bench, which writes
@@ -90,10 +98,15 @@ class Scheduler {
         connect();
         ReadyQueue ready;
         ready.ring.resize(processes_.size());
-        for (auto& process : processes_)
-            process->start(ready, timing, stack_bytes, peaks_);
-        Process* const outer = current();
-        if (Process* first = ready.pop()) {
+        for (auto& process : processes_) {
+            const auto own = memories_.find(process->name);
+            const Memory memory = own != memories_.end()
+                                      ? own->second
+                                      : Memory{timing.memory_read, timing.memory_write};
+            process->start(ready, timing, memory.read, memory.write, stack_bytes, peaks_);
+        }
+        Fiber* const outer = current_fiber();
+        if (Fiber* first = ready.pop()) {
             set_current(first);
             Context::switch_to(ready.outside, first->context());
         }
@@ -118,12 +131,16 @@ class Scheduler {
         std::string producer, consumer;
         int64_t depth;
     };
+    struct Memory {
+        MemoryTiming read, write;
+    };
 
-    void add(const std::string& name, std::function<void()> function, bool main, int depth) {
+    void add(const std::string& name, std::function<void()> function, bool main, int depth,
+             Style style) {
         if (name.empty() || find(name))
             throw std::logic_error("no or double process name: " + name);
         processes_.emplace_back(new Process(name, std::move(function), main,
-                                            depth < 0 ? timing.pipeline_depth : depth));
+                                            depth < 0 ? timing.pipeline_depth : depth, style));
     }
 
     Process* find(const std::string& name) const {
@@ -159,7 +176,7 @@ class Scheduler {
         for (auto& process : processes_) {
             const bool fine = process->main ? process->finished() : process->idle();
             if (process->main) mains = mains && fine;
-            if (!fine) rest += "\n  " + describe(*process, true);
+            if (!fine) rest += "\n  " + describe(*process) + where(*process);
             leftover = leftover || !fine;
 #ifdef SIM_UNTIMED
             const Process::Snapshot state;
@@ -170,7 +187,11 @@ class Scheduler {
             if (process->main) report.cycles = std::max(report.cycles, state.time);
             report.processes.push_back(ProcessReport{process->name, process->main, fine, state.time,
                                                      process->tick(), state.working, state.starved,
-                                                     state.blocked, state.draining});
+                                                     state.blocked, state.memory, state.draining});
+            for (const auto& port : process->ports().all()) {
+                report.ports.push_back(PortReport{process->name, port->name, port->write,
+                                                  port->words, port->bursts, port->stalled});
+            }
         }
         for (Link& link : links_) {
             Fifo& fifo = *link.fifo;
@@ -203,19 +224,25 @@ class Scheduler {
 
     static std::string name_of(const std::string& name) { return name.empty() ? "outside" : name; }
 
-    std::string describe(const Process& process, bool details) const {
+    std::string describe(const Fiber& process) const {
         std::string text = process.name;
         if (process.finished()) return text + " has returned";
         const Fifo& fifo = *process.waits_for();
-        text += process.wait() == Process::Wait::read ? " waits to read " : " waits to write ";
+        text += process.wait() == Fiber::Wait::read ? " waits to read " : " waits to write ";
         text += fifo.name + " (" + std::to_string(fifo.fill()) + "/" +
                 (fifo.depth == Fifo::UNBOUNDED ? "unbounded" : std::to_string(fifo.depth)) + ")";
-        if (!details) return text;
+        return text;
+    }
+
+    std::string where(const Process& process) const {
+        std::string text;
+        if (process.finished()) return text;
 #ifndef SIM_UNTIMED
         text += " at cycle " + std::to_string(process.time()) + ", tick " +
                 std::to_string(process.tick());
 #endif
-        if (process.wait() == Process::Wait::read && fifo.put > fifo.published) {
+        const Fifo& fifo = *process.waits_for();
+        if (process.wait() == Fiber::Wait::read && fifo.put > fifo.published) {
             text += ", " + std::to_string(fifo.put - fifo.published) + " more in the pipeline of " +
                     fifo.producer->name;
         }
@@ -225,7 +252,7 @@ class Scheduler {
     // From the first main process that hangs, whom each one waits for, up to the one that closes
     // the cycle or cannot be waited for; what only leads to the cycle is left out.
     std::string wait_chain() const {
-        std::vector<const Process*> chain;
+        std::vector<const Fiber*> chain;
         for (auto& process : processes_) {
             if (process->main && !process->finished()) {
                 chain.push_back(process.get());
@@ -235,10 +262,10 @@ class Scheduler {
         std::string end;
         std::size_t from = 0;
         for (;;) {
-            const Process* last = chain.back();
+            const Fiber* last = chain.back();
             const Fifo& fifo = *last->waits_for();
-            const bool reads = last->wait() == Process::Wait::read;
-            const Process* next = reads ? fifo.producer : fifo.consumer;
+            const bool reads = last->wait() == Fiber::Wait::read;
+            const Fiber* next = reads ? fifo.producer : fifo.consumer;
             if (!next || next->finished()) {
                 end = next ? ", but " + next->name + " has returned"
                            : ", which nobody in the device serves";
@@ -253,13 +280,14 @@ class Scheduler {
         }
         std::string text;
         for (std::size_t k = from; k < chain.size(); ++k) {
-            text += (k == from ? "" : ", ") + describe(*chain[k], false);
+            text += (k == from ? "" : ", ") + describe(*chain[k]);
         }
         return text + end;
     }
 
     std::vector<std::unique_ptr<Process>> processes_;
     std::vector<Link> links_;
+    std::map<std::string, Memory> memories_;
     bool unbounded_ = false, peaks_ = false;
 };
 

@@ -1,11 +1,11 @@
 // The marks that kernels carry for the timed simulation. Under Vitis they are empty: a kernel
-// header includes "hls_stream.h" and then defines TICK and LOOP_EXIT as nothing if they are not
-// macros yet.
+// header includes "hls_stream.h" and then defines them as nothing if they are not macros yet.
 //
 //     for (int i = 0; i < n; ++i) {
 //     #pragma HLS pipeline II=1
 //         TICK(1);                 // first statement of the body of a pipelined loop
-//         ...
+//         MEMORY_READ("weights", i);   // beside every access of a memory port: its name, the word
+//         out.write(weights[i]);
 //     }
 //     LOOP_EXIT();                 // behind a pipelined loop that does not flatten into its nest
 #ifndef SIM_TICKS_HPP
@@ -16,6 +16,8 @@
 #if defined(__SYNTHESIS__) || defined(SIM_UNTIMED)
 #define TICK(II) static_cast<void>(0)
 #define LOOP_EXIT() static_cast<void>(0)
+#define MEMORY_READ(PORT, WORD) static_cast<void>(0)
+#define MEMORY_WRITE(PORT, WORD) static_cast<void>(0)
 #else
 
 namespace sim {
@@ -37,6 +39,11 @@ class Tick {
     Process* process_;
 };
 
+// One word of a memory port, read or written in the open tick.
+inline void memory_beat(const char* port, bool write, int64_t word) {
+    if (Process* process = current()) process->memory_beat(port, write, word);
+}
+
 }  // namespace SIM_MODE
 }  // namespace sim
 
@@ -48,6 +55,9 @@ class Tick {
     do {                                                      \
         if (::sim::current()) ::sim::current()->leave_loop(); \
     } while (0)
+// PORT: a string literal that names the m_axi port; WORD: address in words of the port's width.
+#define MEMORY_READ(PORT, WORD) ::sim::memory_beat((PORT), false, (WORD))
+#define MEMORY_WRITE(PORT, WORD) ::sim::memory_beat((PORT), true, (WORD))
 #endif
 
 #endif

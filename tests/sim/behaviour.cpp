@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "scheduler.hpp"
 
@@ -94,7 +95,7 @@ std::string one_too_small() {
 
 // What `pass` has taken stays in its stalled pipeline, so `source`, which waits for an answer,
 // hangs.
-std::string stalled_pipeline() {
+std::string one_at_a_time(sim::Style style) {
     hls::stream<int, 8> a("a"), b("b");
     sim::Scheduler device;
     device.register_fifo(a, "source", "pass");
@@ -105,8 +106,14 @@ std::string stalled_pipeline() {
             b.read();
         }
     });
-    device.spawn_free("pass", [&] { pass(a, b, 4); });
+    device.spawn_free("pass", [&] { pass(a, b, 4); }, -1, style);
     return device.run().text;
+}
+std::string stalled_pipeline() {
+    return one_at_a_time(sim::Style::stp);
+}
+std::string flushed_pipeline() {
+    return one_at_a_time(sim::Style::flp);
 }
 
 // The same, but `pass` leaves its loop after every token and so lets it out.
@@ -397,12 +404,87 @@ std::string unregistered() {
     return text;
 }
 
+// Words of one port that a loop reads or writes; a second process takes what is read.
+std::string memory_loop(const std::vector<int>& words, bool write, bool own = false) {
+    hls::stream<int, 4> a("a");
+    sim::Scheduler device;
+    device.timing.memory_read = sim::MemoryTiming{10, 1500, 4, 2, 2};
+    device.timing.memory_write = sim::MemoryTiming{0, 4000, 4, 0, 3};
+    int64_t sum = 0;
+    const int n = static_cast<int>(words.size());
+    device.register_fifo(a, "loader", "sink");
+    device.spawn(
+        "loader",
+        [&] {
+            for (int word : words) {
+                TICK(1);
+                if (write) {
+                    MEMORY_WRITE("weights", word);
+                } else {
+                    MEMORY_READ("weights", word);
+                }
+                a.write(word);
+            }
+        },
+        3);
+    device.spawn("sink", [&] { sink(a, n, sum); }, 3);
+    if (own) device.set_memory("loader", {0, 1000, 64, 0, 1}, {0, 1000, 64, 0, 1});
+    const sim::Report report = device.run();
+    return report.text + "\n" + sim::tables(report);
+}
+std::string memory_burst() {
+    return memory_loop({0, 1, 2, 3, 4, 5, 6, 7}, false);
+}
+std::string memory_jumps() {
+    return memory_loop({0, 10, 20}, false);
+}
+std::string memory_writes() {
+    return memory_loop({0, 1, 2, 3, 4, 5}, true);
+}
+std::string memory_own() {
+    return memory_loop({0, 1, 2, 3, 4, 5, 6, 7}, false, true);
+}
+
+// Outside of a loop and twice in one body: every word has a cycle of its own.
+std::string memory_single() {
+    sim::Scheduler device;
+    device.timing.memory_read = sim::MemoryTiming{10, 1000, 64, 0, 2};
+    device.spawn(
+        "loader",
+        [&] {
+            MEMORY_READ("a", 5);
+            MEMORY_READ("a", 6);
+            MEMORY_READ("b", 7);
+            {
+                TICK(1);
+                MEMORY_READ("b", 8);
+                MEMORY_READ("b", 9);
+            }
+        },
+        0);
+    std::string text;
+    for (int run = 0; run < 2; ++run)
+        text += device.run().text + "\n";
+    try {
+        device.set_memory("nobody", device.timing.memory_read, device.timing.memory_write);
+    } catch (const std::exception& error) {
+        text += error.what();
+    }
+    return text;
+}
+
 const std::map<std::string, std::function<std::string()>> cases = {
     {"chain", chain},
     {"deep_enough", deep_enough},
     {"one_too_small", one_too_small},
     {"stalled_pipeline", stalled_pipeline},
+    {"flushed_pipeline", flushed_pipeline},
     {"drained_pipeline", drained_pipeline},
+    {"memory_burst", memory_burst},
+    {"memory_jumps", memory_jumps},
+    {"memory_writes", memory_writes},
+    {"memory_own", memory_own},
+    {"memory_single", memory_single},
     {"leftover", leftover},
     {"unfinished", unfinished},
     {"recovers", recovers},

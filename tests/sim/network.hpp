@@ -1,4 +1,5 @@
-// Random process networks: which process touches which FIFO in which iteration of which loop.
+// Random process networks: which process touches which FIFO, and which word of which memory port,
+// in which iteration of which loop.
 #ifndef TESTS_SIM_NETWORK_HPP
 #define TESTS_SIM_NETWORK_HPP
 
@@ -10,8 +11,16 @@
 #include "timing.hpp"
 
 struct Access {
-    int fifo;
+    int fifo;  // -1: a word of a memory port
     bool write;
+    int port = -1;
+    int64_t word = 0;
+
+    Access(int fifo, bool write) : fifo(fifo), write(write) {}
+    Access(int port, bool write, int64_t word) : fifo(-1), write(write), port(port), word(word) {}
+    bool same_place(const Access& other) const {
+        return fifo == other.fifo && port == other.port && write == other.write;
+    }
 };
 using Body = std::vector<Access>;
 
@@ -26,6 +35,7 @@ struct Segment {
 struct ProcessSpec {
     bool main;
     int pipeline_depth;
+    sim::Style style;
     int rounds;  // of the segments in one call
     std::vector<Segment> segments;
 };
@@ -54,6 +64,8 @@ class Generator {
         net.timing.kernel_restart = range(0, 3);
         net.timing.loop_entry = range(0, 2);
         net.timing.loop_exit = range(0, 3);
+        net.timing.memory_read = memory();
+        net.timing.memory_write = memory();
         const int processes = range(2, 6);
         const int rounds = range(1, 6);
         const bool roomy = chance(50);
@@ -61,6 +73,7 @@ class Generator {
             ProcessSpec process;
             process.main = k == 0 || chance(40);
             process.pipeline_depth = chance(15) ? range(13, 90) : range(0, 12);
+            process.style = chance(40) ? sim::Style::flp : sim::Style::stp;
             process.rounds = process.main ? rounds : 1;
             net.processes.push_back(process);
         }
@@ -91,6 +104,35 @@ class Generator {
     }
     bool chance(int percent) { return range(0, 99) < percent; }
 
+    // Slower and faster than a word per cycle, bursts and buffers of few words.
+    sim::MemoryTiming memory() {
+        sim::MemoryTiming timing;
+        timing.latency = range(0, 40);
+        timing.millicycles_per_word = chance(50) ? range(200, 1500) : range(1000, 6000);
+        timing.burst_words = range(1, 8);
+        timing.burst_gap = range(0, 3) * range(0, 3);
+        timing.buffered_words = range(0, 8);
+        return timing;
+    }
+
+    // Words of up to two ports among the accesses behind the first: mostly one after the other.
+    void add_memory(std::vector<Access>& accesses) {
+        const int ports = range(1, 2);
+        int64_t next[2][2] = {{0, 0}, {0, 0}};
+        std::vector<Access> merged(accesses.begin(), accesses.begin() + 1);
+        for (std::size_t k = 1; k <= accesses.size(); ++k) {
+            for (int count = chance(40) ? range(1, 4) : 0; count > 0; --count) {
+                const int port = range(0, ports - 1);
+                const bool write = chance(40);
+                int64_t& word = next[port][write];
+                if (chance(20)) word = range(0, 100);
+                merged.push_back(Access(port, write, word++));
+            }
+            if (k < accesses.size()) merged.push_back(accesses[k]);
+        }
+        accesses = merged;
+    }
+
     void fill(Network& net, int index, const std::vector<int>& rate) {
         ProcessSpec& process = net.processes[static_cast<std::size_t>(index)];
         std::vector<Access> accesses;
@@ -98,7 +140,7 @@ class Generator {
             const bool reads = net.fifos[f].consumer == index;
             if (!reads && net.fifos[f].producer != index) continue;
             for (int k = 0; k < rate[f]; ++k) {
-                accesses.push_back(Access{static_cast<int>(f), !reads});
+                accesses.push_back(Access(static_cast<int>(f), !reads));
             }
         }
         order(accesses);
@@ -120,6 +162,7 @@ class Generator {
                 break;
             }
         }
+        if (chance(35)) add_memory(accesses);
         std::size_t done = 0;
         while (done < accesses.size()) {
             Segment segment;

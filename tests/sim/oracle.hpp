@@ -4,14 +4,19 @@
 // A process is a list of pipeline steps. In each clock it looks at what it could see of its FIFOs
 // at the beginning of that clock: if the step that enters the pipeline has all its tokens and the
 // step that leaves it has all its slots, the whole pipeline moves by one stage; otherwise it
-// stands.
+// stands. A flushable pipeline also moves when only the tokens are missing: nothing enters then.
+//
+// A memory port is a bucket that fills at the sustained rate, and from which every word takes a
+// portion; a step enters when its words are there.
 #ifndef TESTS_SIM_ORACLE_HPP
 #define TESTS_SIM_ORACLE_HPP
 
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "network.hpp"
@@ -35,12 +40,17 @@ class Oracle {
             machines_.push_back(Machine(net.timing, spec));
         int64_t clock = 0;
         for (int64_t last_move = 0; clock <= last_move + 4; ++clock) {
-            std::vector<Machine*> moving;
+            std::vector<std::pair<Machine*, bool>> moving;  // and whether its next step enters
             for (Machine& machine : machines_) {
-                if (can_move(machine, clock)) moving.push_back(&machine);
+                if (!fill_buckets(machine)) last_move = clock;
+                const bool enters = can_enter(machine, clock);
+                const bool flushes = machine.spec->style == sim::Style::flp && machine.loaded();
+                if ((enters || flushes) && can_leave(machine, clock)) {
+                    moving.push_back(std::make_pair(&machine, enters));
+                }
             }
-            for (Machine* machine : moving)
-                move(*machine, clock);
+            for (const auto& each : moving)
+                move(*each.first, each.second, clock);
             if (!moving.empty()) last_move = clock;
         }
         for (Machine& machine : machines_) {
@@ -59,7 +69,38 @@ class Oracle {
   private:
     struct Step {
         std::vector<int> reads, writes;
+        std::vector<Access> words;
         bool pipelined = false;
+
+        void add(const Access& access) {
+            if (access.fifo < 0) {
+                words.push_back(access);
+            } else {
+                (access.write ? writes : reads).push_back(access.fifo);
+            }
+        }
+    };
+
+    // One direction of a memory port; levels in thousandths of the portion of one cycle.
+    struct Bucket {
+        sim::MemoryTiming timing;
+        int64_t level = 0, next = -1;
+
+        int64_t portion() const { return timing.millicycles_per_word; }
+        int64_t full() const { return (timing.buffered_words + 1) * portion(); }
+        void ask(const Access& access) {
+            if (access.word == next) return;
+            next = access.word;
+            if (access.write) {
+                level -= 1000 * timing.burst_gap;
+            } else {
+                level = std::min(level, portion() - 1000 * timing.latency);
+            }
+        }
+        void take() {
+            level -= portion();
+            if (++next % timing.burst_words == 0) level -= 1000 * timing.burst_gap;
+        }
     };
 
     struct Machine {
@@ -70,6 +111,8 @@ class Oracle {
         std::deque<std::vector<int>> stages;  // writes of the iterations under way, youngest first
         int64_t returned = 0, steps_done = 0;
         std::size_t first_access = 0;
+        std::map<std::pair<int, bool>, Bucket> buckets;  // by port and direction
+        bool asked = false;                              // for the words of the step at hand
 
         Machine(const sim::Timing& timing, const ProcessSpec& process) : spec(&process) {
             stages.resize(static_cast<std::size_t>(process.pipeline_depth));
@@ -89,7 +132,7 @@ class Oracle {
                         for (const Body& body : segment.bodies) {
                             for (const Access& access : body) {
                                 Step step;
-                                (access.write ? step.writes : step.reads).push_back(access.fifo);
+                                step.add(access);
                                 program.push_back(step);
                             }
                         }
@@ -97,6 +140,14 @@ class Oracle {
                 }
             }
             leave(loop, timing);
+            for (const Step& step : program) {
+                for (const Access& access : step.words) {
+                    Bucket bucket;
+                    bucket.timing = access.write ? timing.memory_write : timing.memory_read;
+                    bucket.level = bucket.full();
+                    buckets[std::make_pair(access.port, access.write)] = bucket;
+                }
+            }
             if (!process.main) {
                 // The steps of one call, once more, behind the gap between two calls.
                 const std::vector<Step> call(program.begin() + static_cast<std::ptrdiff_t>(begin),
@@ -120,6 +171,10 @@ class Oracle {
 
         bool done() const { return position == program.size(); }
 
+        Bucket& bucket(const Access& access) {
+            return buckets.at(std::make_pair(access.port, access.write));
+        }
+
         void bubbles(int count) {
             program.resize(program.size() + static_cast<std::size_t>(count));
         }
@@ -128,14 +183,18 @@ class Oracle {
             const std::size_t end = program.size() + static_cast<std::size_t>(interval);
             Step step;
             step.pipelined = true;
+            Body part;
             for (const Access& access : body) {
-                std::vector<int>& list = access.write ? step.writes : step.reads;
-                if (std::find(list.begin(), list.end(), access.fifo) != list.end()) {
+                for (const Access& other : part) {
+                    if (!other.same_place(access)) continue;
                     program.push_back(step);
-                    step.reads.clear();
-                    step.writes.clear();
+                    step = Step();
+                    step.pipelined = true;
+                    part.clear();
+                    break;
                 }
-                (access.write ? step.writes : step.reads).push_back(access.fifo);
+                part.push_back(access);
+                step.add(access);
             }
             last_part = program.size();
             program.push_back(step);
@@ -148,6 +207,12 @@ class Oracle {
             const std::size_t end = last_part + 1 + static_cast<std::size_t>(spec->pipeline_depth);
             if (program.size() < end) program.resize(end);
             bubbles(timing.loop_exit);
+        }
+
+        // Something is on its way through the pipeline.
+        bool loaded() const {
+            return std::any_of(stages.begin(), stages.end(),
+                               [](const std::vector<int>& writes) { return !writes.empty(); });
         }
 
         // The writes of the step that leaves the pipeline when the machine moves.
@@ -179,19 +244,48 @@ class Oracle {
         return count;
     }
 
-    bool can_move(const Machine& machine, int64_t clock) const {
+    // The beginning of a clock for the ports of a machine. False if it waits for one of them.
+    bool fill_buckets(Machine& machine) const {
+        for (auto& entry : machine.buckets) {
+            Bucket& bucket = entry.second;
+            bucket.level = std::min(bucket.level + 1000, bucket.full());
+        }
+        if (machine.done()) return true;
+        bool there = true;
+        for (const Access& access : machine.program[machine.position].words) {
+            Bucket& bucket = machine.bucket(access);
+            if (!machine.asked) bucket.ask(access);
+            there = there && bucket.level >= bucket.portion();
+        }
+        machine.asked = true;
+        return there;
+    }
+
+    bool can_enter(Machine& machine, int64_t clock) const {
         if (machine.done()) return false;
-        for (int fifo : machine.program[machine.position].reads) {
+        const Step& step = machine.program[machine.position];
+        for (int fifo : step.reads) {
             if (!can_read(fifo, clock)) return false;
         }
+        for (const Access& access : step.words) {
+            const Bucket& bucket = machine.bucket(access);
+            if (bucket.level < bucket.portion()) return false;
+        }
+        return true;
+    }
+
+    bool can_leave(const Machine& machine, int64_t clock) const {
         for (int fifo : machine.leaving()) {
             if (used(fifo, clock) >= net_.fifos[static_cast<std::size_t>(fifo)].depth) return false;
         }
         return true;
     }
 
-    void move(Machine& machine, int64_t clock) {
-        const Step& step = machine.program[machine.position];
+    // One stage on; the step at hand enters, or nothing does.
+    void move(Machine& machine, bool enters, int64_t clock) {
+        const Step step = enters ? machine.program[machine.position] : Step();
+        for (const Access& access : step.words)
+            machine.bucket(access).take();
         for (int fifo : step.reads) {
             Buffer& buffer = fifo_[static_cast<std::size_t>(fifo)];
             buffer.visible_from.pop_front();
@@ -213,6 +307,8 @@ class Oracle {
             buffer.peak = std::max(buffer.peak, used(fifo, clock));
             ++buffer.written;
         }
+        if (!enters) return;
+        machine.asked = false;
         ++machine.steps_done;
         ++machine.position;
         const bool wraps = !machine.spec->main && machine.done();

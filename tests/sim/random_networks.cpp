@@ -25,6 +25,14 @@ struct Player {
     std::vector<int64_t>* write_count;
 
     void play(const Access& access) const {
+        if (access.fifo < 0) {
+            if (access.write) {
+                MEMORY_WRITE(access.port ? "right" : "left", access.word);
+            } else {
+                MEMORY_READ(access.port ? "right" : "left", access.word);
+            }
+            return;
+        }
         const std::size_t f = static_cast<std::size_t>(access.fifo);
         if (access.write) {
             (*streams)[f]->write(Token{(*write_count)[f]++});
@@ -61,9 +69,9 @@ class Bench {
             const ProcessSpec& spec = net.processes[p];
             Player player{&spec, &streams_, &read_, &written_};
             if (spec.main) {
-                device.spawn(process(p), player, spec.pipeline_depth);
+                device.spawn(process(p), player, spec.pipeline_depth, spec.style);
             } else {
-                device.spawn_free(process(p), player, spec.pipeline_depth);
+                device.spawn_free(process(p), player, spec.pipeline_depth, spec.style);
             }
         }
         for (std::size_t f = 0; f < net.fifos.size(); ++f) {
@@ -105,7 +113,8 @@ bool compare(const sim::Report& report, const Oracle& oracle) {
         }
         if (returned) {
             bad |= differs("sum of cycles: process", p,
-                           mine.working + mine.starved + mine.blocked + mine.draining, mine.cycles);
+                           mine.working + mine.starved + mine.blocked + mine.memory + mine.draining,
+                           mine.cycles);
         }
     }
     for (std::size_t f = 0; f < oracle.fifos.size(); ++f) {
