@@ -1,0 +1,118 @@
+// pre by itself for tests/test_pre.py: both processes in a simulation, fed from arrays.
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "hls_stream.h"
+#include "scheduler.hpp"
+
+#include "kernels/pre.hpp"
+
+using namespace lda;
+
+namespace {
+
+template <int R>
+struct TestEngine : EngineDefaults {
+    static const int RANKS = R;
+};
+
+template <class T>
+void feed(hls::stream<T>& stream, const uint8_t* bytes, int count) {
+    for (int i = 0; i < count; ++i) {
+        T value;
+        std::memcpy(&value, bytes + std::size_t(i) * sizeof(T), sizeof(T));
+        stream.write(value);
+    }
+}
+
+template <class P>
+struct Pre {
+    NormMemory<P> norm_memory;
+    ApplyMemory<P> apply_memory;
+    hls::stream<Word, P::DEPTH_HD> hd{"hd"};
+    hls::stream<Word, P::DEPTH_PP> pp{"pp"};
+    hls::stream<Pair, P::DEPTH_XS> xs{"xs"};
+    hls::stream<StatBeat<P::RANKS>, P::DEPTH_SG> sg{"sg"};
+    hls::stream<Word, P::DEPTH_PX> px{"px"};
+    hls::stream<Scale, P::DEPTH_SC> sc{"sc"};
+    hls::stream<ScaleWord, P::DEPTH_RW> rw{"rw"};
+    sim::Scheduler device;
+
+    Pre(const Segment* segments, int segment_count, const PreEntry* entries) {
+        device.timing.pipeline_depth = P::STAGES_PRE;
+        device.spawn("pre.norm", [=] {
+            pre_norm<P>(segments, segment_count, entries, norm_memory, hd, sg, sc, rw);
+        });
+        device.spawn("pre.apply", [=] {
+            pre_apply<P>(segments, segment_count, entries, apply_memory, pp, xs, sc, rw, px);
+        });
+        device.register_fifo(hd, "", "pre.norm");
+        device.register_fifo(sg, "", "pre.norm");
+        device.register_fifo(pp, "", "pre.apply");
+        device.register_fifo(xs, "", "pre.apply");
+        device.register_fifo(sc, "pre.norm", "pre.apply");
+        device.register_fifo(rw, "pre.norm", "pre.apply");
+        device.register_fifo(px, "pre.apply", "");
+    }
+};
+
+struct Arrays {
+    const uint8_t* hd;
+    const uint8_t* pp;
+    const uint8_t* xs;
+    const uint8_t* sg;
+    uint8_t* px;
+    int32_t counts[5];
+};
+
+template <class P>
+std::string run(const Segment* segments, int segment_count, const PreEntry* entries,
+                const Arrays& arrays, int64_t* cycles) {
+    std::unique_ptr<Pre<P>> pre(new Pre<P>(segments, segment_count, entries));
+    feed(pre->hd, arrays.hd, arrays.counts[0]);
+    feed(pre->pp, arrays.pp, arrays.counts[1]);
+    feed(pre->xs, arrays.xs, arrays.counts[2]);
+    feed(pre->sg, arrays.sg, arrays.counts[3]);
+    const sim::Report report = pre->device.run();
+    *cycles = report.cycles;
+    if (!report.ok()) return report.text;
+    if (int(pre->px.size()) != arrays.counts[4]) {
+        return "px has " + std::to_string(pre->px.size()) + " words";
+    }
+    for (int i = 0; i < arrays.counts[4]; ++i) {
+        const Word word = pre->px.read();
+        std::memcpy(arrays.px + std::size_t(i) * WORD_BYTES, word.b, WORD_BYTES);
+    }
+    return "";
+}
+
+}  // namespace
+
+extern "C" {
+
+// counts: elements of hd, pp, xs, sg, px. Returns what went wrong, or "".
+const char* t_pre(int ranks, const int32_t* segments, int segment_count, const int32_t* entries,
+                  const uint8_t* hd, const uint8_t* pp, const uint8_t* xs, const uint8_t* sg,
+                  uint8_t* px, const int32_t* counts, int64_t* cycles) {
+    static std::string error;
+    const Segment* segment = reinterpret_cast<const Segment*>(segments);
+    const PreEntry* entry = reinterpret_cast<const PreEntry*>(entries);
+    Arrays arrays = {hd, pp, xs, sg, px, {}};
+    std::memcpy(arrays.counts, counts, sizeof arrays.counts);
+    try {
+        error = ranks == 1   ? run<TestEngine<1>>(segment, segment_count, entry, arrays, cycles)
+                : ranks == 2 ? run<TestEngine<2>>(segment, segment_count, entry, arrays, cycles)
+                             : run<TestEngine<4>>(segment, segment_count, entry, arrays, cycles);
+    } catch (const std::exception& exception) {
+        error = exception.what();
+    }
+    return error.c_str();
+}
+
+int t_entry_words() {
+    return sizeof(PreEntry) / sizeof(int32_t);
+}
+
+}  // extern "C"
