@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gen.program.check import verify_program
 from gen.program.dynamic import Affine, DynamicBuffer
 from gen.program.engine import Engine, load_engine
 from gen.program.io import extract, pack_latent, unpack_result
@@ -23,4 +24,5 @@ __all__ = [
     "pack_static",
     "save_program",
     "unpack_result",
+    "verify_program",
 ]

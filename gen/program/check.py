@@ -1,15 +1,21 @@
 """Checks of a finished program that share no code with the lowering.
 
 ``verify_program`` counts the elements of every stream as its producer and as its consumer counts
-them, and replays all reads and writes of the store with marked cells: every value read must be the
-last one written for exactly that tensor, plane, channel group and pixel.
+them, re-enacts the window buffer of every entry, and replays all accesses to the store and to the
+statistics with marked cells: every value read must be the last one written for exactly that
+tensor, group and pixel.
 """
 
 from __future__ import annotations
 
-from gen.program.program import Program
+from collections import Counter
+from dataclasses import replace
+
+from gen.program.coverage import window_fault
+from gen.program.program import Entry, Program
 from gen.program.replay import replay
 from gen.program.streams import consumed, produced
+from gen.program.structs import BUFFER_STATIC, RING_NONE, Addr
 
 
 class ProgramError(AssertionError):
@@ -23,21 +29,22 @@ def verify_program(program: Program) -> None:
         ProgramError: naming the layer and what does not fit.
     """
     _check_segments(program)
-    _check_prefetch(program)
+    seen: dict[object, str | None] = {}
     for index, entry in enumerate(program.entries):
-        shapes = {entry.store.shape, entry.mac.shape, entry.post.shape}
-        if len(shapes) != 1:
-            raise ProgramError(f"layer {entry.layer}: the kernels disagree about its shape")
-        out, into = produced(program, index), consumed(program, index)
-        for stream, count in out.items():
-            if count != into[stream]:
-                raise ProgramError(
-                    f"layer {entry.layer}: {count} elements of {stream} are sent, "
-                    f"{into[stream]} are taken"
-                )
-        _check_limits(program, index)
-        _check_buffers(program, index)
-    fault = replay(program)
+        for fault in (
+            _streams_fault(program, index),
+            _agreement_fault(entry),
+            _limits_fault(program, entry),
+            _buffers_fault(program, index),
+        ):
+            if fault:
+                raise ProgramError(f"layer {entry.layer}: {fault}")
+        window = replace(entry.mac, pad=0, first_rows=0)
+        if window not in seen:
+            seen[window] = window_fault(entry.mac, program.engine)
+        if seen[window]:
+            raise ProgramError(f"layer {entry.layer}: {seen[window]}")
+    fault = _cache_fault(program) or replay(program)
     if fault:
         raise ProgramError(fault)
 
@@ -52,74 +59,99 @@ def _check_segments(program: Program) -> None:
         raise ProgramError(f"segments cover {expected} of {len(program.entries)} entries")
 
 
-def _check_prefetch(program: Program) -> None:
-    """What one entry loads ahead is what the next one leaves out, in ``mac`` and ``wload``."""
-    prefetched = 0
-    for index, entry in enumerate(program.entries):
-        mac, wload = entry.mac, entry.wload
-        if mac.load_first != int(not prefetched):
-            raise ProgramError(f"layer {entry.layer}: its first weights are loaded twice or never")
-        if wload.ws_words and wload.load_first != mac.load_first:
-            raise ProgramError(f"layer {entry.layer}: wload and mac disagree about prefetching")
-        rows = 0
-        if wload.prefetch_next:
-            if index + 1 == len(program.entries):
-                raise ProgramError(f"layer {entry.layer}: nothing follows that could be prefetched")
-            after = program.entries[index + 1]
-            if program.segment_of(index) != program.segment_of(index + 1):
-                raise ProgramError(f"layer {entry.layer}: prefetching across segments")
-            if not after.wload.ws_words or after.mac.from_store:
-                raise ProgramError(f"layer {entry.layer}: prefetches what is not in DDR")
-            rows = after.wload.ws_words // 2
-        if mac.next_rows != rows:
-            raise ProgramError(
-                f"layer {entry.layer}: mac prefetches {mac.next_rows} rows, wload {rows}"
-            )
-        prefetched = wload.prefetch_next
+def _streams_fault(program: Program, index: int) -> str | None:
+    out, into = produced(program, index), consumed(program, index)
+    for stream, count in out.items():
+        if count != into[stream]:
+            return f"{count} elements of {stream} are sent, {into[stream]} are taken"
+    return None
 
 
-def _check_limits(program: Program, index: int) -> None:
-    entry, engine = program.entries[index], program.engine
-    mac = entry.mac
-    slots = mac.stride * mac.stride * mac.items * mac.pitch
+def _agreement_fault(entry: Entry) -> str | None:
+    """Kernels that disagree about an execution."""
+    mac, wload, shape = entry.mac, entry.wload, entry.mac.shape
+    shapes = (entry.store.shape, entry.pre.shape, entry.gather.shape, shape, entry.post.shape)
+    if len(set(shapes)) != 1:
+        return "the kernels disagree about its shape"
+    if (wload.units, wload.per_round) != (shape.units, shape.per_round):
+        return "wload counts other units than mac"
+    if shape.steps != mac.taps * mac.subs or shape.units % shape.gates:
+        return f"{shape.steps} steps, {shape.units} units"
+    if shape.per_round % shape.gates or not 0 < shape.per_round:
+        return f"rounds of {shape.per_round} units"
+    own = shape.ring == RING_NONE
+    first = min(shape.per_round, shape.units) * shape.steps if own else 0
+    if (mac.first_rows, wload.round_rows) != (first, shape.per_round * shape.steps * own):
+        return f"rounds of {wload.round_rows} weight rows, the first one of {mac.first_rows}"
+    if entry.pre.stats != entry.post.stats:
+        return "pre and post disagree about statistics"
+    return None
+
+
+def _limits_fault(program: Program, entry: Entry) -> str | None:
+    engine, shape, pre = program.engine, entry.mac.shape, entry.pre
+    softmax = entry.gather.row_sums
     limits = {
-        "window rows": (-(-slots // engine.pixels) * mac.subs, engine.window_rows),
-        "weight rows": (mac.shape.steps * mac.shape.gates, engine.weight_rows),
-        "taps": (mac.taps, len(mac.offset)),
-        "elements of FIFO ks": (entry.store.weights.words, engine.depths["ks"]),
-        "elements of FIFO ss": (
-            min(mac.shape.fill, mac.shape.lead + 2 * engine.pixels) if entry.pre.row_sums else 0,
-            engine.depths["ss"],
+        "weight rows of a round": (
+            min(shape.per_round, shape.units) * shape.steps,
+            engine.weight_rows,
         ),
-        "row sums": (mac.shape.fill if entry.pre.row_sums else 0, engine.sums),
+        "units of a round": (shape.per_round, engine.units),
+        "row sums": (8 * shape.fill if softmax else 0, engine.sums),
+        "local groups": (sum(pre.groups), engine.row_groups),
+        "items": (max(pre.items, entry.post.items), engine.items),
+        "group scales": (pre.items * pre.norm_groups, engine.scales),
+        "elements of FIFO pp": (entry.wload.pp_words, engine.depths["pp"]),
     }
     for what, (need, have) in limits.items():
         if need > have:
-            raise ProgramError(f"layer {entry.layer}: {need} {what} of {have}")
-    first_tile = max(0, *(offset for offset in mac.offset[: mac.taps]), 0) + engine.pixels
-    if mac.shape.lead < min(mac.shape.fill, first_tile):
-        raise ProgramError(f"layer {entry.layer}: the first tile reads pixels not filled yet")
+            return f"{need} {what} of {have}"
+    if pre.items > 1 and pre.items * pre.item_octets != shape.fill:
+        return f"{shape.fill} octets are filled of {pre.items} items"
+    for address in (*pre.stats_base, pre.stats_out):
+        if any(each % engine.ranks for each in (address.base, address.s0, address.s1)):
+            return "sums of a group of all ranks do not begin at a multiple of the ranks"
+    return None
 
 
-def _check_buffers(program: Program, index: int) -> None:
-    """Every DDR word that ``wload`` reads lies inside its buffer."""
-    entry = program.entries[index]
-    w = entry.wload
-    segment = program.segment_of(index)
+def _buffers_fault(program: Program, index: int) -> str | None:
+    """A DDR word that ``wload`` reads outside of its buffer."""
+    w, segment = program.entries[index].wload, program.segment_of(index)
     sizes = (program.static_words, program.dynamic_words)
-    rows = w.groups * w.gates
     reads = (
-        ("ws", w.ws_buffer, w.ws, w.groups * w.ws_words),
+        ("ws", w.ws_buffer, w.ws, 2 * w.ws_rows),
+        ("hd", 0, w.hd, 1),
         ("pp", w.pp_buffer, w.pp, w.pp_words),
         ("table", 0, w.table, w.table_words),
-        ("scale", 0, w.scale, rows),
-        ("bias", w.bias_buffer, w.bias, rows * w.bias_words),
+        ("scale", 0, w.scale, w.units),
+        ("bias", w.bias_buffer, w.bias, w.units * w.bias_words),
     )
     for what, buffer, address, words in reads:
-        low = min(address.at(i, j) for i in (0, segment.n0 - 1) for j in (0, segment.n1 - 1))
-        high = max(address.at(i, j) for i in (0, segment.n0 - 1) for j in (0, segment.n1 - 1))
+        low, high = _range(address, segment.n0, segment.n1)
         if low < 0 or high + words > sizes[buffer]:
-            raise ProgramError(
-                f"layer {entry.layer}: {what} words {low}..{high + words} lie outside "
-                f"buffer {buffer} of {sizes[buffer]} words"
+            return (
+                f"{what} words {low}..{high + words} lie outside buffer {buffer} of "
+                f"{sizes[buffer]} words"
             )
+    return None
+
+
+def _range(address: Addr, n0: int, n1: int) -> tuple[int, int]:
+    corners = [address.at(i, j) for i in (0, n0 - 1) for j in (0, n1 - 1)]
+    return min(corners), max(corners)
+
+
+def _cache_fault(program: Program) -> str | None:
+    """Different weights in one row of the cache, or rows that do not exist."""
+    kept = set()
+    for entry in program.entries:
+        w = entry.wload
+        if w.cache < 0:
+            continue
+        if w.ws_buffer != BUFFER_STATIC or w.cache + w.ws_rows > program.engine.cache_rows:
+            return f"layer {entry.layer}: rows {w.cache}.. of the weight cache"
+        kept.add((w.cache, w.ws_rows, w.ws.base))
+    rows = Counter(row for first, count, _ in kept for row in range(first, first + count))
+    if any(count > 1 for count in rows.values()):
+        return "two layers share rows of the weight cache"
+    return None

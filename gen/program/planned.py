@@ -184,8 +184,8 @@ def _window_share(
     """Items and output slots of one entry: all, one item, or strips of one item.
 
     All items at once where their window fits and the parameters are the same for all of them;
-    otherwise the longest strips of one item, of equal length. A window that not even a strip of
-    one tile fits into is left whole, for the checks to refuse.
+    otherwise the longest strips of one item, of equal length. If not even a strip of one tile
+    fits, the checks refuse it.
     """
     read = qlayer.layer.read
     alike = read.host_affine is None and batch * read.groups <= engine.scales
@@ -204,4 +204,4 @@ def _window_share(
     while slots > engine.pixels and not fits(1, slots):
         count += 1
         slots = up_to(ceil_div(window.pitch, count), engine.pixels)
-    return (1, slots) if fits(1, slots) else (1, window.pitch)
+    return 1, slots

@@ -1,239 +1,266 @@
-"""Replay of all store accesses with marked cells.
+"""Replay of all accesses to the store and to the statistics with marked cells.
 
-A cell is one 8-channel group of one row. A write marks it with the identity of what is written
-(tensor, plane, channel group, pixel slot); a read must find the mark of what the layer means to
-read. This finds overlapping live tensors, wrong strides, planes, blocks and off-by-one addresses.
+A write marks cells with the identity of what is written (tensor, copy, local group, octet); a read
+must find the mark of what the layer means to read, and must not come before the write is done
+(docs/engine.md, "Micro-slots of store"). This finds overlapping live tensors, wrong strides and
+addresses, missing flushes. All ranks run the same program, so one of them is replayed.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.program.layout import GROUP, Stored
+from gen.program.marks import MarkedMemory, Names
 from gen.program.program import Entry, Program
-from gen.program.structs import Addr, Region, Walk
+from gen.program.structs import (
+    FLUSH_ALWAYS,
+    FLUSH_FIRST,
+    RING_K,
+    RING_NONE,
+    STATS_GROUP,
+    STATS_GROUP_ADD,
+    STATS_NONE,
+    Addr,
+    Region,
+    Shape,
+)
 
 Int64 = NDArray[np.int64]
-
-
-@dataclass
-class _Marks:
-    """First mark of every tensor; marks of a tensor are consecutive."""
-
-    first: dict[str, int]
-    tensors: dict[str, Stored]
-
-    @classmethod
-    def of(cls, program: Program) -> _Marks:
-        first, total = {}, 1
-        for name, tensor in program.tensors.items():
-            first[name] = total
-            total += tensor.rows * GROUP
-        return cls(first, program.tensors)
-
-    def mark(self, name: str, plane: Int64, group: Int64, slot: Int64) -> Int64:
-        tensor = self.tensors[name]
-        groups = tensor.blocks * GROUP
-        mark: Int64 = self.first[name] + (plane * groups + group) * tensor.slots + slot
-        return mark
-
-    def owner(self, mark: int) -> str:
-        if mark == 0:
-            return "nothing"
-        return max((n for n in self.first if self.first[n] <= mark), key=lambda n: self.first[n])
-
-
-def _cells(region: Region, i0: int, i1: int, plane: Int64, group: Int64, px: Int64) -> Int64:
-    """Store cells of relative channel groups and pixel slots of a region."""
-    absolute = region.group.at(i0, i1) + group
-    row = (
-        region.row.at(i0, i1)
-        + plane * region.plane_rows
-        + absolute // GROUP * region.block_rows
-        + region.px.at(i0, i1)
-        + px
-    )
-    return row * GROUP + absolute % GROUP
-
-
-def _source_slots(walk: Walk) -> Int64:
-    """Source pixel slots in fill order that a result can depend on, duplicates removed."""
-    y, x = np.meshgrid(
-        np.arange(walk.height * walk.stride), np.arange(walk.width * walk.stride), indexing="ij"
-    )
-    inside = (y >> walk.up < walk.src_height) & (x >> walk.up < walk.src_width)
-    slot = np.unique((y[inside] >> walk.up) * walk.src_width + (x[inside] >> walk.up))
-    items = np.arange(walk.items)[:, None] * walk.src_pitch
-    slots: Int64 = (items + slot[None, :]).reshape(-1)
-    return slots
 
 
 def replay(program: Program) -> str | None:
     """What the first wrong access is, or None."""
     run = _Replay(program)
-    latent = program.tensors[program.input]
-    run.write(latent.name, _whole(latent), latent.blocks * GROUP, latent.slots)
-    # an attention pair is the only kind of segment whose entries see one head at a time
-    attention = [s for s in program.segments if program.entries[s.first + s.count - 1].pre.row_sums]
+    fault = run.exchange(program.input, write=True)
     for segment in program.segments:
         for i0 in range(segment.n0):
             for i1 in range(segment.n1):
-                run.loop, run.looped = (i0, i1), segment in attention
+                run.enter(i0, i1, segment.n0 > 1, segment.n1 > 1)
                 for entry in program.entries[segment.first : segment.first + segment.count]:
-                    fault = run.entry(entry)
+                    fault = fault or run.entry(entry)
                     if fault:
                         return f"layer {entry.layer}: {fault}"
-    run.loop, run.looped = (0, 0), False
-    result = program.tensors[program.output]
-    groups = np.unique(result.physical_channels() // GROUP)
-    return run.read(result.name, _whole(result), groups, _slots(result))
-
-
-def _whole(tensor: Stored) -> Region:
-    return Region(
-        row=Addr(tensor.row),
-        planes=tensor.planes,
-        block_rows=tensor.slots,
-        plane_rows=tensor.blocks * tensor.slots,
-    )
-
-
-def _slots(tensor: Stored) -> Int64:
-    """Pixel slots that hold pixels."""
-    items = np.arange(tensor.items)[:, None] * tensor.pitch
-    slots: Int64 = (items + np.arange(tensor.pixels)[None, :]).reshape(-1)
-    return slots
+    return run.exchange(program.output, write=False)
 
 
 class _Replay:
-    """State of a replay: the marks in the store, the current loop, what this entry has read."""
+    """State of a replay: marked memories, the current loop, the number of the micro-slot.
+
+    The store has two cells per row: the planes of a wide octet, or two narrow octets.
+    """
 
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.marks = _Marks.of(program)
-        self.cells = np.zeros(program.engine.store_rows * GROUP, dtype=np.int64)
-        self.touched = np.zeros(len(self.cells), dtype=bool)
-        self.loop = (0, 0)
-        self.looped = False
+        self.program, self.engine = program, program.engine
+        names, sums = Names(), Names()
+        for name, tensor in program.tensors.items():
+            names.add(name, tensor.copies * tensor.local_groups * self._octets(tensor))
+            sums.add(name, tensor.stat_words)
+        self.store = MarkedMemory(2 * self.engine.store_rows, "half row", names)
+        self.sums = MarkedMemory(self.engine.stats_words, "word of sums", sums)
+        self.rows = MarkedMemory(self.engine.row_octets, "octet of row statistics", names)
+        # micro-slot of the last write of every cell, and the first one that may not be done
+        self.written = np.full(len(self.store.cells), -1)
+        self.flushed = self.slot = 0
+        self.enter(0, 0, False, False)
 
-    def meant(self, name: str) -> tuple[int, int]:
-        """First channel group and pixel slot that this iteration is meant to use."""
-        tensor = self.program.tensors[name]
-        item = self.loop[0] if tensor.items > 1 else 0
-        head = self.loop[1] if tensor.heads > 1 else 0
-        return head * tensor.head_pitch // GROUP, item * tensor.pitch
+    def enter(self, i0: int, i1: int, by_item: bool, by_head: bool) -> None:
+        """The next iteration of a segment."""
+        self.loop = (i0, i1)
+        self.item = i0 if by_item else 0
+        self.by_head = by_head
 
-    def access(
-        self, name: str, region: Region, groups: Int64, slots: Int64, want: Int64
-    ) -> tuple[Int64, Int64, str | None]:
-        """Cells [planes, n] of paired ``groups`` and ``slots``, the marks meant, or a fault."""
-        planes = np.arange(self.program.tensors[name].planes)[:, None]
-        first_group, first_slot = self.meant(name)
-        marks = self.marks.mark(name, planes, first_group + groups, first_slot + want)
-        cells = _cells(region, *self.loop, planes, groups, slots)
-        if region.planes != self.program.tensors[name].planes:
-            return cells, marks, f"{name} has {len(planes)} planes, not {region.planes}"
-        if cells.min() < 0 or cells.max() >= len(self.cells):
-            rows = self.program.engine.store_rows
-            return cells, marks, f"{name}: row {cells.max() // GROUP} of {rows} is addressed"
-        return cells, marks, None
+    # identities
+
+    @staticmethod
+    def _octets(tensor: Stored) -> int:
+        return tensor.items * tensor.pitch // GROUP
+
+    def part(self, tensor: Stored, groups: Int64, octets: Int64) -> Int64:
+        """Marks of local groups and octets of an item, in the present iteration."""
+        copy = 0
+        item = self.item
+        if tensor.logits:
+            copy, item = self.loop[0] * self._heads(tensor) + self.loop[1], 0
+        elif self.by_head and tensor.heads > 1:
+            groups = groups + self.loop[1] * tensor.head_local_groups
+        octets = octets + item * tensor.pitch // GROUP
+        first = self.store.names.first[tensor.name]
+        return first + (copy * tensor.local_groups + groups) * self._octets(tensor) + octets
+
+    def _heads(self, tensor: Stored) -> int:
+        return tensor.copies // self.program.batch
+
+    # the store
+
+    def cells(self, region: Region, groups: Int64, octets: Int64) -> Int64:
+        """Cells of paired local groups and octets of a region."""
+        row = region.row.at(*self.loop) + groups * region.group_rows
+        at = region.octet.at(*self.loop) + octets
+        if region.wide:
+            return np.concatenate([2 * (row + at), 2 * (row + at) + 1])
+        return 2 * row + at
 
     def read(
-        self, name: str, region: Region, groups: Int64, slots: Int64, paired: bool = False
+        self, name: str, region: Region, pairs: tuple[Int64, Int64], first: int, when: Int64 | int
     ) -> str | None:
-        """Check that ``groups`` x ``slots`` (or pairs of them) hold what was last written."""
-        if not paired:
-            groups, slots = np.repeat(groups, len(slots)), np.tile(slots, len(groups))
-        cells, marks, fault = self.access(name, region, groups, slots, slots)
+        """Check that (group, octet) pairs hold octets ``first`` + octet of an item, written before
+        micro-slot ``when``.
+        """
+        tensor = self.program.tensors[name]
+        if region.wide != int(tensor.wide):
+            return f"{name} is {'wide' if tensor.wide else 'narrow'}, its region is not"
+        groups, octets = pairs
+        cells, times = self.cells(region, groups, octets), 1 + region.wide
+        marks = np.tile(self.part(tensor, groups, octets + first), times)
+        fault = self.store.read(name, cells, marks)
         if fault:
             return fault
-        found = self.cells[cells]
-        self.touched[cells] = True
-        wrong = np.argwhere(found != marks)
-        if not len(wrong):
-            return None
-        plane, index = wrong[0]
-        return (
-            f"reading {name} (plane {plane}, channel group {groups[index]}, pixel slot "
-            f"{slots[index]}) finds a value of {self.marks.owner(int(found[plane, index]))} "
-            f"in row {cells[plane, index] // GROUP}"
-        )
-
-    def write(self, name: str, region: Region, groups: int, slots: int) -> str | None:
-        """Mark ``groups`` x ``slots`` as written."""
-        group = np.repeat(np.arange(groups), slots)
-        slot = np.tile(np.arange(slots), groups)
-        cells, marks, fault = self.access(name, region, group, slot, slot)
-        if fault:
-            return fault
-        if self.touched[cells].any():
-            return f"writing {name} overwrites what the same layer reads"
-        self.cells[cells] = marks
+        due = self.written[cells]
+        now = np.tile(np.broadcast_to(when, groups.shape), times)
+        late = (due >= self.flushed) & (due > now - 1 - self.engine.lag)
+        if late.any():
+            return f"{name} is read before it is written; a flush is missing"
         return None
 
-    def entry(self, entry: Entry) -> str | None:
-        """All reads of an entry, then its writes."""
-        self.touched[:] = False
-        store = entry.store
-        fault: str | None = None
-        for name, region in zip(entry.sources, store.source, strict=False):
-            tensor = self.program.tensors[name]
-            groups = self.held_groups(name, self.looped and tensor.heads > 1)
-            if groups.max() >= 2 * region.subs:
-                return f"{name}: {region.subs} subs do not cover its channels"
-            if region.blocks * 64 < (region.group.at(*self.loop) % GROUP) * 8 + region.subs * 16:
-                return f"{name}: {region.blocks} blocks do not cover {region.subs} subs"
-            if store.walk.src_pitch != tensor.pitch:
-                return f"{name}: {store.walk.src_pitch} pixel slots per item, not {tensor.pitch}"
-            fault = fault or self.read(name, region, groups, _source_slots(store.walk))
-        if store.weights.words:
-            fault = fault or self.weights(entry)
-        if store.residual_planes:
-            assert entry.residual is not None
-            slots = np.arange(store.shape.words * GROUP)
-            groups = np.arange(store.shape.groups)
-            fault = fault or self.read(entry.residual, store.residual, groups, slots)
-        return fault or self.write(
-            entry.dest, store.dest, store.shape.groups, store.shape.words * GROUP
-        )
-
-    def held_groups(self, name: str, per_head: bool) -> Int64:
-        """Relative 8-channel groups that hold channels, of one head if that is read."""
+    def exchange(self, name: str, write: bool) -> str | None:
+        """The latent is written, or the result read."""
         tensor = self.program.tensors[name]
-        if per_head:
-            return np.arange(-(-tensor.head_channels // GROUP))
-        return np.unique(tensor.physical_channels() // GROUP)
+        region = Region(Addr(tensor.row), Addr(), 0, int(tensor.wide), tensor.group_rows)
+        groups, octets = _grid(tensor.local_groups, self._octets(tensor))
+        self.enter(0, 0, False, False)
+        cells = self.cells(region, groups, octets)
+        marks = np.tile(self.part(tensor, groups, octets), 1 + region.wide)
+        return self.store.write(cells, marks) if write else self.store.read(name, cells, marks)
 
-    def weights(self, entry: Entry) -> str | None:
-        """K: token = 8 og + output, channels 16 s + 8 h. V: channels 8 og, token = input."""
-        weights, shape = entry.store.weights, entry.store.shape
+    # entries
+
+    def entry(self, entry: Entry) -> str | None:
+        """All reads of an execution, then its writes."""
+        store, shape = entry.store, entry.store.shape
+        first = self.loop == (0, 0)
+        if store.flush == FLUSH_ALWAYS or (store.flush == FLUSH_FIRST and first):
+            self.flushed = self.slot
+        fault = self._read_sums(entry)
+        for name, region in zip(entry.sources, store.source, strict=False):
+            need = self._needed(name, entry)
+            if region.groups < need:
+                return f"{name}: {region.groups} of {need} local groups are read"
+            pairs = _grid(region.groups, shape.fill)
+            fault = fault or self.read(
+                name, region, pairs, entry.mac.fill_slot // GROUP, self.slot
+            )
+        if shape.ring != RING_NONE:
+            fault = fault or self._ring(entry)
+        order = micro_slots(shape, self.engine.tile_octets)
+        dest = _grid(store.dest.groups, shape.octets)
+        when = self.slot + order[dest]
+        if entry.residual is not None:
+            fault = fault or self.read(
+                entry.residual, store.residual, dest, entry.post.out_octet, when
+            )
+        fault = fault or self._write(entry, dest, when)
+        self.slot += int(order.max()) + 1
+        return fault or self._write_sums(entry)
+
+    def _needed(self, name: str, entry: Entry) -> int:
+        """Local groups of a source that hold channels."""
+        tensor = self.program.tensors[name]
+        head = self.by_head and tensor.heads > 1
+        return tensor.head_local_groups if head else tensor.local_groups
+
+    def _ring(self, entry: Entry) -> str | None:
+        """K: token octets unit*R + rank, all channels; V: local group unit, all tokens."""
+        store, shape = entry.store, entry.store.shape
         assert entry.weight is not None
         tensor = self.program.tensors[entry.weight]
-        if weights.words != 2 * shape.steps:
-            return f"{entry.weight}: {weights.words} words per group, not {2 * shape.steps}"
-        og, step, half, lane = (
-            grid.reshape(-1)
-            for grid in np.meshgrid(
-                np.arange(shape.groups),
-                np.arange(shape.steps),
-                np.arange(2),
-                np.arange(GROUP),
-                indexing="ij",
-            )
-        )
-        group = og * weights.ch_group + step * weights.ch_step + half * weights.ch_half
-        px = og * weights.px_group + step * weights.px_step + half * weights.px_half + lane
-        inputs = 2 * step + half
-        want_group, want_px = (
-            (og, inputs * GROUP + lane) if entry.mac.transposed else (inputs, og * GROUP + lane)
-        )
-        lowest = _cells(weights.region, *self.loop, np.zeros(1, np.int64), group, px)
-        if lowest.max() >= len(self.cells):
-            return f"{entry.weight}: row {lowest.max() // GROUP} of the store is addressed"
-        valid = (want_px < tensor.pixels) & (want_group * GROUP < tensor.head_channels)
-        if (group[valid] != want_group[valid]).any() or (px[valid] != want_px[valid]).any():
-            return f"{entry.weight}: words of another token or channel are read"
-        return self.read(entry.weight, weights.region, group[valid], px[valid], paired=True)
+        if shape.ring == RING_K:
+            groups, octets = _grid(tensor.head_local_groups, shape.units * self.engine.ranks)
+            if shape.ring_words != self.engine.ranks * store.weights.groups:
+                return f"{shape.ring_words} words of K per unit are sent"
+        else:
+            groups, octets = _grid(shape.units, 2 * shape.steps)
+            if shape.ring_words != 2 * shape.steps:
+                return f"{shape.ring_words} words of V per unit are sent"
+        if octets.max() + 1 < -(-tensor.pixels // GROUP):
+            return f"{entry.weight}: {octets.max() + 1} token octets are read"
+        fault = self.store.outside(self.cells(store.weights, groups, octets))
+        held = octets < tensor.pitch // GROUP
+        pairs = (groups[held], octets[held])
+        return fault or self.read(entry.weight, store.weights, pairs, 0, self.slot)
+
+    def _write(self, entry: Entry, pairs: tuple[Int64, Int64], when: Int64) -> str | None:
+        tensor, region = self.program.tensors[entry.dest], entry.store.dest
+        groups, octets = pairs
+        cells, times = self.cells(region, groups, octets), 1 + region.wide
+        if region.wide != int(tensor.wide):
+            return f"{entry.dest} is {'wide' if tensor.wide else 'narrow'}, its region is not"
+        marks = np.tile(self.part(tensor, groups, octets + entry.post.out_octet), times)
+        fault = self.store.write(cells, marks)
+        if fault is None:
+            self.written[cells] = np.tile(when, times)
+        return fault
+
+    # statistics
+
+    def _read_sums(self, entry: Entry) -> str | None:
+        pre, fault = entry.pre, None
+        if pre.norm == 1:
+            for s, name in enumerate(entry.sources):
+                tensor = self.program.tensors[name]
+                group, item = _grid(tensor.groups, pre.items)
+                cells = pre.stats_base[s].at(*self.loop) + item * pre.stats_pitch[s] + group
+                marks = self._sum_marks(tensor, item, group)
+                fault = fault or self.sums.read(name, cells, marks)
+        elif pre.norm > 1:
+            fault = self._rows(entry.sources[0], pre.row_in, entry.mac.fill_slot, pre.shape.fill)
+        return fault
+
+    def _sum_marks(self, tensor: Stored, item: Int64, group: Int64) -> Int64:
+        return self.sums.names.first[tensor.name] + (self.item + item) * tensor.stats_pitch + group
+
+    def _rows(
+        self, name: str, place: Addr, slot: int, count: int, write: bool = False
+    ) -> str | None:
+        tensor = self.program.tensors[name]
+        octets = np.arange(count)
+        cells = place.at(*self.loop) + octets
+        marks = self.part(tensor, np.zeros_like(octets), octets + slot // GROUP)
+        return self.rows.write(cells, marks) if write else self.rows.read(name, cells, marks)
+
+    def _write_sums(self, entry: Entry) -> str | None:
+        pre, tensor = entry.pre, self.program.tensors[entry.dest]
+        if pre.stats == STATS_NONE:
+            return None
+        if pre.stats not in (STATS_GROUP, STATS_GROUP_ADD):
+            slot = entry.mac.out_slot
+            return self._rows(entry.dest, pre.row_out, slot, pre.shape.octets, write=True)
+        group, item = _grid(tensor.stats_pitch, pre.items_out)
+        cells = pre.stats_out.at(*self.loop) + item * pre.stats_pitch_out + group
+        marks = self._sum_marks(tensor, item, group)
+        if pre.stats == STATS_GROUP_ADD:
+            fault = self.sums.read(entry.dest, cells, marks)
+            if fault:
+                return fault
+        elif entry.mac.out_slot:
+            return "sums of a later strip replace those of the strips before"
+        return self.sums.write(cells, marks)
+
+
+def micro_slots(shape: Shape, tile_octets: int) -> Int64:
+    """Number of the micro-slot in which each (output group, octet) is written."""
+    groups, tiles = shape.units // shape.gates, -(-shape.octets // tile_octets)
+    order = np.zeros((groups, tiles), dtype=np.int64)
+    number = 0
+    for first in range(0, groups, shape.per_round // shape.gates):
+        end = min(groups, first + shape.per_round // shape.gates)
+        count = (end - first) * tiles
+        order[first:end] = number + np.arange(count).reshape(tiles, -1).T
+        number += count
+    return np.repeat(order, tile_octets, axis=1)[:, : shape.octets]
+
+
+def _grid(rows: int, columns: int) -> tuple[Int64, Int64]:
+    """All pairs (row, column)."""
+    return np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)

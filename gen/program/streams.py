@@ -1,4 +1,4 @@
-"""Elements per execution of an entry on every stream, counted on either side.
+"""Elements per execution of an entry on every stream of a rank, counted on either side.
 
 ``produced`` uses only the fields of the sending kernel's entry, ``consumed`` only those of the
 receiving kernel's.
@@ -7,60 +7,72 @@ receiving kernel's.
 from __future__ import annotations
 
 from gen.program.program import Program
+from gen.program.structs import RING_NONE, STATS_GROUP, STATS_GROUP_ADD, STATS_NONE, PostEntry
 
 Counts = dict[str, int]
+
+TABLE_WORDS = 32
+GATE_TABLE_WORDS = 64
 
 
 def produced(program: Program, index: int) -> Counts:
     """Elements sent by entry ``index``."""
     entry = program.entries[index]
-    store, pre, mac, post, wload = entry.store, entry.pre, entry.mac, entry.post, entry.wload
-    walk = store.walk
-    fill = walk.stride * walk.stride * walk.items * walk.height * walk.width
-    elements = store.shape.groups * store.shape.words
-    sources = store.source[: store.sources]
-    own = (
-        wload.groups * wload.ws_words
-        if wload.load_first
-        else max(0, wload.groups - 1) * wload.ws_words
+    store, pre, gather, mac, post, wload = (
+        entry.store,
+        entry.pre,
+        entry.gather,
+        entry.mac,
+        entry.post,
+        entry.wload,
     )
-    ahead = program.entries[index + 1].wload.ws_words if wload.prefetch_next else 0
+    sources = store.source[: store.sources]
     return {
-        "xs": fill * sum(region.blocks * region.planes for region in sources),
-        "ks": store.shape.groups * store.weights.words,
-        "rs": elements * store.residual_planes,
-        "px": pre.fill * sum(pre.blocks[: pre.sources]),
-        "ss": pre.fill * pre.row_sums,
-        "as": mac.shape.groups * mac.shape.words * mac.shape.gates,
-        "ys": post.shape.groups * post.shape.words * post.planes,
-        "st": post.shape.groups * post.items * post.stats,
-        "ws": own + ahead,
+        "xs": store.shape.fill * sum(region.groups for region in sources)
+        + store.shape.units * store.shape.ring_words,
+        "px": pre.shape.fill * sum(pre.groups) + pre.shape.units * pre.shape.ring_words,
+        "gs": gather.shape.fill * sum(gather.groups),
+        "ks": gather.shape.units * gather.shape.steps * (gather.shape.ring != RING_NONE),
+        "ws": wload.ws_rows,
+        "as": mac.shape.units * mac.shape.octets,
+        "rs": store.residual.groups * store.shape.octets,
+        "ys": post.shape.units // post.shape.gates * post.shape.octets // (2 - post.wide),
+        "st": _sums(post),
+        "sg": entry.reduce.stat_words,
+        "ss": gather.shape.fill * gather.row_sums,
         "pp": wload.pp_words,
-        "qp": wload.table_words + wload.groups * wload.gates * (1 + wload.bias_words),
+        "qp": wload.table_words + wload.units * (1 + wload.bias_words),
     }
 
 
 def consumed(program: Program, index: int) -> Counts:
     """Elements taken by entry ``index``."""
     entry = program.entries[index]
-    store, pre, mac, post = entry.store, entry.pre, entry.mac, entry.post
-    steps = mac.taps * mac.subs
-    weights = 2 * steps * mac.shape.gates * (mac.shape.groups - 1 + mac.load_first)
-    blocks = sum(
-        -(-((mac.group[s].base & 7) // 2 + mac.source_subs[s]) // 4) for s in range(mac.sources)
-    )
-    phases = mac.stride * mac.stride
-    rows = post.shape.groups * post.shape.gates
+    store, pre, gather, mac, post = entry.store, entry.pre, entry.gather, entry.mac, entry.post
+    groups = post.shape.units // post.shape.gates
+    rows = mac.taps * mac.subs * mac.shape.units
+    ring = mac.shape.ring != RING_NONE
     return {
-        "xs": pre.fill * sum(pre.blocks[s] * pre.planes[s] for s in range(pre.sources)),
-        "ks": weights if mac.from_store else 0,
-        "rs": post.shape.groups * post.items * post.words_per_item * post.residual_planes,
-        "px": phases * mac.items * mac.height * mac.width * blocks,
-        "ss": post.shape.fill * post.row_sums,
-        "as": rows * post.items * post.words_per_item,
-        "ys": store.shape.groups * store.shape.words * store.dest.planes,
-        "st": pre.groups_out * pre.items_out if pre.stats_out >= 0 else 0,
-        "ws": (0 if mac.from_store else weights) + 2 * mac.next_rows,
-        "pp": 1 + 32 * pre.table + 6 * sum(pre.blocks[: pre.sources]),
-        "qp": (64 if post.shape.gates == 2 else 0) + rows * (1 + (post.items + 1) // 2),
+        "xs": pre.shape.fill * sum(pre.groups) + pre.shape.units * pre.shape.ring_words,
+        "px": gather.shape.fill * sum(gather.groups)
+        + gather.shape.units * gather.shape.ring_words,
+        "gs": mac.shape.fill * sum(mac.groups),
+        "ks": rows if ring else 0,
+        "ws": 0 if ring else rows,
+        "as": post.shape.units * post.shape.octets,
+        "rs": groups * post.shape.octets * post.residual,
+        "ys": store.dest.groups * store.shape.octets // (2 - store.dest.wide),
+        "st": entry.reduce.stat_words,
+        "sg": pre.stat_words,
+        "ss": post.shape.octets * post.row_sums,
+        "pp": TABLE_WORDS * pre.table + (2 if pre.uniform else sum(pre.groups)),
+        "qp": GATE_TABLE_WORDS * (post.shape.gates == 2)
+        + post.shape.units * (1 + (post.items + 1) // 2),
     }
+
+
+def _sums(post: PostEntry) -> int:
+    """StatWords that ``post`` sends."""
+    if post.stats in (STATS_GROUP, STATS_GROUP_ADD):
+        return post.shape.units // post.shape.gates * post.items
+    return post.shape.octets if post.stats != STATS_NONE else 0

@@ -1,0 +1,105 @@
+"""What the window buffer holds when a tile reads it, re-enacted octet by octet.
+
+Written from docs/engine.md alone ("Window buffer", "Multiplying"), so that it judges
+``gen.program.geometry``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gen.program.engine import Engine
+from gen.program.structs import MacEntry
+
+Int64 = NDArray[np.int64]
+
+LANES = 8
+NOWHERE = -1
+
+
+def window_fault(mac: MacEntry, engine: Engine) -> str | None:
+    """What is wrong with the window of an entry, or None."""
+    rows = -(-mac.window_slots // engine.pixels) * mac.subs
+    if rows > engine.window_rows:
+        return f"{rows} window rows of {engine.window_rows} are used"
+    slots = mac.fill_slot + np.arange(LANES * mac.shape.fill)
+    copies = [_index(mac, slots, c) for c in range(4 if mac.up else 1)]
+    held = np.full(mac.window_slots, NOWHERE)
+    since = np.zeros(mac.window_slots, dtype=np.int64)
+    for index in copies:
+        kept = index != NOWHERE
+        if (held[index[kept]] != NOWHERE).any():
+            return "two source pixels share a window slot"
+        held[index[kept]] = slots[kept]
+        since[index[kept]] = np.flatnonzero(kept) // LANES
+    return _banks_fault(mac, engine, copies) or _taps_fault(mac, engine, held, since)
+
+
+def _index(mac: MacEntry, slots: Int64, copy: int) -> Int64:
+    """Window index of source pixel slots."""
+    item, inside = np.divmod(slots, mac.src_pitch)
+    y, x = np.divmod(inside, mac.src_width)
+    if mac.up:
+        dy, dx = divmod(copy, 2)
+        index = item * mac.pitch + (2 * y + dy) * mac.width + 2 * x + dx
+    elif mac.stride == 2:
+        plane = (2 * (y % 2) + x % 2) * mac.items + item
+        index = plane * mac.pitch + y // 2 * mac.width + x // 2
+    else:
+        index = slots
+    index = index - mac.origin
+    inside_window = (y < mac.src_height) & (index >= 0) & (index < mac.window_slots)
+    return np.where(inside_window, index, NOWHERE)
+
+
+def _banks_fault(mac: MacEntry, engine: Engine, copies: list[Int64]) -> str | None:
+    """A half bank that a Beat writes twice in one cycle."""
+    lane = np.arange(LANES)
+    turn = lane // (LANES // mac.split) if mac.up else lane % mac.split
+    for source in range(mac.sources):
+        for group in range(mac.groups[source]):
+            k = group * engine.ranks + np.arange(engine.ranks)
+            k = k[k < mac.source_groups[source]]
+            sub, half = mac.sub_base[source] + k // 2, k % 2
+            for index in copies:
+                octets = index.reshape(-1, LANES)
+                for now in range(mac.split):
+                    bank = (octets[:, turn == now, None] + 8 * sub) % engine.pixels
+                    place = bank * 2 + half
+                    written = np.broadcast_to(
+                        octets[:, turn == now, None] != NOWHERE, place.shape
+                    )
+                    # what is not written gets a place of its own
+                    own = -1 - np.arange(place[0].size).reshape(place[0].shape)
+                    flat = np.sort(np.where(written, place, own).reshape(len(octets), -1), axis=1)
+                    if (flat[:, 1:] == flat[:, :-1]).any():
+                        return f"split {mac.split} writes a half bank twice in a cycle"
+            if mac.stride == 1 and not mac.up:
+                break  # octets of neighbours: every group has the same pattern
+    return None
+
+
+def _taps_fault(mac: MacEntry, engine: Engine, held: Int64, since: Int64) -> str | None:
+    """A tap of a valid lane that does not find its source pixel in time."""
+    lane = np.arange(LANES * mac.shape.octets)
+    item, inside = np.divmod(mac.out_slot + lane, mac.pitch)
+    y, x = np.divmod(inside, mac.width)
+    filled = mac.shape.lead + lane // engine.pixels * (engine.pixels // LANES)
+    for tap in range(mac.taps):
+        sy, sx = y * mac.stride + mac.ty[tap], x * mac.stride + mac.tx[tap]
+        used = (y < mac.height) & (sy >= 0) & (sy < mac.limit_y) & (sx >= 0) & (sx < mac.limit_x)
+        index = mac.start + lane[used] + mac.offset[tap]
+        if len(index) and (index.min() < 0 or index.max() >= mac.window_slots):
+            return f"tap {tap} reads outside of the window"
+        source = (
+            item[used] * mac.src_pitch
+            + (sy[used] >> mac.up) * mac.src_width
+            + (sx[used] >> mac.up)
+        )
+        if (held[index] != source).any():
+            return f"tap {tap} reads another pixel than its own"
+        if (since[index] >= filled[used]).any():
+            return f"tap {tap} reads a pixel before it is filled; the lead of {mac.shape.lead} " \
+                "octets is too short"
+    return None
