@@ -1,0 +1,366 @@
+"""mac: accumulators of random programs against numpy; both forms agree to the cycle."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import pytest
+from cpp import FAST, ROOT, compile_cpp
+
+from gen.program.structs import RING_K, RING_NONE, RING_V, MacEntry, Segment, Shape, words
+
+SOURCE = ROOT / "tests/kernels/mac.cpp"
+WINDOW_ROWS, WEIGHT_ROWS, GUARD = 512, 128, 4
+STAGES = 8
+PLAIN = ("-O2", "-DLDA_PLAIN")
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def library(*flags: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compile_cpp(SOURCE, flags)))
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    assert array.flags.c_contiguous
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def up_to(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+# --- one execution ------------------------------------------------------------------------------
+
+
+@dataclass
+class Execution:
+    """Streams of one execution, and the accumulators that have to come."""
+
+    beats: np.ndarray  # int8 [beats, ranks, 8 pixels, 8 channels]
+    rows: np.ndarray  # int8 [units * steps, 8 outputs, 16 inputs]
+    acc: np.ndarray  # int32 [words, 8 pixels, 8 outputs]
+    valid: np.ndarray  # bool [words, 8]: not a padding slot
+
+
+@dataclass
+class Layer:
+    """A random layer; its entry does not change from execution to execution."""
+
+    entry: MacEntry
+    pixels: int  # of a tile
+    ranks: int
+
+    def octets_of(self, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(item, y, x) of source slots."""
+        e = self.entry
+        item, rest = np.divmod(slot, e.src_pitch)
+        y, x = np.divmod(rest, e.src_width)
+        return item, y, x
+
+    def execution(self, rng: np.random.Generator, extreme: bool) -> Execution:
+        e, shape = self.entry, self.entry.shape
+        ends = np.array([-128, 127] if extreme else [], np.int8)
+
+        def draw(*size: int) -> np.ndarray:
+            wide = rng.integers(-128, 128, size).astype(np.int8)
+            return (
+                np.where(rng.random(size) < 0.9, rng.choice(ends, size), wide) if extreme else wide
+            )
+
+        slots = shape.fill * 8
+        sources = [draw(slots, e.groups[s] * self.ranks * 8) for s in range(e.sources)]
+        beats = []
+        for octet in range(shape.fill):
+            for source, values in enumerate(sources):
+                part = values[octet * 8 : octet * 8 + 8].reshape(8, e.groups[source], self.ranks, 8)
+                beats.append(part.transpose(1, 2, 0, 3))
+        operands = np.zeros((slots, e.subs * 16), np.int64)
+        for s, values in enumerate(sources):
+            used = e.source_groups[s] * 8
+            at = e.sub_base[s] * 16
+            operands[:, at : at + used] = values[:, :used]
+        weights = draw(shape.units, shape.steps, 8, 16)
+        acc, valid = self.expected(operands, weights.astype(np.int64))
+        return Execution(np.concatenate(beats), weights.reshape(-1, 8, 16), acc, valid)
+
+    def expected(self, operands: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        e, shape = self.entry, self.entry.shape
+        tile_octets = self.pixels // 8
+        slot = e.out_slot + np.arange(shape.octets * 8)
+        item, rest = np.divmod(slot, e.pitch)
+        y, x = np.divmod(rest, e.width)
+        valid = y < e.height
+        acc = np.zeros((shape.octets * 8, shape.units * 8), np.int64)
+        for tap in range(e.taps):
+            yy, xx = y * e.stride + e.ty[tap], x * e.stride + e.tx[tap]
+            is_open = valid & (yy >= 0) & (yy < e.limit_y) & (xx >= 0) & (xx < e.limit_x)
+            source = item * e.src_pitch + (yy >> e.up) * e.src_width + (xx >> e.up) - e.fill_slot
+            values = np.full((len(slot), e.subs * 16), e.pad, np.int64)
+            values[is_open] = operands[source[is_open]]
+            part = weights[:, tap * e.subs : (tap + 1) * e.subs].transpose(1, 3, 0, 2)
+            acc += values @ part.reshape(e.subs * 16, shape.units * 8)
+        by_unit = acc.reshape(shape.octets, 8, shape.units, 8)
+        order = [
+            (octet, unit)
+            for first in range(0, shape.units, shape.per_round)
+            for tile in range(0, shape.octets, tile_octets)
+            for unit in range(first, min(first + shape.per_round, shape.units))
+            for octet in range(tile, min(tile + tile_octets, shape.octets))
+        ]
+        made = np.stack([by_unit[octet, :, unit] for octet, unit in order])
+        kept = np.stack([valid.reshape(-1, 8)[octet] for octet, _ in order])
+        return made.astype(np.int32), kept
+
+
+# --- random entries -----------------------------------------------------------------------------
+
+
+def window_index(e: MacEntry, slot: int, copy: int) -> int | None:
+    """Window index of a source slot plus origin, by the formulas of the contract."""
+    item, rest = divmod(slot, e.src_pitch)
+    y, x = divmod(rest, e.src_width)
+    if e.stride == 1 and e.up == 0:
+        return slot
+    if y >= e.src_height:
+        return None
+    if e.stride == 2:
+        phase = y % 2 * 2 + x % 2
+        return (phase * e.items + item) * e.pitch + y // 2 * e.width + x // 2
+    dy, dx = divmod(copy, 2)
+    return item * e.pitch + (2 * y + dy) * e.width + 2 * x + dx
+
+
+def reads(e: MacEntry, slots: int) -> list[tuple[int, int, int]]:
+    """(output slot, source slot, window index plus origin) of all open taps."""
+    found = []
+    for slot in range(e.out_slot, e.out_slot + slots):
+        item, rest = divmod(slot, e.pitch)
+        y, x = divmod(rest, e.width)
+        for tap in range(e.taps):
+            yy, xx = y * e.stride + e.ty[tap], x * e.stride + e.tx[tap]
+            if y < e.height and 0 <= yy < e.limit_y and 0 <= xx < e.limit_x:
+                source = item * e.src_pitch + (yy >> e.up) * e.src_width + (xx >> e.up)
+                found.append((slot, source, slot + e.offset[tap]))
+    return found
+
+
+def least_split(e: MacEntry, pixels: int, ranks: int) -> int:
+    """The fewest passes in which no half bank is written twice."""
+
+    def collides(split: int) -> bool:
+        for octet, copy, turn in product(range(e.shape.fill), range(1 << 2 * e.up), range(split)):
+            lanes = []
+            for lane in range(8):
+                own = lane // (8 // split) if e.up else lane % split
+                index = window_index(e, e.fill_slot + octet * 8 + lane, copy)
+                if own != turn or index is None:
+                    continue
+                if 0 <= index - e.origin < e.window_slots:
+                    lanes.append(index - e.origin)
+            for s in range(e.sources):
+                for group in range(e.groups[s]):
+                    banks: list[tuple[int, int]] = []
+                    for k in range(group * ranks, min((group + 1) * ranks, e.source_groups[s])):
+                        halves = [k % 2]
+                        if k == e.source_groups[s] - 1 and k % 2 == 0:
+                            halves.append(1)
+                        for half in halves:
+                            sub = e.sub_base[s] + k // 2
+                            banks += [((i + 8 * sub) % pixels, half) for i in lanes]
+                    if len(banks) != len(set(banks)):
+                        return True
+        return False
+
+    return next(split for split in (1, 2, 4, 8) if not collides(split))
+
+
+def random_layer(rng: np.random.Generator, ranks: int, pixels: int, kind: str, ring: int) -> Layer:
+    while True:
+        layer = drawn_layer(rng, ranks, pixels, kind, ring)
+        if layer is not None:
+            return layer
+
+
+def drawn_layer(
+    rng: np.random.Generator, ranks: int, pixels: int, kind: str, ring: int
+) -> Layer | None:
+    items = int(rng.integers(1, 4))
+    src_height, src_width = int(rng.integers(1, 10)), int(rng.integers(1, 10))
+    stride, up = (2 if kind == "stride" else 1), int(kind == "up")
+    limit_y, limit_x = src_height << up, src_width << up
+    height, width = -(-limit_y // stride), -(-limit_x // stride)
+    pitch, src_pitch = up_to(height * width, 16), up_to(src_height * src_width, 16)
+    kh, kw = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    top, left = int(rng.integers(0, kh)), int(rng.integers(0, kw))
+    taps = [(ky - top, kx - left) for ky in range(kh) for kx in range(kw)]
+    sources = int(rng.integers(1, 3))
+    used = [int(rng.integers(1, 8)) for _ in range(sources)]
+    subs = [-(-n // 2) for n in used]
+    steps = len(taps) * sum(subs)
+    out_slot, slots = 0, items * pitch
+    if kind == "strip":
+        items = 1
+        out_slot = int(rng.integers(0, up_to(pitch, pixels) // pixels)) * pixels
+        slots = min(pixels * int(rng.integers(1, 3)), pitch - out_slot)
+    if steps > WEIGHT_ROWS:
+        return None
+    units = int(rng.integers(1, 8))
+    per_round = int(rng.integers(1, min(units, WEIGHT_ROWS // steps) + 1))
+    if kind == "strip" and rng.random() < 0.5:
+        stride_up = [(1, 0), (1, 1)]
+        stride, up = stride_up[int(rng.integers(0, 2))]
+        limit_y, limit_x = src_height << up, src_width << up
+        if (height, width) != (limit_y, limit_x):
+            return None
+    padded = lambda values, length: tuple(values) + (0,) * (length - len(values))  # noqa: E731
+    blank = MacEntry(
+        shape=Shape(units, per_round, 1, slots // 8, steps, 0, items * src_pitch // 8, ring, 0),
+        items=items, out_slot=out_slot, fill_slot=0, height=height, width=width, pitch=pitch,
+        src_height=src_height, src_width=src_width, src_pitch=src_pitch, stride=stride, up=up,
+        origin=0, start=0, window_slots=0, split=1, limit_y=limit_y, limit_x=limit_x,
+        taps=len(taps), subs=sum(subs),
+        offset=padded([
+            (ty % stride * 2 + tx % stride) * items * pitch + ty // stride * width + tx // stride
+            for ty, tx in taps
+        ], 9),
+        ty=padded([t[0] for t in taps], 9), tx=padded([t[1] for t in taps], 9),
+        pad=int(rng.integers(-128, 128)), sources=sources,
+        groups=padded([-(-n // ranks) for n in used], 2), source_groups=padded(used, 2),
+        sub_base=padded([sum(subs[:s]) for s in range(sources)], 2),
+        first_rows=0 if ring else min(per_round, units) * steps,
+    )  # fmt: skip
+    seen = reads(blank, slots)
+    if not seen:
+        return None
+    first, last = min(r[1] for r in seen) // 8, max(r[1] for r in seen) // 8
+    if kind != "strip":
+        first, last = 0, items * src_pitch // 8 - 1
+    lowest, highest = min(r[2] for r in seen), max(r[2] for r in seen)
+    origin = lowest - int(rng.integers(0, 40))
+    window_slots = highest - origin + 1 + int(rng.integers(0, 20))
+    if -(-window_slots // pixels) * sum(subs) > WINDOW_ROWS:
+        return None
+    fill, tile_octets = last - first + 1, pixels // 8
+    lead = fill
+    if stride == 1 and up == 0:
+        lead = max(
+            source // 8 - first + 1 - (slot - out_slot) // pixels * tile_octets
+            for slot, source, _ in seen
+        )
+        tiles = -(-slots // pixels)
+        lead = min(fill, max(lead, fill - tiles * tile_octets))
+    entry = replace(
+        blank, fill_slot=first * 8, origin=origin, start=out_slot - origin,
+        window_slots=window_slots, shape=replace(blank.shape, fill=fill, lead=lead),
+    )  # fmt: skip
+    return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks)
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    status: int
+    text: str
+    acc: np.ndarray
+    cycles: int
+
+
+@dataclass
+class Program:
+    segments: list[Segment]
+    layers: list[Layer]
+    executions: list[Execution]
+    order: list[int]  # entry of every execution
+
+    def run(self, lib: ctypes.CDLL, intervals: tuple[int, int, int, int] = (1, 1, 1, 1)) -> Run:
+        entries = [layer.entry for layer in self.layers]
+        ring = [entries[k].shape.ring != RING_NONE for k in self.order]
+        ranks = self.layers[0].ranks
+        streams = [
+            [e.beats for e in self.executions],
+            [e.rows for e, own in zip(self.executions, ring, strict=True) if own],
+            [e.rows for e, own in zip(self.executions, ring, strict=True) if not own],
+        ]
+        empty = [np.zeros((0, ranks, 8, 8), np.int8), *[np.zeros((0, 8, 16), np.int8)] * 2]
+        gs, ks, ws = (
+            np.ascontiguousarray(np.concatenate([none, *some]))
+            for none, some in zip(empty, streams, strict=True)
+        )
+        acc = np.zeros((sum(len(e.acc) for e in self.executions), 8, 8), np.int32)
+        counts = np.array([len(gs), len(ks), len(ws), len(acc)], np.int32)
+        cycles, text = np.zeros(1, np.int64), ctypes.create_string_buffer(600)
+        flat = np.array([w for e in entries for w in words(e)], np.int32)
+        segments = np.array([w for s in self.segments for w in words(s)], np.int32)
+        status = lib.t_mac(
+            pointer(segments), len(self.segments), pointer(flat), pointer(gs), pointer(ks),
+            pointer(ws), pointer(acc), pointer(counts), pointer(np.array(intervals, np.int32)),
+            pointer(cycles), text, 600,
+        )  # fmt: skip
+        return Run(status, text.value.decode(), acc, int(cycles[0]))
+
+    def expected(self) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            np.concatenate([e.acc for e in self.executions]),
+            np.concatenate([e.valid for e in self.executions]),
+        )
+
+
+def random_program(
+    rng: np.random.Generator, ranks: int, pixels: int = 32, layers: list[Layer] | None = None
+) -> Program:
+    if layers is None:
+        kinds = ["plain", "plain", "strip", "stride", "up"]
+        layers = [
+            random_layer(rng, ranks, pixels, str(rng.choice(kinds)),
+                         int(rng.choice([RING_NONE, RING_NONE, RING_K, RING_V])))
+            for _ in range(int(rng.integers(1, 6)))
+        ]  # fmt: skip
+    segments, order, first = [], [], 0
+    while first < len(layers):
+        count = int(rng.integers(1, len(layers) - first + 1))
+        n0, n1 = int(rng.integers(1, 3)), int(rng.integers(1, 3))
+        segments.append(Segment(first, count, n0, n1))
+        order += [k for _ in range(n0 * n1) for k in range(first, first + count)]
+        first += count
+    executions = [layers[k].execution(rng, bool(rng.random() < 0.3)) for k in order]
+    return Program(segments, layers, executions, order)
+
+
+def assert_right(program: Program, run: Run) -> None:
+    assert run.status == 0, run.text
+    want, valid = program.expected()
+    np.testing.assert_array_equal(run.acc[valid], want[valid])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(12))
+def test_accumulators_and_cycles_of_both_forms(ranks, seed):
+    rng = np.random.default_rng([ranks, seed])
+    define = f"-DLDA_RANKS={ranks}"
+    fast, plain = library(*FAST, define), library(*PLAIN, define, "-DLDA_FABRIC=3")
+    for _ in range(4):
+        program = random_program(rng, ranks)
+        intervals = tuple(int(v) for v in rng.choice([1, 1, 2, 5], 4))
+        for speed in ((1, 1, 1, 1), intervals):
+            one, other = program.run(fast, speed), program.run(plain, speed)
+            assert_right(program, one)
+            assert_right(program, other)
+            np.testing.assert_array_equal(one.acc, other.acc)
+            assert one.cycles == other.cycles
+
+
+def test_tiles_of_64_pixels():
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        program = random_program(rng, 4, pixels=64)
+        runs = [
+            program.run(library(*form, "-DLDA_RANKS=4", "-DLDA_PP=64")) for form in (FAST, PLAIN)
+        ]
+        for run in runs:
+            assert_right(program, run)
+        assert runs[0].cycles == runs[1].cycles
