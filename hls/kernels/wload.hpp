@@ -1,11 +1,13 @@
-// wload: reads weights and parameters from DDR and sends them in the order in which they are used.
+// wload: reads weights and parameters from memory and sends them in the order in which they are
+// used. Four processes in a dataflow region:
 //
-// Per entry: ws of group 0 if mac loads it first, pp, then per output group: [the gate table, once]
-// and for value and gate one scale word and the bias words (qp), then ws of the next group, or
-// after the last group those of the next entry's group 0 if mac asks for them.
+//     plan --static runs---> fetch(weights) --words--v
+//      | \---dynamic runs--> fetch(dynamic) --words--> route -> hd, pp, ws, qp
+//      \----------------------runs-------------------^
 //
-// One flattened loop per entry with one read of 64 bytes an iteration: the reads of the next words
-// are outstanding while the first ones arrive, whatever part they belong to.
+// fetch asks for a run FETCH_AHEAD runs before it reads its words, so that the latency of the
+// memory passes while earlier words arrive, whatever they belong to. Cached weight rows come from
+// the card's own memory, one a cycle.
 #ifndef LDA_WLOAD_HPP
 #define LDA_WLOAD_HPP
 
@@ -13,171 +15,147 @@
 #include "program.hpp"
 #include "sequence.hpp"
 #include "types.hpp"
+#include "wload_plan.hpp"
 
 namespace lda {
 
-// Destination of a run of words.
-enum Target { TO_MAC, TO_PRE, TO_POST };
+// plan passes on a run while fetch waits for those FETCH_AHEAD runs later, and its pipeline holds
+// some back.
+static_assert(RUNS_DEPTH >= 2 * FETCH_AHEAD, "plan stays ahead of those who fetch");
 
-// A run of consecutive words of one buffer.
-struct Run {
-    int buffer;
-    int word;
-    int words;
-    int target;
+// Rows of weights that stay on the card.
+template <class P>
+struct CacheMemory {
+    WeightRow rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
 };
 
-// Position in an entry's runs; every run may be empty. Addresses advance by sums alone.
-struct RunWalk {
-    enum Part { FIRST, PARAMS, TABLE, SCALE, BIAS, NEXT, END };
-    int part, group, gate;
-    int ws, pp, table, scale, bias;  // next word of each
-
-    void start(const WloadEntry& entry, int i0, int i1) {
-#pragma HLS inline
-        part = FIRST;
-        group = gate = 0;
-        ws = at(entry.ws, i0, i1);
-        pp = at(entry.pp, i0, i1);
-        table = at(entry.table, i0, i1);
-        scale = at(entry.scale, i0, i1);
-        bias = at(entry.bias, i0, i1);
-    }
-
-    void next(const WloadEntry& entry) {
-#pragma HLS inline
-        if (part == FIRST || part == NEXT) ws += entry.ws_words;
-        if (part == SCALE) ++scale;
-        if (part == BIAS) bias += entry.bias_words;
-        if (part == BIAS && gate + 1 < entry.gates) {
-            part = SCALE;
-            ++gate;
-        } else if (part == NEXT && group + 1 < entry.groups) {
-            part = SCALE;
-            gate = 0;
-            ++group;
-        } else {
-            ++part;
-        }
-    }
-
-    // `next_run` is the first group of the following entry.
-    Run run(const WloadEntry& entry, const Run& next_run) const {
-#pragma HLS inline
-        Run run = {BUFFER_STATIC, 0, 0, TO_MAC};
-        switch (part) {
-            case FIRST:
-                run.buffer = entry.ws_buffer;
-                run.word = ws;
-                run.words = entry.load_first ? entry.ws_words : 0;
-                break;
-            case PARAMS:
-                run.buffer = entry.pp_buffer;
-                run.word = pp;
-                run.words = entry.pp_words;
-                run.target = TO_PRE;
-                break;
-            case TABLE:
-                run.word = table;
-                run.words = entry.table_words;
-                run.target = TO_POST;
-                break;
-            case SCALE:
-                run.word = scale;
-                run.words = 1;
-                run.target = TO_POST;
-                break;
-            case BIAS:
-                run.buffer = entry.bias_buffer;
-                run.word = bias;
-                run.words = entry.bias_words;
-                run.target = TO_POST;
-                break;
-            default:
-                if (group + 1 < entry.groups) {
-                    run.buffer = entry.ws_buffer;
-                    run.word = ws;
-                    run.words = entry.ws_words;
-                } else if (entry.prefetch_next) {
-                    run = next_run;
-                }
-                break;
-        }
-        return run;
-    }
-};
-
-template <class P, class Source>
-void wload_entry(const WloadEntry& entry, const Run& next_run, int i0, int i1, Source weights,
-                 Source dynamic, hls::stream<Word>& ws_s, hls::stream<Word>& pp_s,
-                 hls::stream<Word>& qp_s) {
+// Port: a memory of 64-byte words, read in bursts: hls::burst_maxi<Word> in hardware.
+template <class P, class Port>
+void wload_fetch(Port port, hls::stream<Fetch>& fetch_s, hls::stream<Word>& words_s) {
 #pragma HLS inline off
-    RunWalk walk;
-    walk.start(entry, i0, i1);
-    Run run = walk.run(entry, next_run);
-    int index = 0;
-RUNS:
-    while (walk.part != RunWalk::END) {
-#pragma HLS pipeline II = 1
+    int requested[FETCH_AHEAD];  // words of the runs asked for, a ring
+#pragma HLS array_partition variable = requested complete
+    for (int k = 0; k < FETCH_AHEAD; ++k) {
+#pragma HLS unroll
+        requested[k] = 0;
+    }
+    int oldest = 0, left = 0;
+    bool done = false;
+WORDS:
+    while (!done) {
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
-        if (index < run.words) {
-            const int address = run.word + index;
-            const Word word = run.buffer == BUFFER_STATIC ? weights[address] : dynamic[address];
-            if (run.target == TO_MAC) {
-                ws_s.write(word);
-            } else if (run.target == TO_PRE) {
-                pp_s.write(word);
-            } else {
-                qp_s.write(word);
-            }
-            ++index;
-        }
-        if (index >= run.words) {
-            walk.next(entry);
-            run = walk.run(entry, next_run);
-            index = 0;
+        if (left > 0) {
+            words_s.write(port.read());
+            --left;
+        } else {
+            const Fetch fetch = fetch_s.read();
+            if (fetch.words > 0) port.read_request(fetch.word, fetch.words);
+            left = requested[oldest];
+            done = left == LAST_RUN;
+            requested[oldest] = fetch.words;
+            oldest = oldest + 1 == FETCH_AHEAD ? 0 : oldest + 1;
         }
     }
     LOOP_EXIT();
 }
 
-template <class P, class Source>
-void wload(Source weights, Source dynamic, const Segment* segments, int segment_count,
-           const WloadEntry* entries, hls::stream<Word>& ws_s, hls::stream<Word>& pp_s,
-           hls::stream<Word>& qp_s) {
-#pragma HLS inline
-    static_assert(CheckEngine<P>::ok, "engine parameters");
-SEGMENTS:
-    for (int s = 0; s < segment_count; ++s) {
-        const Segment segment = segments[s];
-    OUTER:
-        for (int i0 = 0; i0 < segment.n0; ++i0) {
-        INNER:
-            for (int i1 = 0; i1 < segment.n1; ++i1) {
-            ENTRIES:
-                for (int k = 0; k < segment.count; ++k) {
-                    const WloadEntry entry = entries[segment.first + k];
-                    // where the program goes on, for the weights loaded ahead
-                    Run next_run = {BUFFER_STATIC, 0, 0, TO_MAC};
-                    const bool inside = k + 1 < segment.count;
-                    const bool inner = i1 + 1 < segment.n1, outer = i0 + 1 < segment.n0;
-                    const bool again = inside || inner || outer;
-                    if (entry.prefetch_next && (again || s + 1 < segment_count)) {
-                        const int after =
-                            again ? segment.first + (inside ? k + 1 : 0) : segments[s + 1].first;
-                        const int n0 = !again ? 0 : inside || inner ? i0 : i0 + 1;
-                        const int n1 = !again ? 0 : inside ? i1 : inner ? i1 + 1 : 0;
-                        const WloadEntry following = entries[after];
-                        next_run.buffer = following.ws_buffer;
-                        next_run.word = at(following.ws, n0, n1);
-                        next_run.words = following.ws_words;
-                    }
-                    wload_entry<P>(entry, next_run, i0, i1, weights, dynamic, ws_s, pp_s, qp_s);
-                }
+template <class P>
+void wload_route(CacheMemory<P>& cache, hls::stream<Run>& runs_s, hls::stream<Word>& static_s,
+                 hls::stream<Word>& dynamic_s, hls::stream<Word>& hd_s, hls::stream<Word>& pp_s,
+                 hls::stream<WeightRow>& ws_s, hls::stream<Word>& qp_s) {
+#pragma HLS inline off
+    Word scales[P::UNITS];
+    WeightRow row;
+    for (int i = 0; i < 2 * WORD_BYTES; ++i) {
+#pragma HLS unroll
+        row.b[i] = 0;
+    }
+    Run run = {0, 0, 0, 0};
+    int left = 0, index = 0;  // words of the run, to come and seen
+    int unit = 0, biases = 0;  // next scale word, bias words left of its unit
+    bool done = false;
+RUNS:
+    while (!done) {
+#pragma HLS pipeline II = 1 style = flp
+#pragma HLS dependence variable = scales type = inter direction = RAW distance = 2 true
+#pragma HLS dependence variable = cache.rows type = inter false
+#pragma HLS loop_tripcount min = 64 max = 65536
+        TICK(1);
+        if (left == 0) {
+            run = runs_s.read();
+            done = run.words == LAST_RUN;
+            left = run.words;
+            index = 0;
+            if (run.target == SCALES) unit = 0;
+        } else if (run.target == CACHED) {
+            LDA_CHECK(run.detail + index < P::CACHE_ROWS, "wload: a row outside of the cache");
+            ws_s.write(cache.rows[run.detail + index]);
+            ++index;
+            --left;
+        } else if (run.target == BIASES && biases == 0) {
+            qp_s.write(scales[unit]);
+            ++unit;
+            biases = run.detail;
+        } else {
+            const Word word = run.buffer == BUFFER_STATIC ? static_s.read() : dynamic_s.read();
+            const int half = index & 1;
+            for (int i = 0; i < WORD_BYTES; ++i) {
+#pragma HLS unroll
+                row.b[half * WORD_BYTES + i] = word.b[i];
             }
+            switch (run.target) {
+                case TO_NORM:
+                    hd_s.write(word);
+                    break;
+                case TO_APPLY:
+                    pp_s.write(word);
+                    break;
+                case TO_POST:
+                    qp_s.write(word);
+                    break;
+                case SCALES:
+                    LDA_CHECK(index < P::UNITS, "wload: a round of too many units");
+                    scales[index] = word;
+                    break;
+                case BIASES:
+                    qp_s.write(word);
+                    --biases;
+                    break;
+                default:
+                    if (half == 1) {
+                        const int at_row = run.detail + (index >> 1);
+                        ws_s.write(row);
+                        LDA_CHECK(run.detail < 0 || at_row < P::CACHE_ROWS,
+                                  "wload: a row outside of the cache");
+                        if (run.detail >= 0) cache.rows[at_row] = row;
+                    }
+                    break;
+            }
+            ++index;
+            --left;
         }
     }
+    LOOP_EXIT();
+}
+
+// Simulations run the four processes by themselves, with streams of these depths.
+template <class P, class Port>
+void wload(Port weights, Port dynamic, int reload, const Segment* segments, int segment_count,
+           const WloadEntry* entries, CacheMemory<P>& cache, hls::stream<Word>& hd_s,
+           hls::stream<Word>& pp_s, hls::stream<WeightRow>& ws_s, hls::stream<Word>& qp_s) {
+#pragma HLS dataflow
+    static_assert(CheckEngine<P>::ok, "engine parameters");
+    hls::stream<Fetch, RUNS_DEPTH> static_runs("static_runs");
+    hls::stream<Fetch, RUNS_DEPTH> dynamic_runs("dynamic_runs");
+    hls::stream<Run, RUNS_DEPTH> runs("runs");
+    hls::stream<Word, WORDS_DEPTH> static_words("static_words");
+    hls::stream<Word, WORDS_DEPTH> dynamic_words("dynamic_words");
+    wload_plan<P>(reload, segments, segment_count, entries, static_runs, dynamic_runs, runs);
+    wload_fetch<P>(weights, static_runs, static_words);
+    wload_fetch<P>(dynamic, dynamic_runs, dynamic_words);
+    wload_route<P>(cache, runs, static_words, dynamic_words, hd_s, pp_s, ws_s, qp_s);
 }
 
 }  // namespace lda

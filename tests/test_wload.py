@@ -1,0 +1,180 @@
+"""wload: which words it sends on which stream, from memory and from its cache."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cpp import ROOT, compile_cpp
+
+from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, Segment, WloadEntry, words
+
+WORDS = 4096  # of each buffer
+
+
+class Card:
+    """wload with its cache, which outlives a step."""
+
+    def __init__(self):
+        self.lib = ctypes.CDLL(str(compile_cpp(ROOT / "tests/kernels/wload.cpp")))
+        self.lib.t_wload_new.restype = ctypes.c_void_p
+        self.card = ctypes.c_void_p(self.lib.t_wload_new())
+
+    def step(self, segments, entries, weights, dynamic, reload, sizes, wait=1):
+        """(streams, cycles); ``sizes`` is room for words of hd, pp, ws and qp."""
+        first = np.array([w for s in segments for w in words(s)], np.int32)
+        rest = np.array([w for e in entries for w in words(e)], np.int32)
+        streams = [
+            np.zeros((n + 16, 128 if k == 2 else 64), np.uint8) for k, n in enumerate(sizes)
+        ]
+        counts = np.zeros(5, np.int32)
+        text = ctypes.create_string_buffer(400)
+
+        def pointer(array):
+            return ctypes.c_void_p(array.ctypes.data)
+
+        status = self.lib.t_wload(
+            self.card, pointer(weights), ctypes.c_uint64(len(weights)), pointer(dynamic),
+            ctypes.c_uint64(len(dynamic)), int(reload), pointer(first), len(segments),
+            pointer(rest), wait, *map(pointer, streams), pointer(counts), text, 400,
+        )  # fmt: skip
+        assert status == 0, text.value.decode()
+        return [s[:n] for s, n in zip(streams, counts, strict=False)], int(counts[4])
+
+    def __del__(self):
+        self.lib.t_wload_free(self.card)
+
+
+def model(segments, entries, weights, dynamic):
+    """The contract: words of hd, pp, ws, qp."""
+    buffers = {BUFFER_STATIC: weights, BUFFER_DYNAMIC: dynamic}
+    runs = [
+        (entries[k], i0, i1)
+        for s in segments
+        for i0 in range(s.n0)
+        for i1 in range(s.n1)
+        for k in range(s.first, s.first + s.count)
+    ]
+    hd, pp, ws, qp = [], [], [], []
+
+    def rows(entry, i0, i1, first, last):
+        start = entry.ws.at(i0, i1)
+        ws.extend(buffers[entry.ws_buffer][start + 2 * first : start + 2 * last])
+
+    def ahead(entry, i0, i1):
+        hd.append(weights[entry.hd.at(i0, i1)])
+        start = entry.pp.at(i0, i1)
+        pp.extend(buffers[entry.pp_buffer][start : start + entry.pp_words])
+        rows(entry, i0, i1, 0, min(entry.round_rows, entry.ws_rows))
+
+    ahead(*runs[0])
+    for n, (entry, i0, i1) in enumerate(runs):
+        start = entry.table.at(i0, i1)
+        qp.extend(weights[start : start + entry.table_words])
+        for round_, first in enumerate(range(0, entry.units, entry.per_round)):
+            last = min(first + entry.per_round, entry.units)
+            for unit in range(first, last):
+                qp.append(weights[entry.scale.at(i0, i1) + unit])
+                start = entry.bias.at(i0, i1) + unit * entry.bias_words
+                qp.extend(buffers[entry.bias_buffer][start : start + entry.bias_words])
+            if last < entry.units:
+                begin = (round_ + 1) * entry.round_rows
+                rows(entry, i0, i1, begin, min(begin + entry.round_rows, entry.ws_rows))
+        if n + 1 < len(runs):
+            ahead(*runs[n + 1])
+    shape = (-1, 64)
+    return [np.array(w, np.uint8).reshape(shape) for w in (hd, pp, ws, qp)]
+
+
+def random_entry(rng, loops, cache):
+    units = int(rng.integers(1, 14))
+    per_round = int(rng.integers(1, 6))
+    steps = int(rng.integers(1, 12))
+    ws_rows = 0 if rng.random() < 0.2 else units * steps
+    bias_words = int(rng.integers(1, 4))
+    counts = {"pp": int(rng.integers(1, 90)), "table": 64 * int(rng.integers(0, 2))}
+
+    def address(length, cached=False):
+        s = [0 if cached else int(rng.integers(0, 4)) for _ in range(2)]
+        first = WORDS // 2 if cached else 0
+        return Addr(first + int(rng.integers(0, WORDS // 2 - length - 40)), *s)
+
+    buffer = int(rng.integers(0, 2)) if cache < 0 else BUFFER_STATIC
+    return WloadEntry(
+        units=units, per_round=per_round, ws_rows=ws_rows, round_rows=per_round * steps,
+        ws_buffer=buffer, ws=address(2 * ws_rows, cache >= 0), cache=cache if ws_rows else -1,
+        hd=address(1), pp_words=counts["pp"], pp_buffer=int(rng.integers(0, 2)),
+        pp=address(counts["pp"]), table_words=counts["table"], table=address(counts["table"]),
+        scale=address(units), bias_words=bias_words, bias_buffer=int(rng.integers(0, 2)),
+        bias=address(units * bias_words),
+    )  # fmt: skip
+
+
+def random_program(rng):
+    segments, entries, cache = [], [], 0
+    for _ in range(int(rng.integers(1, 6))):
+        count = int(rng.integers(1, 4))
+        loops = tuple(int(n) for n in rng.integers(1, 4, 2))
+        segments.append(Segment(len(entries), count, *loops))
+        for _ in range(count):
+            cached = rng.random() < 0.4 and cache < 300
+            entries.append(random_entry(rng, loops, cache if cached else -1))
+            cache += entries[-1].ws_rows if cached else 0
+    return segments, entries
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_programs(seed):
+    rng = np.random.default_rng(seed)
+    segments, entries = random_program(rng)
+    weights, dynamic = rng.integers(0, 256, (2, WORDS, 64), np.uint8)
+    expected = model(segments, entries, weights, dynamic)
+    sizes = [len(w) for w in expected]
+    card = Card()
+    # cached rows, in the upper half of memory, are not read again
+    others = weights.copy()
+    others[WORDS // 2 :] ^= 255
+    for reload, memory in ((1, weights), (0, others)):
+        got, _ = card.step(segments, entries, memory, dynamic, reload, sizes, 1 + seed % 3)
+        got[2] = got[2].reshape(-1, 64)
+        for stream, wanted in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(stream, wanted)
+
+
+def plain_entry(units, steps, cache=-1):
+    return WloadEntry(
+        units=units, per_round=units, ws_rows=units * steps, round_rows=units * steps,
+        ws_buffer=BUFFER_STATIC, ws=Addr(0), cache=cache, hd=Addr(3000), pp_words=4,
+        pp_buffer=BUFFER_STATIC, pp=Addr(3100), table_words=0, table=Addr(0), scale=Addr(3200),
+        bias_words=1, bias_buffer=BUFFER_STATIC, bias=Addr(3300),
+    )  # fmt: skip
+
+
+def test_cached_rows_come_one_per_cycle():
+    rng = np.random.default_rng(1)
+    weights = rng.integers(0, 256, (WORDS, 64), np.uint8)
+    entries = [plain_entry(8, 60, cache=5)]
+    sizes = [len(w) for w in model([Segment(0, 1)], entries, weights, weights)]
+    card = Card()
+    loaded, slow = card.step([Segment(0, 1)], entries, weights, weights, True, sizes)
+    kept, fast = card.step([Segment(0, 1)], entries, weights, weights, False, sizes)
+    np.testing.assert_array_equal(loaded[2], kept[2])
+    rows = 8 * 60
+    assert 2 * rows < slow < 2 * rows * 1.25 + 150
+    assert rows < fast < rows + 200
+
+
+def test_words_beyond_a_buffer_are_refused():
+    entry = replace(plain_entry(2, 4), hd=Addr(WORDS))
+    memory = np.zeros((WORDS, 64), np.uint8)
+    with pytest.raises(AssertionError, match=f"buffer weights: word {WORDS} is read, it has"):
+        Card().step([Segment(0, 1)], [entry], memory, memory, True, [9, 9, 99, 99])
+
+
+def test_a_cache_that_is_too_small_is_refused():
+    memory = np.zeros((WORDS, 64), np.uint8)
+    entry = plain_entry(8, 60, cache=100)
+    with pytest.raises(AssertionError, match="a row outside of the cache"):
+        Card().step([Segment(0, 1)], [entry], memory, memory, True, [9, 9, 999, 99])
