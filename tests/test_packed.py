@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from generic_card import ROOT
 
+ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "tests/kernels/packed.cpp"
 HEADER = ROOT / "hls/kernels/packed.hpp"
 FLAGS = ["-std=c++14", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic",
