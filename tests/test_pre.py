@@ -172,10 +172,7 @@ class Model:
         else:
             z = q
         t = rshr(z * x.gamma[slot].astype(np.int64) + x.beta[slot], e.shift)
-        if e.table:
-            value = x.table[clamp(t, 11) + 1024]
-        else:
-            value = clamp(t, 8).astype(np.int8)
+        value = x.table[clamp(t, 11) + 1024] if e.table else clamp(t, 8).astype(np.int8)
         used = np.unpackbits(x.mask[slot : slot + 1], bitorder="little").astype(bool)
         return np.where(used, value, np.int8(0)).view(np.uint8).reshape(64)
 
@@ -545,7 +542,7 @@ def test_memories_are_checked(libraries):
             assert message in run_on(lib, 4, maker.program, 0)[2]
 
 
-# --- faults that a test has to notice --------------------------------------------------------------
+# --- faults that a test has to notice -----------------------------------------------------------
 
 # (header, right, wrong)
 FAULTS = {
