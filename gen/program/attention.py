@@ -30,9 +30,7 @@ def query_slots(
         UserError: not even one tile of query slots fits.
     """
     plan = schedule(order, layers)
-    logits = frozenset(
-        layers[node[0]].dest.name for node in order if layers[node[0]].looped
-    )
+    logits = frozenset(layers[node[0]].dest.name for node in order if layers[node[0]].looped)
     others = store_intervals(graph, tensors, plan, logits)
     slots = {}
     for node in order:

@@ -77,7 +77,7 @@ def _agreement_fault(entry: Entry) -> str | None:
         return "wload counts other units than mac"
     if shape.steps != mac.taps * mac.subs or shape.units % shape.gates:
         return f"{shape.steps} steps, {shape.units} units"
-    if shape.per_round % shape.gates or not 0 < shape.per_round:
+    if shape.per_round % shape.gates or shape.per_round <= 0:
         return f"rounds of {shape.per_round} units"
     own = shape.ring == RING_NONE
     first = min(shape.per_round, shape.units) * shape.steps if own else 0

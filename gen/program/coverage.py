@@ -67,9 +67,7 @@ def _banks_fault(mac: MacEntry, engine: Engine, copies: list[Int64]) -> str | No
                 for now in range(mac.split):
                     bank = (octets[:, turn == now, None] + 8 * sub) % engine.pixels
                     place = bank * 2 + half
-                    written = np.broadcast_to(
-                        octets[:, turn == now, None] != NOWHERE, place.shape
-                    )
+                    written = np.broadcast_to(octets[:, turn == now, None] != NOWHERE, place.shape)
                     # what is not written gets a place of its own
                     own = -1 - np.arange(place[0].size).reshape(place[0].shape)
                     flat = np.sort(np.where(written, place, own).reshape(len(octets), -1), axis=1)
@@ -93,13 +91,13 @@ def _taps_fault(mac: MacEntry, engine: Engine, held: Int64, since: Int64) -> str
         if len(index) and (index.min() < 0 or index.max() >= mac.window_slots):
             return f"tap {tap} reads outside of the window"
         source = (
-            item[used] * mac.src_pitch
-            + (sy[used] >> mac.up) * mac.src_width
-            + (sx[used] >> mac.up)
+            item[used] * mac.src_pitch + (sy[used] >> mac.up) * mac.src_width + (sx[used] >> mac.up)
         )
         if (held[index] != source).any():
             return f"tap {tap} reads another pixel than its own"
         if (since[index] >= filled[used]).any():
-            return f"tap {tap} reads a pixel before it is filled; the lead of {mac.shape.lead} " \
+            return (
+                f"tap {tap} reads a pixel before it is filled; the lead of {mac.shape.lead} "
                 "octets is too short"
+            )
     return None

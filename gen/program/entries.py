@@ -146,17 +146,11 @@ class Entries:
             align=padded(read.align if grouped else (), MAX_SOURCES, 0),
             channels=padded([s.channels for s in made.sources] if grouped else [], MAX_SOURCES, 0),
             stats_base=padded(
-                [
-                    Addr(sums[s.name], self._by_item(s.stats_pitch))
-                    for s in made.sources
-                    if grouped
-                ],
+                [Addr(sums[s.name], self._by_item(s.stats_pitch)) for s in made.sources if grouped],
                 MAX_SOURCES,
                 Addr(),
             ),
-            stats_pitch=padded(
-                [s.stats_pitch for s in made.sources if grouped], MAX_SOURCES, 0
-            ),
+            stats_pitch=padded([s.stats_pitch for s in made.sources if grouped], MAX_SOURCES, 0),
             row_in=row_in,
             norm=NORM[norm.norm],
             norm_groups=norm.groups if grouped else 0,
@@ -231,8 +225,9 @@ class Entries:
             groups=padded(made.local_groups, MAX_SOURCES, 0),
             source_groups=padded(made.groups, MAX_SOURCES, 0),
             sub_base=padded(made.sub_base, MAX_SOURCES, 0),
-            first_rows=0 if made.weight is not None else min(shape.per_round, shape.units)
-            * shape.steps,
+            first_rows=0
+            if made.weight is not None
+            else min(shape.per_round, shape.units) * shape.steps,
         )
 
     def post(self) -> PostEntry:

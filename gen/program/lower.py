@@ -94,9 +94,7 @@ def _tensors(qgraph: QGraph, engine: Engine) -> dict[str, Stored]:
     graph = qgraph.graph
     heads = {layer.dest: layer.heads for layer in graph.layers}
     return {
-        name: stored(
-            info, qgraph.tensors[name].bits, graph.batch, engine.ranks, heads.get(name, 0)
-        )
+        name: stored(info, qgraph.tensors[name].bits, graph.batch, engine.ranks, heads.get(name, 0))
         for name, info in graph.tensors.items()
     }
 
@@ -148,9 +146,7 @@ def _maps(
     for work in plan.work:
         labels[work.time] = layers[work.layer].layer.name
 
-    def placed(
-        intervals: Sequence[Interval], align: int, member: str, unit: str
-    ) -> Allocation:
+    def placed(intervals: Sequence[Interval], align: int, member: str, unit: str) -> Allocation:
         made = allocate(intervals, align)
         check_capacity(intervals, made, getattr(engine, member), labels, unit, member)
         return made

@@ -36,9 +36,7 @@ def _channels(program: Program, index: int, i1: int) -> slice:
     return slice(i1 * tensor.head_channels, (i1 + 1) * tensor.head_channels)
 
 
-def stored_part(
-    program: Program, index: int, i0: int, i1: int, rows: Sequence[Bytes]
-) -> Values:
+def stored_part(program: Program, index: int, i0: int, i1: int, rows: Sequence[Bytes]) -> Values:
     """What execution (i0, i1) of entry ``index`` has written, [items, channels, pixels], from all
     rows of its destination on all ranks. Channels of attention logits are the tokens.
     """

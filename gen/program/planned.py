@@ -84,12 +84,20 @@ class Planned:
 
     def shape(self, part: Strip) -> Shape:
         """Work of one execution of a strip."""
-        tiles = self.tiles(part)
+        copies = (4 if self.geometry.up else 1) * part.split
+        fill = self.engine.tile_octets * sum(self.local_groups) * copies
+        count = per_round(
+            self.units,
+            self.gates,
+            self.steps,
+            self.tiles(part),
+            self.ring_words,
+            fill if part.fill > part.lead else 0,
+            self.engine,
+        )
         return Shape(
             units=self.units,
-            per_round=per_round(
-                self.units, self.gates, self.steps, tiles, self.ring_words, self.engine
-            ),
+            per_round=count,
             gates=self.gates,
             octets=part.octets,
             steps=self.steps,

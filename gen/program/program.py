@@ -108,8 +108,8 @@ class Program:
     ``stats`` maps a tensor that a group norm reads to its first word of sums, ``row_stats`` one
     that a layer norm or a softmax reads to its first octet. ``store_peak`` rows are used of the
     store, ``store_bound`` is the least that would do; ``stats_peak`` words of sums, ``rows_peak``
-    octets of row statistics are used. ``cache_used`` of ``static_rows`` weight rows stay on the card. Buffers have
-    ``static_words`` and ``dynamic_words`` words of 64 bytes on every rank.
+    octets of row statistics are used. ``cache_used`` of ``static_rows`` weight rows stay on the
+    card. Buffers have ``static_words`` and ``dynamic_words`` words of 64 bytes on every rank.
     """
 
     engine: Engine

@@ -34,7 +34,7 @@ def reorder(
     chain = _chains(nodes, needs, layers)
     state = Outstanding(lag, pixels)
     done: set[int] = set()
-    order = []
+    order: list[Node] = []
     while len(order) < len(nodes):
         ready = [at for at in range(len(nodes)) if at not in done and needs[at] <= done]
         calm = [at for at in ready if not _waits(state, nodes[at], layers)]

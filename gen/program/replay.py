@@ -148,9 +148,7 @@ class _Replay:
             if region.groups < need:
                 return f"{name}: {region.groups} of {need} local groups are read"
             pairs = _grid(region.groups, shape.fill)
-            fault = fault or self.read(
-                name, region, pairs, entry.mac.fill_slot // GROUP, self.slot
-            )
+            fault = fault or self.read(name, region, pairs, entry.mac.fill_slot // GROUP, self.slot)
         if shape.ring != RING_NONE:
             fault = fault or self._ring(entry)
         order = micro_slots(shape, self.engine.tile_octets)

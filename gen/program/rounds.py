@@ -7,29 +7,43 @@ from gen.program.layout import GROUP, ceil_div, up_to
 
 # cycles between two tile visits that the choice for ring weights assumes
 _VISIT = 1
+# of a round's cycles, the share that the guard cycles of its last load may take
+_GUARD_SHARE = 1 / 32
 
 
 def per_round(
-    units: int, gates: int, steps: int, tiles: int, ring_words: int, engine: Engine
+    units: int, gates: int, steps: int, tiles: int, ring_words: int, fill: int, engine: Engine
 ) -> int:
     """Units of a round, a multiple of ``gates``; 0 if not even one output group fits.
 
-    ``ring_words`` px words per unit of ring weights, 0 for weights from DDR.
+    ``ring_words`` px words per unit of ring weights, 0 for weights from DDR; ``fill`` cycles that
+    the window buffer takes for the octets of a tile.
 
-    Weights from DDR: as many as half a weight buffer and ``engine.units`` allow, in rounds of
-    equal size. The first rows are there when an execution begins, the others arrive beside the
-    multiply steps, so long rounds hide most and balanced ones never leave a short last round
-    that has to hide the next execution's rows.
+    A tile is visited once per round, which costs nothing by itself: the window stays filled. The
+    first round's rows are loaded during the layer before, or during nothing if that one is short;
+    so rounds are as short as they can be while a visit still hides what goes on beside it: the
+    next tile's fill in round 0, its share of the next round's rows, and the guard cycles after
+    the last of them.
 
     Ring weights: the words of round 0 are read before the first tile and those of round 1 during
-    round 0's last tile, which nothing hides; so rounds are short. On the other hand every round
-    visits every tile again. The sum of the two is least near sqrt(units * tiles / ring_words),
-    as long as a visit hides its own share of the next round's words and the guard cycles.
+    round 0's last tile, which nothing hides. The sum of those and of the visits is least near
+    sqrt(units * tiles / ring_words), as long as a visit hides its own share.
     """
     most = min(units, engine.units, engine.weight_rows // steps) // gates * gates
-    if most <= 0 or not ring_words:
-        return most and up_to(ceil_div(units, ceil_div(units, most)), gates)
+    if most <= 0:
+        return 0
     unit_cycles = max(steps, engine.pixels // GROUP)
+    if not ring_words:
+        for count in range(gates, most, gates):
+            visit = count * unit_cycles
+            rows = ceil_div(count * steps, tiles)
+            if tiles > 1 and visit >= max(fill, rows) + engine.guard:
+                break
+            if tiles == 1 and engine.guard <= visit * _GUARD_SHARE:
+                break
+        else:
+            count = most
+        return up_to(ceil_div(units, ceil_div(units, count)), gates)
 
     def exposed(count: int) -> int:
         rounds = ceil_div(units, count)

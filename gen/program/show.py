@@ -7,18 +7,22 @@ import sys
 from pathlib import Path
 
 from gen.errors import UserError
-from gen.program.cost import costs, step_cycles
-from gen.program.program import Program
+from gen.program.cost import StepCost, step_cost
+from gen.program.layout import ceil_div
+from gen.program.program import Entry, Program
 from gen.program.program_io import load_program
 
 COLUMNS = (
     "layer",
+    "strip",
     "runs",
+    "flush",
     "sources",
     "out",
     "taps",
     "norm",
-    "groups",
+    "units",
+    "round",
     "tiles",
     "steps",
     "lead",
@@ -28,38 +32,57 @@ COLUMNS = (
     "rows",
 )
 NORMS = ("-", "group", "layer", "softmax")
+FLUSHES = ("-", "all", "first")
 
 
-def table(program: Program) -> list[tuple[str, ...]]:
+def table(program: Program, cost: StepCost) -> list[tuple[str, ...]]:
     """One row of text per entry, after the header."""
     rows: list[tuple[str, ...]] = [COLUMNS]
-    for entry, cost in zip(program.entries, costs(program), strict=True):
+    for entry, spent in zip(program.entries, cost.layers, strict=True):
         shape, dest = entry.mac.shape, program.tensors[entry.dest]
         inputs = "+".join(str(program.tensors[name].channels) for name in entry.sources)
+        strips = len(program.entries_of(entry.layer))
         rows.append(
             (
                 entry.layer,
-                str(cost.executions),
+                f"{entry.strip + 1}/{strips}",
+                str(spent.executions),
+                FLUSHES[entry.store.flush],
                 inputs,
                 f"{dest.channels}x{dest.height}x{dest.width}",
                 str(entry.mac.taps),
                 NORMS[entry.pre.norm],
-                f"{shape.groups}{'x2' if shape.gates == 2 else ''}",
-                str(shape.tiles),
+                f"{shape.units}",
+                f"{shape.per_round}",
+                str(ceil_div(shape.octets, program.engine.tile_octets)),
                 str(shape.steps),
                 str(shape.lead),
                 str(shape.fill),
-                str(cost.total),
-                f"{100 * cost.busy / cost.cycles:.0f}%",
+                str(spent.cycles),
+                f"{100 * spent.multiply / max(1, spent.cycles):.0f}%",
                 f"{dest.row}..{dest.row + dest.rows - 1}",
             )
         )
     return rows
 
 
+def useful(program: Program, entry: Entry) -> int:
+    """Multiply-accumulates of an entry over all its executions, without any padding."""
+    mac, segment = entry.mac, program.segment_of(program.entries.index(entry))
+    dest = program.tensors[entry.dest]
+    pixels = min(dest.pixels, mac.out_slot + 8 * mac.shape.octets) - mac.out_slot
+    per_head = segment.n1 > 1 or entry.gather.row_sums
+    channels = [program.tensors[name] for name in entry.sources]
+    inputs = sum(c.channels if c.logits or not per_head else c.head_channels for c in channels)
+    outputs = dest.head_channels if per_head and not dest.logits else dest.channels
+    runs = segment.n0 * segment.n1 * mac.items
+    return runs * pixels * mac.taps * inputs * outputs * mac.shape.gates
+
+
 def text(program: Program) -> str:
     """The table with totals."""
-    rows = table(program)
+    engine, cost = program.engine, step_cost(program)
+    rows = table(program, cost)
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = [
         "  ".join(
@@ -68,18 +91,22 @@ def text(program: Program) -> str:
         )
         for row in rows
     ]
-    engine, cycles = program.engine, step_cycles(program)
-    busy = sum(cost.busy * cost.executions for cost in costs(program))
+    macs = sum(useful(program, entry) for entry in program.entries)
+    width = engine.ranks * engine.pixels * engine.inputs * engine.outputs
     lines += [
         "",
         f"{len(program.entries)} entries in {len(program.segments)} segments, "
-        f"{program.executions} executions a step",
+        f"{program.executions} executions a step, on {engine.ranks} ranks",
         f"store: {program.store_peak} of {engine.store_rows} rows used "
-        f"(at least {program.store_bound} are alive at once); "
-        f"statistics: {program.stats_peak} of {engine.stats_channels} channels",
-        f"buffers: {program.static_words * 64} bytes static, {program.dynamic_words * 64} dynamic",
-        f"* model: {cycles} cycles a step, {cycles / engine.clock_mhz / 1000:.3f} ms at "
-        f"{engine.clock_mhz:g} MHz, array busy {100 * busy / cycles:.0f} %",
+        f"(at least {program.store_bound} are alive at once); sums: {program.stats_peak} of "
+        f"{engine.stats_words} words; row statistics: {program.rows_peak} of "
+        f"{engine.row_octets} octets",
+        f"weights: {program.cache_used} of {program.static_rows} rows stay on the card",
+        f"buffers of each rank: {program.static_words * 64} bytes static, "
+        f"{program.dynamic_words * 64} dynamic",
+        f"* model: {cost.cycles} cycles a step, {cost.cycles / engine.clock_mhz / 1000:.3f} ms at "
+        f"{engine.clock_mhz:g} MHz; {macs / 1e6:.0f} M multiply-accumulates, "
+        f"{100 * macs / width / cost.cycles:.0f} % of what the array could do",
     ]
     return "\n".join(lines)
 

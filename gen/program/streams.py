@@ -54,8 +54,7 @@ def consumed(program: Program, index: int) -> Counts:
     ring = mac.shape.ring != RING_NONE
     return {
         "xs": pre.shape.fill * sum(pre.groups) + pre.shape.units * pre.shape.ring_words,
-        "px": gather.shape.fill * sum(gather.groups)
-        + gather.shape.units * gather.shape.ring_words,
+        "px": gather.shape.fill * sum(gather.groups) + gather.shape.units * gather.shape.ring_words,
         "gs": mac.shape.fill * sum(mac.groups),
         "ks": rows if ring else 0,
         "ws": 0 if ring else rows,

@@ -20,16 +20,6 @@ BUFFER_STATIC, BUFFER_DYNAMIC = range(2)
 FLUSH_NEVER, FLUSH_ALWAYS, FLUSH_FIRST = range(3)
 
 
-def per_source() -> Any:
-    """A member with one element per source."""
-    return field(metadata={"length": MAX_SOURCES})
-
-
-def per_tap() -> Any:
-    """A member with one element per tap."""
-    return field(metadata={"length": MAX_TAPS})
-
-
 @dataclass(frozen=True)
 class Segment:
     """Entries ``first`` .. ``first + count - 1`` executed n0 x n1 times, n1 inner."""
@@ -86,7 +76,7 @@ class StoreEntry:
     shape: Shape
     flush: int
     sources: int
-    source: tuple[Region, ...] = per_source()
+    source: tuple[Region, ...] = field(metadata={"length": MAX_SOURCES})
     weights: Region
     residual: Region
     dest: Region
@@ -110,12 +100,12 @@ class PreEntry:
     items: int
     item_octets: int
     sources: int
-    groups: tuple[int, ...] = per_source()
-    wide: tuple[int, ...] = per_source()
-    align: tuple[int, ...] = per_source()
-    channels: tuple[int, ...] = per_source()
-    stats_base: tuple[Addr, ...] = per_source()
-    stats_pitch: tuple[int, ...] = per_source()
+    groups: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    wide: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    align: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    channels: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    stats_base: tuple[Addr, ...] = field(metadata={"length": MAX_SOURCES})
+    stats_pitch: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
     row_in: Addr
     norm: int
     norm_groups: int
@@ -138,7 +128,7 @@ class GatherEntry:
 
     shape: Shape
     sources: int
-    groups: tuple[int, ...] = per_source()
+    groups: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
     ring_groups: int
     ring_valid: int
     row_sums: int
@@ -175,14 +165,14 @@ class MacEntry:
     limit_x: int
     taps: int
     subs: int
-    offset: tuple[int, ...] = per_tap()
-    ty: tuple[int, ...] = per_tap()
-    tx: tuple[int, ...] = per_tap()
+    offset: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
+    ty: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
+    tx: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
     pad: int
     sources: int
-    groups: tuple[int, ...] = per_source()
-    source_groups: tuple[int, ...] = per_source()
-    sub_base: tuple[int, ...] = per_source()
+    groups: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    source_groups: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
+    sub_base: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
     first_rows: int
 
 
