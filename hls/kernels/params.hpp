@@ -44,7 +44,7 @@ struct EngineDefaults {
     static const int DEPTH_SS = 256;
     static const int DEPTH_HD = 4;
     static const int DEPTH_PP = 384;
-    static const int DEPTH_QP = 128;
+    static const int DEPTH_QP = 320;
     static const int DEPTH_LINK = 32;  // gather and reduce, from rank to rank
     // inside pre, gather and reduce
     static const int DEPTH_SC = 64;
@@ -82,6 +82,8 @@ struct CheckEngine {
                   "ys holds the micro-slots that the store lags behind");
     static_assert(P::DEPTH_RS >= (P::LAG + 1) * (P::PP / GROUP),
                   "rs holds the residuals that the store runs ahead");
+    static_assert(P::DEPTH_QP >= P::UNITS * (1 + (P::ITEMS + 1) / 2),
+                  "qp holds the parameters of a round");
     // A micro-slot's words pass through pipelines each of which holds its last iterations back
     // while it waits.
     static_assert((P::LAG - 2) * (P::PP / GROUP) >= P::STAGES_STORE + P::STAGES_PRE +

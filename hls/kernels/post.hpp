@@ -1,14 +1,15 @@
 // post: from accumulators to stored values: bias, softmax division, scale, residual, GEGLU gate,
-// saturation; and the sums that a later group norm needs.
+// saturation; and the sums that a later norm needs.
 //
-// One flattened loop per entry. An iteration either reads a parameter word (qp), or one row sum
-// (ss, only during output group 0, up to 8 before each word), or works on one plane of a word of 8
-// pixels x 8 outputs. A finished word leaves plane by plane while the next one is worked on.
+// One flattened loop per execution, in the order of docs/engine.md: per round the parameters (qp)
+// of its units, one a cycle; then per tile, unit, octet one accumulator word a cycle. Sums of a
+// group norm leave beside the last tile's words.
 #ifndef LDA_POST_HPP
 #define LDA_POST_HPP
 
 #include "arithmetic.hpp"
 #include "params.hpp"
+#include "post_stats.hpp"
 #include "post_word.hpp"
 #include "program.hpp"
 #include "sequence.hpp"
@@ -17,211 +18,291 @@
 
 namespace lda {
 
-template <class P>
-struct PostMemory {
-    GateTable gate_table;
-    int32_t bias[2][P::ITEMS][GROUP];
+// The row sums of an octet. A divider in front of the memory would stand between a row sum and the
+// word that needs it a few iterations later: the plain form divides behind the memory, the fast
+// form only once.
+struct RowSums {
 #ifdef LDA_FAST
-    Reciprocal reciprocals[P::SUMS];
+    Reciprocal reciprocal[GROUP];
 #else
-    int32_t row_sums[P::SUMS];
+    SumWord word;
 #endif
 };
 
-// A divider in front of the memory would stand between a row sum and the word that needs it in the
-// very next iteration: the plain form divides behind the memory, the fast form only once.
-template <class P>
-inline void keep_row_sum(PostMemory<P>& memory, int index, int32_t row_sum) {
+inline RowSums row_sums_of(const SumWord& word) {
 #pragma HLS inline
+    RowSums sums;
 #ifdef LDA_FAST
-    memory.reciprocals[index] = reciprocal(row_sum);
+    for (int p = 0; p < GROUP; ++p)
+        sums.reciprocal[p] = reciprocal(word.sum[p]);
 #else
-    memory.row_sums[index] = row_sum;
+    sums.word = word;
 #endif
+    return sums;
 }
 
-template <class P>
-inline Reciprocal reciprocal_at(const PostMemory<P>& memory, int index) {
+inline void reciprocals_of(const RowSums& sums, Reciprocal (&to)[GROUP]) {
 #pragma HLS inline
-#ifdef LDA_FAST
-    return memory.reciprocals[index];
-#else
-    return reciprocal(memory.row_sums[index]);
-#endif
-}
-
-// Reads the scale word and the bias words of value and gate of one output group.
-template <class P>
-inline void take_parameter(const Word& word, int gate, int index, WordScale (&scale)[2],
-                           int32_t (&bias)[2][P::ITEMS][GROUP]) {
-#pragma HLS inline
-    for (int o = 0; o < GROUP; ++o) {
+PIXELS:
+    for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
-        if (index == 0) {
-            scale[gate].mult[o] = int32_at(word, o);
-            scale[gate].shift[o] = int32_at(word, GROUP + o);
-        } else {
-            const int item = 2 * (index - 1);
-            bias[gate][item][o] = int32_at(word, o);
-            if (item + 1 < P::ITEMS) bias[gate][item + 1][o] = int32_at(word, GROUP + o);
-        }
+#ifdef LDA_FAST
+        to[p] = sums.reciprocal[p];
+#else
+        to[p] = reciprocal(sums.word.sum[p]);
+#endif
     }
 }
+
+template <class P>
+struct PostMemory {
+    static const int BIAS_WORDS = (P::ITEMS + 1) / 2;
+    GateTable gate_table;
+    Word scale[P::UNITS];
+    Word bias[P::UNITS * BIAS_WORDS];
+    RowSums row_sums[P::SUMS / GROUP];
+    StatSums row_stats[P::ROW_OCTETS];
+    GroupSums<P> group_sums;
+};
+
+// Where an octet lies in the output: its item, and its number within the item.
+struct ItemOctet {
+    int32_t item;
+    int32_t octet;
+
+    void next(int item_octets) {
+#pragma HLS inline
+        if (++octet == item_octets) {
+            octet = 0;
+            ++item;
+        }
+    }
+};
 
 template <class P>
 void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWord>& as_s,
-                hls::stream<Word>& rs_s, hls::stream<Word>& qp_s, hls::stream<int32_t>& ss_s,
-                hls::stream<Word>& ys_s, hls::stream<StatWord>& st_s) {
+                hls::stream<Pair>& rs_s, hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s,
+                hls::stream<Pair>& ys_s, hls::stream<StatWord>& st_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
-    const int TILE_WORDS = P::PP / GROUP;
+    const int TILE_WORDS = P::PP / GROUP, BIAS_WORDS = PostMemory<P>::BIAS_WORDS;
     const bool gated = shape.gates == 2;
+    const bool group_stats = entry.stats == STATS_GROUP || entry.stats == STATS_GROUP_ADD;
+    const bool row_stats = entry.stats == STATS_LAYER || entry.stats == STATS_SOFTMAX;
+    const bool one_tile = shape.octets <= TILE_WORDS;
+    const int params = 1 + ceil_div(entry.items, 2);  // words per unit
     LDA_CHECK(entry.items <= P::ITEMS, "post: more batch items than ITEMS");
-    LDA_CHECK(!entry.row_sums || shape.words * GROUP <= P::SUMS, "post: more row sums than SUMS");
+    LDA_CHECK(least(shape.per_round, shape.units) <= P::UNITS,
+              "post: more units in a round than UNITS");
+    LDA_CHECK(shape.units % shape.gates == 0 && (!gated || shape.per_round % 2 == 0),
+              "post: a round ends between value and gate");
+    LDA_CHECK(shape.octets % 2 == 0, "post: an odd number of octets");
+    LDA_CHECK(entry.out_octet < entry.item_octets, "post: a first octet outside of its item");
+    LDA_CHECK(!gated || !entry.residual, "post: a residual of gated values");
+    LDA_CHECK(!entry.row_sums || shape.octets * GROUP <= P::SUMS, "post: more row sums than SUMS");
+    LDA_CHECK(!row_stats || shape.units <= shape.per_round || shape.octets <= P::ROW_OCTETS,
+              "post: more octets with row statistics than ROW_OCTETS");
 
-#pragma HLS array_partition variable = memory.bias complete dim = 0
-#pragma HLS array_partition variable = memory.row_sums cyclic factor = 8
 #pragma HLS array_partition variable = memory.gate_table.lane complete dim = 1
-    const int table_words = gated ? 2 * TABLE_SIZE / WORD_BYTES : 0;
-TABLE:
-    for (int i = 0; i < table_words; ++i) {
-#pragma HLS pipeline II = 1
-#pragma HLS loop_tripcount min = 0 max = 64
-        TICK(1);
-        load_gate_table(qp_s.read(), i, memory.gate_table);
+    RowSums tile_row_sums[TILE_WORDS];
+#pragma HLS array_partition variable = tile_row_sums complete
+    StatSums tile_stats[TILE_WORDS];
+#pragma HLS array_partition variable = tile_stats complete
+    ValueWord values[TILE_WORDS];  // of a tile, until the gate's words come
+#pragma HLS array_partition variable = values complete
+    for (int k = 0; k < TILE_WORDS; ++k) {
+#pragma HLS unroll
+        tile_row_sums[k] = RowSums();
+        tile_stats[k] = StatSums();
     }
-    LOOP_EXIT();
+    StatSums running = empty_sums(false);
+    int running_key = -1;
+    Word even = Word();  // the even octet of a narrow pair
 
-    const int params = 1 + ceil_div(entry.items, 2);  // words per gate
-    const int word_cycles = most(entry.planes, most(entry.residual_planes, 1));
-    WordScale scale[2];
-    ValueWord values[P::PP / GROUP];  // of a tile, until the gate's words come
-    StatWord stats = StatWord();
-    AccWord acc = AccWord();
-    Word residual = Word(), residual_low = Word();  // the planes that came last
-    ResultWord pending = ResultWord();              // finished, leaves during the next word
-    bool leaving = false;
-
-    int group = 0, tile = 0, gate = 0, word = 0, phase = 0;
-    int item = 0, item_word = 0;            // of the word at hand
-    int tile_item = 0, tile_item_word = 0;  // of the tile's first word
-    int param = 0, param_gate = 0;
-    int sums_left = entry.row_sums ? least(GROUP, entry.pixels) : 0, sum_index = 0;
-    bool loading = true, draining = false, done = false;
+    int table_left = gated ? 2 * TABLE_SIZE / WORD_BYTES : 0;
+    int units_left = shape.units, units_now = least(shape.per_round, shape.units);
+    bool first_round = true;
+    int param = 0, param_unit = 0, settle = 0;
+    int unit = 0, word = 0, octet = 0;  // word: octet of the tile, octet: of the execution
+    const ItemOctet start = {0, entry.out_octet};
+    ItemOctet tile_at = start, at = start;
+    StatSender sender;
+    sender.start();
+    int sending_groups = 0;  // of the round before, whose sums are not all sent
+    bool loading = true, done = false;
 WORDS:
     while (!done) {
 #pragma HLS pipeline II = 1
+// A sum is read again POST_DISTANCE iterations after it was written, or later, and a parameter too.
+#pragma HLS dependence variable = memory.group_sums.sums type = inter false
+#pragma HLS dependence variable = memory.group_sums.sent type = inter false
+#pragma HLS dependence variable = memory.scale type = inter false
+#pragma HLS dependence variable = memory.bias type = inter false
+// What a round writes is read in the next one, behind that one's parameters.
+#pragma HLS dependence variable = memory.row_stats type = inter false
+#pragma HLS dependence variable = memory.row_sums type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
+        bool closes = false, ends = false;
+        StatWord stats = StatWord();
+        bool has_stats = sender.ready();
+        if (has_stats) {
+            stats = stat_word(memory.group_sums.sent[sender.group * P::ITEMS + sender.item]);
+            sender.next(entry.items);
+        }
         if (loading) {
-            take_parameter<P>(qp_s.read(), param_gate, param, scale, memory.bias);
-            if (++param == params) {
-                param = 0;
-                if (++param_gate == shape.gates) {
-                    param_gate = 0;
-                    loading = false;
-                }
-            }
-        } else if (sums_left > 0) {
-            keep_row_sum<P>(memory, sum_index, ss_s.read());
-            ++sum_index;
-            --sums_left;
-        } else {
-            const bool last_phase = phase == word_cycles - 1;
-            if (leaving && phase < entry.planes) {
-                ys_s.write(plane_of(pending, phase));
-                if (phase == entry.planes - 1) leaving = false;
-            }
-            if (draining) {
-                done = last_phase;
-                ++phase;
+            const Word parameter = qp_s.read();
+            if (table_left > 0) {
+                load_gate_table(parameter, 2 * TABLE_SIZE / WORD_BYTES - table_left,
+                                memory.gate_table);
+                --table_left;
             } else {
-                if (phase == 0) acc = as_s.read();
-                if (phase < entry.residual_planes) {
-                    residual_low = residual;
-                    residual = rs_s.read();
+                if (param == 0) {
+                    memory.scale[param_unit] = parameter;
+                } else {
+                    memory.bias[param_unit * BIAS_WORDS + param - 1] = parameter;
                 }
-                if (last_phase) {
-                    const int first_slot = (tile * TILE_WORDS + word) * GROUP;
-                    Reciprocal reciprocals[GROUP];
-                    for (int p = 0; p < GROUP; ++p) {
+                if (++param == params) {
+                    param = 0;
+                    if (++param_unit == units_now) {
+                        param_unit = 0;
+                        loading = false;
+                        // every unit after the first one begins two words later
+                        settle = units_now == 1 ? POST_DISTANCE - 1 : 0;
+                    }
+                }
+            }
+        } else if (settle > 0) {
+            --settle;
+        } else if (units_now > 0 && sending_groups == 0) {
+            const bool value = gated && (unit & 1) == 0;
+            const bool last_round = units_left == units_now;
+            const bool first_output = unit == shape.gates - 1, last_unit = unit == units_now - 1;
+            const int octets_left = shape.octets - octet + word;  // from this tile on
+            const bool last_tile = octets_left <= TILE_WORDS;
+            const bool last_word = word == least(TILE_WORDS, octets_left) - 1;
+            const int pixels = entry.pixels - at.octet * GROUP;
+
+            const AccWord acc = as_s.read();
+            Pair residual = Pair();
+            if (entry.residual) residual = rs_s.read();
+            RowSums row_sums = tile_row_sums[word];
+            if (entry.row_sums && unit == 0) {
+                if (first_round) {
+                    row_sums = row_sums_of(ss_s.read());
+                    memory.row_sums[octet] = row_sums;
+                } else if (!one_tile) {
+                    row_sums = memory.row_sums[octet];
+                }
+                tile_row_sums[word] = row_sums;
+            }
+            Reciprocal reciprocals[GROUP];
+            reciprocals_of(row_sums, reciprocals);
+            const WordScale scale = scale_of(memory.scale[unit]);
+            const Word bias_word = memory.bias[unit * BIAS_WORDS + at.item / 2];
+            int32_t bias[GROUP];
+            for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
-                        const Reciprocal none = {0, 0};
-                        reciprocals[p] =
-                            entry.row_sums ? reciprocal_at<P>(memory, first_slot + p) : none;
+                bias[o] = int32_at(bias_word, (at.item & 1) * GROUP + o);
+            }
+            int16_t added[LANES];
+            join_planes(residual.b[0], residual.b[1], added);
+            ScaledWord scaled;
+            scale_word(acc, bias, scale, entry.row_sums != 0, reciprocals, entry.residual != 0,
+                       added, entry.residual_shift, scaled);
+            if (value) {
+                keep_values(scaled, values[word]);
+            } else {
+                ResultWord result;
+                if (gated) {
+                    gate_word(values[word], scaled, memory.gate_table, entry.gate_shift, result);
+                } else {
+                    saturate_word(scaled, entry.wide != 0, result);
+                }
+                const bool odd = (word & 1) != 0;
+                Pair pair;
+                pair.b[0] = entry.wide ? plane_of(result, 0) : even;
+                pair.b[1] = plane_of(result, entry.wide ? 1 : 0);
+                if (entry.wide || odd) ys_s.write(pair);
+                even = pair.b[1];
+
+                const int key = (unit / shape.gates) * P::ITEMS + at.item;
+                StatSums before = running;
+                if (row_stats) {
+                    before = tile_stats[word];
+                    if (first_output) {
+                        before = empty_sums(entry.stats == STATS_SOFTMAX);
+                        if (!first_round) before = memory.row_stats[octet];
                     }
-                    int16_t added[LANES];
-                    if (entry.residual_planes == 2) {
-                        join_planes(residual_low, residual, added);
+                } else if (octet == 0 || at.octet == 0) {
+                    before = empty_sums(false);
+                } else if (key != running_key) {
+                    before = memory.group_sums.sums[key];
+                }
+                StatSums after = before;
+                if (entry.stats != STATS_NONE) {
+                    after = add_octet(before, result, entry.stats, pixels, scale);
+                }
+                running = after;
+                running_key = key;
+                tile_stats[word] = after;
+                if (group_stats) {
+                    memory.group_sums.sums[key] = after;
+                    memory.group_sums.sent[key] = after;
+                    closes = last_tile && last_word;
+                }
+                if (row_stats && last_unit) {
+                    if (last_round) {
+                        stats = stat_word(after);
+                        has_stats = true;
                     } else {
-                        widen(residual, added);
-                    }
-                    ScaledWord scaled;
-                    scale_word(acc, memory.bias[gate][item], scale[gate], entry.row_sums != 0,
-                               reciprocals, entry.residual_planes > 0, added, entry.residual_shift,
-                               scaled);
-                    if (gated && gate == 0) {
-                        keep_values(scaled, values[word]);
-                    } else {
-                        if (gated) {
-                            gate_word(values[word], scaled, memory.gate_table, entry.gate_shift,
-                                      pending);
-                        } else {
-                            saturate_word(scaled, entry.planes, pending);
-                        }
-                        leaving = true;
-                        if (entry.stats) {
-                            add_statistics(pending, entry.pixels - item_word * GROUP, stats);
-                        }
+                        memory.row_stats[octet] = after;
                     }
                 }
-                ++phase;
-                if (last_phase) {
-                    phase = 0;
-                    const bool writes = gate == shape.gates - 1;
-                    const int tile_words = least(TILE_WORDS, shape.words - tile * TILE_WORDS);
-                    const bool item_ends = item_word + 1 == entry.words_per_item;
-                    if (writes && item_ends) {
-                        if (entry.stats) st_s.write(stats);
-                        stats = StatWord();
-                    }
-                    if (++item_word == entry.words_per_item) {
-                        item_word = 0;
-                        ++item;
-                    }
-                    if (++word == tile_words) {
-                        word = 0;
-                        if (!writes) {
-                            // back to the tile's first word for the gate
-                            ++gate;
-                            item = tile_item;
-                            item_word = tile_item_word;
-                        } else {
-                            gate = 0;
-                            if (++tile == shape.tiles) {
-                                tile = item = item_word = 0;
-                                loading = ++group < shape.groups;
-                                draining = !loading;
-                            }
-                            tile_item = item;
-                            tile_item_word = item_word;
-                        }
-                    }
-                    if (entry.row_sums && group == 0 && !draining) {
-                        sum_index = (tile * TILE_WORDS + word) * GROUP;
-                        sums_left = least(GROUP, entry.pixels - item_word * GROUP);
-                    }
+            }
+
+            ++word;
+            ++octet;
+            at.next(entry.item_octets);
+            if (last_word) {
+                octet -= word;
+                if (!last_unit) {
+                    ++unit;
+                    at = tile_at;
+                } else {
+                    unit = 0;
+                    octet += word;
+                    tile_at = at;
+                    ends = last_tile;
                 }
+                word = 0;
             }
         }
+        if (has_stats) st_s.write(stats);
+        sender.pass(closes);
+        if (ends) {
+            if (group_stats) sending_groups = units_now / shape.gates;
+            units_left -= units_now;
+            units_now = least(shape.per_round, units_left);
+            loading = units_now > 0;
+            first_round = false;
+            octet = 0;
+            at = tile_at = start;
+            running_key = -1;
+        }
+        if (sending_groups > 0 && sender.group == sending_groups) {
+            sending_groups = 0;
+            sender.start();
+        }
+        done = !loading && units_now == 0 && sending_groups == 0;
     }
     LOOP_EXIT();
 }
 
 template <class P>
 void post(const Segment* segments, int segment_count, const PostEntry* entries,
-          PostMemory<P>& memory, hls::stream<AccWord>& as_s, hls::stream<Word>& rs_s,
-          hls::stream<Word>& qp_s, hls::stream<int32_t>& ss_s, hls::stream<Word>& ys_s,
+          PostMemory<P>& memory, hls::stream<AccWord>& as_s, hls::stream<Pair>& rs_s,
+          hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s, hls::stream<Pair>& ys_s,
           hls::stream<StatWord>& st_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");

@@ -13,7 +13,22 @@ static const int LANES = GROUP * GROUP;
 struct WordScale {
     int32_t mult[GROUP];
     int32_t shift[GROUP];
+    bool counts[GROUP];  // in softmax statistics
 };
+
+inline WordScale scale_of(const Word& word) {
+#pragma HLS inline
+    WordScale scale;
+OUTPUTS:
+    for (int o = 0; o < GROUP; ++o) {
+#pragma HLS unroll
+        const int32_t shift = int32_at(word, GROUP + o);
+        scale.mult[o] = int32_at(word, o);
+        scale.shift[o] = shift & 255;
+        scale.counts[o] = ((shift >> 8) & 1) != 0;
+    }
+    return scale;
+}
 
 // rshr(v, shift), before saturation.
 struct ScaledWord {
@@ -146,9 +161,9 @@ inline void scale_word(const AccWord& acc, const int32_t (&bias)[GROUP], const W
 #endif
 }
 
-inline void saturate_word(const ScaledWord& scaled, int planes, ResultWord& result) {
+inline void saturate_word(const ScaledWord& scaled, bool wide, ResultWord& result) {
 #pragma HLS inline
-    const int64_t high = planes == 2 ? 32767 : 127, low = -high - 1;
+    const int64_t high = wide ? 32767 : 127, low = -high - 1;
 LANES:
     for (int l = 0; l < LANES; ++l) {
 #pragma HLS unroll
@@ -176,25 +191,6 @@ LANES:
         const int index = clamp<11>(gates.t[l]) + TABLE_SIZE / 2;
         const int64_t product = int64_t(values.value[l]) * gate_value(table, l, index);
         result.y[l] = int16_t(clamp<8>(rshr(product, shift)));
-    }
-}
-
-// Adds the first `pixels` pixels of a word.
-inline void add_statistics(const ResultWord& result, int pixels, StatWord& stats) {
-#pragma HLS inline
-OUTPUTS:
-    for (int o = 0; o < GROUP; ++o) {
-#pragma HLS unroll
-        int32_t sum = 0;
-        int64_t square = 0;
-        for (int p = 0; p < GROUP; ++p) {
-#pragma HLS unroll
-            const int32_t y = p < pixels ? result.y[p * GROUP + o] : 0;
-            sum += y;
-            square += uint32_t(y * y);
-        }
-        stats.sum[o] += sum;
-        stats.square[o] += square;
     }
 }
 
