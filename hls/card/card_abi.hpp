@@ -29,11 +29,12 @@ void lda_card_free(void* card) {
     delete static_cast<LDA_CARD*>(card);
 }
 
-int lda_card_step(void* card, const uint8_t* weights, uint64_t weight_bytes, const uint8_t* dynamic,
-                  uint64_t dynamic_bytes, const uint8_t* latent, uint64_t latent_bytes,
-                  uint8_t* result, uint64_t result_bytes) {
-    return static_cast<LDA_CARD*>(card)->step(weights, weight_bytes, dynamic, dynamic_bytes, latent,
-                                              latent_bytes, result, result_bytes);
+int lda_card_ranks(void*) {
+    return LDA_CARD::RANKS;
+}
+
+int lda_card_step(void* card, const lda::CardBuffers* buffers, int ranks, int reload) {
+    return static_cast<LDA_CARD*>(card)->step(buffers, ranks, reload != 0);
 }
 
 const char* lda_card_error(void* card) {
@@ -52,8 +53,8 @@ void lda_card_on_entry(void* card, lda::EntryCallback function, void* context) {
     static_cast<LDA_CARD*>(card)->on_entry(function, context);
 }
 
-void lda_card_read_rows(void* card, int row, int count, uint8_t* bytes) {
-    static_cast<LDA_CARD*>(card)->read_rows(row, count, bytes);
+void lda_card_read_rows(void* card, int rank, int row, int count, uint8_t* bytes) {
+    static_cast<LDA_CARD*>(card)->read_rows(rank, row, count, bytes);
 }
 
 int lda_card_set_fifo_depth(void* card, const char* name, int depth) {

@@ -1,31 +1,42 @@
 // A software card that takes its layer program at run time, for tests of the kernels: one
-// compilation serves every program that fits the default engine (or one with LDA_PP pixels per
-// tile).
+// compilation serves every program that fits the default engine, with LDA_RANKS ranks and LDA_PP
+// pixels per tile.
 //
 // The program is little-endian int32 (gen/program/binary.py): magic, version, number of segments,
-// number of entries, the four members of StoreIo; then all Segments, all StoreEntries,
-// PreEntries, MacEntries, PostEntries, WloadEntries.
+// number of entries, the four members of StoreIo; then all Segments, StoreEntries, PreEntries,
+// GatherEntries, ReduceEntries, MacEntries, PostEntries, WloadEntries.
 #include <vector>
 
 #include "card.hpp"
 
-// Pixels per tile, and tiles between the store's reads and its writes.
+// Ranks, pixels per tile, micro-slots between the store's reads and its writes, rows of weights
+// that stay on the card.
+#ifndef LDA_RANKS
+#define LDA_RANKS 1
+#endif
 #ifndef LDA_PP
 #define LDA_PP 32
 #endif
 #ifndef LDA_LAG
-#define LDA_LAG (LDA_PP < 32 ? 256 / LDA_PP : 8)
+#define LDA_LAG 32
+#endif
+#ifndef LDA_CACHE
+#define LDA_CACHE 4096
 #endif
 
 namespace {
 
 struct GenericEngine : lda::EngineDefaults {
+    static const int RANKS = LDA_RANKS;
     static const int PP = LDA_PP;
     static const int LAG = LDA_LAG;
+    static const int CACHE_ROWS = LDA_CACHE;
+    static const int DEPTH_YS = (LDA_LAG + 1) * (LDA_PP / lda::GROUP) + 60;
+    static const int DEPTH_RS = DEPTH_YS;
 };
 
 const int32_t MAGIC = 0x4C444131;
-const int32_t VERSION = 1;
+const int32_t VERSION = 2;
 
 class GenericCard : public lda::Card<GenericEngine> {
   public:
@@ -47,6 +58,8 @@ class GenericCard : public lda::Card<GenericEngine> {
         reader.take(segments_, header[2]);
         reader.take(store_, header[3]);
         reader.take(pre_, header[3]);
+        reader.take(gather_, header[3]);
+        reader.take(reduce_, header[3]);
         reader.take(mac_, header[3]);
         reader.take(post_, header[3]);
         reader.take(wload_, header[3]);
@@ -62,6 +75,8 @@ class GenericCard : public lda::Card<GenericEngine> {
         view.entry_count = header[3];
         view.store = store_.data();
         view.pre = pre_.data();
+        view.gather = gather_.data();
+        view.reduce = reduce_.data();
         view.mac = mac_.data();
         view.post = post_.data();
         view.wload = wload_.data();
@@ -105,6 +120,8 @@ class GenericCard : public lda::Card<GenericEngine> {
     std::vector<lda::Segment> segments_;
     std::vector<lda::StoreEntry> store_;
     std::vector<lda::PreEntry> pre_;
+    std::vector<lda::GatherEntry> gather_;
+    std::vector<lda::ReduceEntry> reduce_;
     std::vector<lda::MacEntry> mac_;
     std::vector<lda::PostEntry> post_;
     std::vector<lda::WloadEntry> wload_;
@@ -129,9 +146,10 @@ void lda_plant_fault(int fault) {
 #endif
 
 int lda_struct_sizes(int32_t* sizes, int count) {
-    const int32_t all[] = {sizeof(lda::StoreIo),   sizeof(lda::Segment),  sizeof(lda::StoreEntry),
-                           sizeof(lda::PreEntry),  sizeof(lda::MacEntry), sizeof(lda::PostEntry),
-                           sizeof(lda::WloadEntry)};
+    const int32_t all[] = {
+        sizeof(lda::StoreIo),  sizeof(lda::Segment),     sizeof(lda::StoreEntry),
+        sizeof(lda::PreEntry), sizeof(lda::GatherEntry), sizeof(lda::ReduceEntry),
+        sizeof(lda::MacEntry), sizeof(lda::PostEntry),   sizeof(lda::WloadEntry)};
     const int known = int(sizeof all / sizeof all[0]);
     for (int i = 0; i < count && i < known; ++i)
         sizes[i] = all[i];

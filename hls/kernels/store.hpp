@@ -29,10 +29,10 @@ void store_entry(const StoreEntry& entry, int i0, int i1, typename StoreTypes<P>
 #pragma HLS array_partition variable = writes.results complete
     const Shape& shape = entry.shape;
     const Work work = work_of<P>(shape);
-    const Place sources[MAX_SOURCES] = {place_of(entry.source[0], i0, i1),
-                                        place_of(entry.source[1], i0, i1)};
-    const Place ring_place = place_of(entry.weights, i0, i1);
-    const Place residual = place_of(entry.residual, i0, i1);
+    const Location sources[MAX_SOURCES] = {location_of(entry.source[0], i0, i1),
+                                           location_of(entry.source[1], i0, i1)};
+    const Location ring_place = location_of(entry.weights, i0, i1);
+    const Location residual = location_of(entry.residual, i0, i1);
     const bool has_residual = entry.residual.groups > 0;
     const bool by_token = shape.ring == RING_K;
     const int ring_inner = by_token ? entry.weights.groups : shape.ring_words;
@@ -191,7 +191,7 @@ SEGMENTS:
                     const bool first = i0 == 0 && i1 == 0;
                     const bool flush = entry.flush == 1 || (entry.flush == 2 && first);
                     store_results<P>(flush ? 0 : EXECUTIONS - 1, memory, writes, hook, ys_s);
-                    const Results made = {work_of<P>(entry.shape), place_of(entry.dest, i0, i1),
+                    const Results made = {work_of<P>(entry.shape), location_of(entry.dest, i0, i1),
                                           segment.first + k, i0, i1};
                     writes.add(made);
                     store_entry<P>(entry, i0, i1, memory, writes, hook, xs_s, rs_s, ys_s);

@@ -18,16 +18,16 @@ struct StoreTypes {
 };
 
 // A region in one iteration of its segment.
-struct Place {
+struct Location {
     int row;
     int octet;
     int group_rows;
     bool wide;
 };
 
-inline Place place_of(const Region& region, int i0, int i1) {
+inline Location location_of(const Region& region, int i0, int i1) {
 #pragma HLS inline
-    Place place;
+    Location place;
     place.row = at(region.row, i0, i1);
     place.octet = at(region.octet, i0, i1);
     place.group_rows = region.group_rows;
@@ -36,7 +36,7 @@ inline Place place_of(const Region& region, int i0, int i1) {
 }
 
 // Row of an octet of a local group.
-inline int row_of(const Place& place, int group, int octet) {
+inline int row_of(const Location& place, int group, int octet) {
 #pragma HLS inline
     const int in_tensor = place.octet + octet;
     return place.row + group * place.group_rows + (place.wide ? in_tensor : in_tensor >> 1);
@@ -81,7 +81,7 @@ inline void write_half(Word (&memory)[2][P::STORE_ROWS], int row, int plane, con
 
 // One octet of a local group: both planes, or a narrow one's word in b[0].
 template <class P>
-inline Pair read_octet(const Word (&memory)[2][P::STORE_ROWS], const Place& place, int group,
+inline Pair read_octet(const Word (&memory)[2][P::STORE_ROWS], const Location& place, int group,
                        int octet) {
 #pragma HLS inline
     Pair pair = read_row<P>(memory, row_of(place, group, octet));

@@ -60,7 +60,7 @@ struct MicroSlot {
 // Results of one execution.
 struct Results {
     Work work;
-    Place place;
+    Location place;
     int entry, i0, i1;
 };
 

@@ -73,7 +73,7 @@ void wload_route(CacheMemory<P>& cache, hls::stream<Run>& runs_s, hls::stream<Wo
         row.b[i] = 0;
     }
     Run run = {0, 0, 0, 0};
-    int left = 0, index = 0;  // words of the run, to come and seen
+    int left = 0, index = 0;   // words of the run, to come and seen
     int unit = 0, biases = 0;  // next scale word, bias words left of its unit
     bool done = false;
 RUNS:

@@ -55,9 +55,14 @@ inline Ahead no_ahead() {
 
 inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1) {
 #pragma HLS inline
-    const Ahead ahead = {at(entry.hd, i0, i1), entry.pp_words,        entry.pp_buffer,
-                         at(entry.pp, i0, i1), least(entry.round_rows, entry.ws_rows),
-                         entry.ws_buffer,      at(entry.ws, i0, i1),  entry.cache};
+    const Ahead ahead = {at(entry.hd, i0, i1),
+                         entry.pp_words,
+                         entry.pp_buffer,
+                         at(entry.pp, i0, i1),
+                         least(entry.round_rows, entry.ws_rows),
+                         entry.ws_buffer,
+                         at(entry.ws, i0, i1),
+                         entry.cache};
     return ahead;
 }
 
@@ -65,10 +70,10 @@ inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1) {
 struct RunWalk {
     enum Part { TABLE, SCALE, BIAS, NEXT_ROWS, NEXT_HD, NEXT_PP, FIRST_ROWS, END };
     int part;
-    int units;              // of this round and those to come
-    int rows;               // of the rounds to come
-    int scale, bias;        // next word of each
-    int ws, cache;          // next word, next row of the cache or -1
+    int units;        // of this round and those to come
+    int rows;         // of the rounds to come
+    int scale, bias;  // next word of each
+    int ws, cache;    // next word, next row of the cache or -1
 
     void start(const WloadEntry& entry, int i0, int i1) {
 #pragma HLS inline

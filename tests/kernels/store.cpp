@@ -68,8 +68,8 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
     std::unique_ptr<Holder> holder(new Holder());
     for (int row = 0; row < Engine::STORE_ROWS; ++row)
         for (int plane = 0; plane < 2; ++plane)
-            std::memcpy(holder->memory[plane][row].b,
-                        memory + (2 * row + plane) * WORD_BYTES, WORD_BYTES);
+            std::memcpy(holder->memory[plane][row].b, memory + (2 * row + plane) * WORD_BYTES,
+                        WORD_BYTES);
     std::vector<uint8_t> xs_got, rs_got;
     std::vector<int32_t> done;
     StoreIo store_io;
@@ -153,8 +153,8 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
     counts[2] = int32_t(done.size() / 3);
     for (int row = 0; row < Engine::STORE_ROWS; ++row)
         for (int plane = 0; plane < 2; ++plane)
-            std::memcpy(memory + (2 * row + plane) * WORD_BYTES,
-                        holder->memory[plane][row].b, WORD_BYTES);
+            std::memcpy(memory + (2 * row + plane) * WORD_BYTES, holder->memory[plane][row].b,
+                        WORD_BYTES);
     return status;
 }
 

@@ -1,0 +1,190 @@
+// One rank of the software card: its kernels but for gather and reduce, as processes of the
+// simulation, their memories and the streams between them.
+#ifndef LDA_RANK_HPP
+#define LDA_RANK_HPP
+
+#include <memory>
+#include <string>
+
+#include "hls_stream.h"
+#include "scheduler.hpp"
+
+#include "../kernels/mac.hpp"
+#include "../kernels/post.hpp"
+#include "../kernels/pre.hpp"
+#include "../kernels/store.hpp"
+#include "../kernels/wload.hpp"
+#include "buffers.hpp"
+
+namespace lda {
+
+// The constant arrays of a build.
+struct ProgramView {
+    StoreIo io;
+    const Segment* segments;
+    int segment_count;
+    int entry_count;
+    const StoreEntry* store;
+    const PreEntry* pre;
+    const GatherEntry* gather;
+    const ReduceEntry* reduce;
+    const MacEntry* mac;
+    const PostEntry* post;
+    const WloadEntry* wload;
+};
+
+// "xs_2" of rank 1.
+inline std::string name_in_rank(const char* name, int rank) {
+    return std::string(name) + "_" + std::to_string(rank + 1);
+}
+
+template <class P>
+class Rank {
+    const int rank_;
+
+  public:
+    explicit Rank(int rank) : rank_(rank), memory_(new Memory()) {}
+
+    // to and from gather and reduce
+    hls::stream<Word, P::DEPTH_PX> px{name("px")};
+    hls::stream<Beat<P::RANKS>, P::DEPTH_GS> gs{name("gs")};
+    hls::stream<WeightRow, P::DEPTH_KS> ks{name("ks")};
+    hls::stream<SumWord, P::DEPTH_SS> ss{name("ss")};
+    hls::stream<StatWord, P::DEPTH_ST> st{name("st")};
+    hls::stream<StatBeat<P::RANKS>, P::DEPTH_SG> sg{name("sg")};
+
+    void use(const CardBuffers& buffers, bool reload) {
+        buffers_ = buffers;
+        reload_ = reload;
+    }
+
+    Pair row(int row) const { return read_row<P>(memory_->store, row); }
+
+    void spawn(sim::Scheduler& device, const ProgramView& program, Completion& completion) {
+        const ProgramView* const p = &program;
+        device.spawn(
+            name("store"),
+            [this, p, &completion] {
+                const LatentBuffer latent = {buffers_.latent, buffers_.latent_bytes / WORD_BYTES};
+                const ResultBuffer result = {buffers_.result, buffers_.result_bytes / WORD_BYTES};
+                const CompletionHook hook = {&completion, rank_};
+                store<P>(latent, result, p->io, p->segments, p->segment_count, p->store,
+                         memory_->store, hook, xs_, rs_, ys_);
+            },
+            P::STAGES_STORE);
+        spawn_wload(device, p);
+        device.spawn_free(
+            name("pre.norm"),
+            [this, p] {
+                pre_norm<P>(p->segments, p->segment_count, p->pre, memory_->norm, hd_, sg, sc_,
+                            rw_);
+            },
+            P::STAGES_PRE);
+        device.spawn_free(
+            name("pre.apply"),
+            [this, p] {
+                pre_apply<P>(p->segments, p->segment_count, p->pre, memory_->apply, pp_, xs_, sc_,
+                             rw_, px);
+            },
+            P::STAGES_PRE);
+        device.spawn_free(
+            name("mac"),
+            [this, p] {
+                mac<P>(p->segments, p->segment_count, p->mac, memory_->mac, gs, ks, ws_, as_);
+            },
+            P::STAGES_MAC);
+        device.spawn_free(
+            name("post"),
+            [this, p] {
+                post<P>(p->segments, p->segment_count, p->post, memory_->post, as_, rs_, qp_, ss,
+                        ys_, st);
+            },
+            P::STAGES_POST);
+    }
+
+    void connect(sim::Scheduler& device) {
+        device.register_fifo(xs_, name("store"), name("pre.apply"));
+        device.register_fifo(rs_, name("store"), name("post"));
+        device.register_fifo(ys_, name("post"), name("store"));
+        device.register_fifo(hd_, name("wload.route"), name("pre.norm"));
+        device.register_fifo(pp_, name("wload.route"), name("pre.apply"));
+        device.register_fifo(ws_, name("wload.route"), name("mac"));
+        device.register_fifo(qp_, name("wload.route"), name("post"));
+        device.register_fifo(sc_, name("pre.norm"), name("pre.apply"));
+        device.register_fifo(rw_, name("pre.norm"), name("pre.apply"));
+        device.register_fifo(as_, name("mac"), name("post"));
+        device.register_fifo(static_runs_, name("wload.plan"), name("wload.static"));
+        device.register_fifo(dynamic_runs_, name("wload.plan"), name("wload.dynamic"));
+        device.register_fifo(runs_, name("wload.plan"), name("wload.route"));
+        device.register_fifo(static_words_, name("wload.static"), name("wload.route"));
+        device.register_fifo(dynamic_words_, name("wload.dynamic"), name("wload.route"));
+    }
+
+  private:
+    std::string name(const char* of) const { return name_in_rank(of, rank_); }
+
+    void spawn_wload(sim::Scheduler& device, const ProgramView* p) {
+        device.spawn(
+            name("wload.plan"),
+            [this, p] {
+                wload_plan<P>(reload_, p->segments, p->segment_count, p->wload, static_runs_,
+                              dynamic_runs_, runs_);
+            },
+            P::STAGES_WLOAD);
+        device.spawn(
+            name("wload.static"),
+            [this] {
+                wload_fetch<P>(port_of("weights", buffers_.weights, buffers_.weights_bytes),
+                               static_runs_, static_words_);
+            },
+            P::STAGES_WLOAD, sim::Style::flp);
+        device.spawn(
+            name("wload.dynamic"),
+            [this] {
+                wload_fetch<P>(port_of("dynamic", buffers_.dynamic, buffers_.dynamic_bytes),
+                               dynamic_runs_, dynamic_words_);
+            },
+            P::STAGES_WLOAD, sim::Style::flp);
+        device.spawn(
+            name("wload.route"),
+            [this] {
+                wload_route<P>(memory_->cache, runs_, static_words_, dynamic_words_, hd_, pp_, ws_,
+                               qp_);
+            },
+            P::STAGES_WLOAD, sim::Style::flp);
+    }
+
+    // On the card every kernel holds its own; here they outlive a step to be looked at.
+    struct Memory {
+        typename StoreTypes<P>::Memory store;
+        CacheMemory<P> cache;
+        NormMemory<P> norm;
+        ApplyMemory<P> apply;
+        MacMemory<P> mac;
+        PostMemory<P> post;
+    };
+
+    std::unique_ptr<Memory> memory_;
+    CardBuffers buffers_{};
+    bool reload_ = true;
+
+    hls::stream<Pair, P::DEPTH_XS> xs_{name("xs")};
+    hls::stream<Pair, P::DEPTH_RS> rs_{name("rs")};
+    hls::stream<Pair, P::DEPTH_YS> ys_{name("ys")};
+    hls::stream<AccWord, P::DEPTH_AS> as_{name("as")};
+    hls::stream<Word, P::DEPTH_HD> hd_{name("hd")};
+    hls::stream<Word, P::DEPTH_PP> pp_{name("pp")};
+    hls::stream<WeightRow, P::DEPTH_WS> ws_{name("ws")};
+    hls::stream<Word, P::DEPTH_QP> qp_{name("qp")};
+    hls::stream<Scale, P::DEPTH_SC> sc_{name("sc")};
+    hls::stream<ScaleWord, P::DEPTH_RW> rw_{name("rw")};
+    hls::stream<Fetch, RUNS_DEPTH> static_runs_{name("wload.static_runs")};
+    hls::stream<Fetch, RUNS_DEPTH> dynamic_runs_{name("wload.dynamic_runs")};
+    hls::stream<Run, RUNS_DEPTH> runs_{name("wload.runs")};
+    hls::stream<Word, WORDS_DEPTH> static_words_{name("wload.static_words")};
+    hls::stream<Word, WORDS_DEPTH> dynamic_words_{name("wload.dynamic_words")};
+};
+
+}  // namespace lda
+
+#endif
