@@ -58,6 +58,16 @@ class QRead:
     pad: int  # int8 value of out-of-image pixels: the zero point of the multiplier's operand
 
 
+@dataclass(frozen=True)
+class Affine:
+    """Constants of one layer's read side for one step: gamma int32 and beta int64, in the ranges
+    of ``QRead``, [batch, channels of all sources].
+    """
+
+    gamma: Int32
+    beta: Int64
+
+
 @dataclass
 class QLayer:
     """One layer in integers. ``weight`` is int8 in [-127, 127], shape [out, in, kh, kw], for

@@ -154,8 +154,7 @@ class Execution:
         else:
             found = [slots - mac.origin]
         return [
-            np.where((y < mac.src_height) & (i >= 0) & (i < mac.window_slots), i, -1)
-            for i in found
+            np.where((y < mac.src_height) & (i >= 0) & (i < mac.window_slots), i, -1) for i in found
         ]
 
     def group_scales(self):
@@ -300,9 +299,7 @@ class Execution:
             unit = group * shape.gates + gate
             scale = self.words(rank, 0, wload.scale, shape.units)[unit].copy().view("<i4")
             mult, shift = scale[:8].astype(np.int64), scale[8:].astype(np.int64) & 0xFF
-            words = self.words(
-                rank, wload.bias_buffer, wload.bias, shape.units * wload.bias_words
-            )
+            words = self.words(rank, wload.bias_buffer, wload.bias, shape.units * wload.bias_words)
             span_ = words[unit * wload.bias_words : (unit + 1) * wload.bias_words]
             bias = span_.reshape(-1).copy().view("<i4").reshape(-1, 8)[item].astype(np.int64)
             a = accs[unit][slots] + bias

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gen.program.check import verify_program
-from gen.program.dynamic import Affine, DynamicBuffer
+from gen.program.dynamic import DynamicBuffer
 from gen.program.engine import Engine, load_engine
 from gen.program.io import extract, pack_latent, unpack_result
 from gen.program.lower import lower
@@ -12,7 +12,6 @@ from gen.program.program_io import load_program, save_program
 from gen.program.weights import pack_static
 
 __all__ = [
-    "Affine",
     "DynamicBuffer",
     "Engine",
     "Program",

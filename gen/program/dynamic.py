@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +13,21 @@ from gen.program.layout import GROUP, SUB, WORD
 from gen.program.parameters import Lanes, parameters
 from gen.program.program import HostWeight, Program, StepAffine, StepBias
 from gen.program.weights import of_rank
-from gen.program.words import Int, bias_words, grouped_rows, weight_words
+from gen.program.words import bias_words, grouped_rows, weight_words
+from gen.qlayers import Affine, QGraph
 
 Ranges = list[tuple[int, int]]
 
 
-@dataclass(frozen=True)
-class Affine:
-    """Read constants of one layer for one step: ``gamma`` (int16 range) and ``beta`` (int32
-    range), [batch, channels of all sources], and the layer's run-time table int8[2048], if any.
-    """
-
-    gamma: Int
-    beta: Int
-    table: NDArray[np.int8] | None = None
-
-
 class DynamicBuffer:
-    """The buffers' bytes and the ways to change them.
+    """The buffers' bytes and the ways to change them. ``qgraph`` is needed where norms change per
+    step: their run-time tables are part of what is written.
 
     ``data`` is uint8 [ranks, bytes], C-contiguous. All setters return the byte ranges (offset,
     size) that they wrote, ascending and merged; they are the same in the buffer of every rank.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, qgraph: QGraph | None = None) -> None:
         self._program = program
         self._ranks = program.ranks
         self.data: NDArray[np.uint8] = np.zeros(
@@ -46,6 +36,7 @@ class DynamicBuffer:
         self._rows = self.data.reshape(program.ranks, -1, WORD)
         self._biases = {each.layer: each for each in program.step_biases}
         self._affines = {each.layer: each for each in program.step_affines}
+        self._tables = {q.layer.name: q.read.table for q in qgraph.layers} if qgraph else {}
         self._lanes = {
             each.layer: program.tensors[each.dest].physical_channels()
             for each in program.step_biases
@@ -124,13 +115,14 @@ class DynamicBuffer:
                 f"norm of layer {place.layer}: shapes {affine.gamma.shape} and "
                 f"{affine.beta.shape}, expected {expected}"
             )
-        if (affine.table is not None) != place.table:
-            raise ValueError(f"norm of layer {place.layer}: a table is missing or not expected")
+        table = self._tables.get(place.layer)
+        if (table is not None) != place.table:
+            raise ValueError(f"norm of layer {place.layer}: its run-time table is not known")
         sources = tuple(self._program.tensors[name] for name in place.sources)
         lanes = Lanes(sources, False, place.norm_groups)
         for rank in range(self._ranks):
             words = [
-                parameters(lanes, gamma, beta, affine.table, rank)
+                parameters(lanes, gamma, beta, table, rank)
                 for gamma, beta in zip(affine.gamma, affine.beta, strict=True)
             ]
             self._rows[rank, place.word : place.word + place.words] = np.concatenate(words)
