@@ -7,7 +7,7 @@ import json
 from functools import cache
 
 import numpy as np
-from cpp import BASE_FLAGS, FAST, ROOT, compile_cpp
+from cpp import FAST, ROOT, compile_cpp
 
 from gen.program import (
     DynamicBuffer,
@@ -23,6 +23,17 @@ from gen.program.binary import program_bytes
 from gen.program.program import Program
 
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
+ROW = 128
+
+
+class CardBuffers(ctypes.Structure):
+    """hls/card/buffers.hpp."""
+
+    _fields_ = [
+        (f"{name}{what}", ctypes.c_void_p if not what else ctypes.c_uint64)
+        for name in ("weights", "dynamic", "latent", "result")
+        for what in ("", "_bytes")
+    ]
 
 
 @cache
@@ -30,20 +41,27 @@ def library(*flags: str) -> ctypes.CDLL:
     """The generic card compiled with ``flags`` (default: as a build is compiled)."""
     path = compile_cpp(ROOT / "hls/card/generic.cpp", flags or FAST)
     lib = ctypes.CDLL(str(path))
-    lib.lda_card_new.restype = ctypes.c_void_p
-    lib.lda_card_free.argtypes = [ctypes.c_void_p]
-    lib.lda_card_step.argtypes = [ctypes.c_void_p] + [ctypes.c_void_p, ctypes.c_uint64] * 4
-    lib.lda_card_set_program.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64]
+    pointer, size, integer = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
+    lib.lda_card_new.restype = pointer
+    lib.lda_card_free.argtypes = [pointer]
+    lib.lda_card_ranks.argtypes = [pointer]
+    lib.lda_card_step.argtypes = [pointer, pointer, integer, integer]
+    lib.lda_card_set_program.argtypes = [pointer, ctypes.c_char_p, size]
     for name in ("lda_card_error", "lda_card_report"):
         getattr(lib, name).restype = ctypes.c_char_p
-        getattr(lib, name).argtypes = [ctypes.c_void_p]
-    lib.lda_card_cycles.restype = ctypes.c_uint64
-    lib.lda_card_cycles.argtypes = [ctypes.c_void_p]
-    lib.lda_card_on_entry.argtypes = [ctypes.c_void_p, CALLBACK, ctypes.c_void_p]
-    lib.lda_card_read_rows.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-    lib.lda_card_set_fifo_depth.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
-    lib.lda_card_measure_peaks.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        getattr(lib, name).argtypes = [pointer]
+    lib.lda_card_cycles.restype = size
+    lib.lda_card_cycles.argtypes = [pointer]
+    lib.lda_card_on_entry.argtypes = [pointer, CALLBACK, pointer]
+    lib.lda_card_read_rows.argtypes = [pointer, integer, integer, integer, pointer]
+    lib.lda_card_set_fifo_depth.argtypes = [pointer, ctypes.c_char_p, integer]
+    lib.lda_card_measure_peaks.argtypes = [pointer, integer]
     return lib
+
+
+def ranked(ranks: int, *flags: str) -> tuple[str, ...]:
+    """Flags of a card of several ranks."""
+    return (*(flags or FAST), f"-DLDA_RANKS={ranks}")
 
 
 class GenericCard:
@@ -57,6 +75,10 @@ class GenericCard:
     def __del__(self) -> None:
         if getattr(self, "card", None):
             self.lib.lda_card_free(self.card)
+
+    @property
+    def ranks(self) -> int:
+        return self.lib.lda_card_ranks(self.card)
 
     @property
     def error(self) -> str:
@@ -79,18 +101,22 @@ class GenericCard:
     def measure_peaks(self) -> None:
         self.lib.lda_card_measure_peaks(self.card, 1)
 
-    def step(self, weights, dynamic, latent, result) -> int:
-        """One step; every argument is a contiguous uint8 array."""
-        buffers = []
-        for each in (weights, dynamic, latent, result):
-            assert each.dtype == np.uint8 and each.flags.c_contiguous
-            buffers += [each.ctypes.data, each.nbytes]
-        return self.lib.lda_card_step(self.card, *buffers)
+    def step(self, weights, dynamic, latent, result, reload: bool = True) -> int:
+        """One step; every argument is a list of contiguous uint8 arrays, one per rank."""
+        buffers = (CardBuffers * len(weights))()
+        for rank, of_rank in enumerate(zip(weights, dynamic, latent, result, strict=True)):
+            for name, each in zip(("weights", "dynamic", "latent", "result"), of_rank, strict=True):
+                assert each.dtype == np.uint8 and each.flags.c_contiguous
+                setattr(buffers[rank], name, each.ctypes.data)
+                setattr(buffers[rank], f"{name}_bytes", each.nbytes)
+        return self.lib.lda_card_step(self.card, buffers, len(weights), int(reload))
 
-    def read_rows(self, row: int, count: int) -> np.ndarray:
-        rows = np.zeros((count, 64), dtype=np.uint8)
-        self.lib.lda_card_read_rows(self.card, row, count, rows.ctypes.data)
-        return rows
+    def read_rows(self, row: int, count: int) -> list[np.ndarray]:
+        """Rows of the store of every rank, uint8 [count, 128]."""
+        ranks = [np.zeros((count, ROW), dtype=np.uint8) for _ in range(self.ranks)]
+        for rank, rows in enumerate(ranks):
+            self.lib.lda_card_read_rows(self.card, rank, row, count, rows.ctypes.data)
+        return ranks
 
 
 class GraphRun:
@@ -100,33 +126,41 @@ class GraphRun:
         self.qgraph = qgraph
         self.program: Program = lower(qgraph, engine or Engine())
         verify_program(self.program)
-        self.weights = np.frombuffer(pack_static(qgraph, self.program), dtype=np.uint8)
-        dynamic = DynamicBuffer(self.program)
+        ranks = self.program.ranks
+        static = np.frombuffer(pack_static(qgraph, self.program), dtype=np.uint8)
+        self.weights = list(static.reshape(ranks, -1))
+        dynamic = DynamicBuffer(self.program, qgraph)
         dynamic.set_step(inputs.step_bias)
         dynamic.set_prompt(inputs.prompt_q)
-        self.dynamic = dynamic.data
+        self.dynamic = list(dynamic.data)
         self.latent = pack_latent(self.program, inputs.latent_q)
-        self.result = np.zeros((self.program.output_rows, 64), dtype=np.uint8)
+        self.result = [
+            np.zeros((self.program.output_rows, ROW), dtype=np.uint8) for _ in range(ranks)
+        ]
         self.blob = program_bytes(self.program)
 
-    def on(self, card: GenericCard) -> np.ndarray:
+    def on(self, card: GenericCard, reload: bool = True) -> np.ndarray:
         """The output tensor of one step on a card."""
         assert card.set_program(self.blob) == 0, card.error
-        status = card.step(self.weights, self.dynamic, self.latent, self.result)
+        status = card.step(self.weights, self.dynamic, self.latent, self.result, reload)
         assert status == 0, card.error
         return unpack_result(self.program, self.result)
 
     def layers_on(self, card: GenericCard) -> dict[str, np.ndarray]:
         """What every layer stores, by name, as ``gen.reference.run`` observes it."""
         stored: dict[str, np.ndarray] = {}
-        parts: dict[str, list[np.ndarray]] = {}
+        strips: dict[str, list[np.ndarray]] = {}
 
-        def entry_done(_context, entry: int, _i0: int, _i1: int) -> None:
+        def entry_done(_context, entry: int, i0: int, i1: int) -> None:
             made = self.program.entries[entry]
+            segment = self.program.segment_of(entry)
+            if (i0, i1) != (segment.n0 - 1, segment.n1 - 1):
+                return
             tensor = self.program.tensors[made.dest]
             values = extract(self.program, made.dest, card.read_rows(tensor.row, tensor.rows))
             stored[made.layer] = values
-            parts.setdefault(made.layer, []).append(values)
+            if tensor.logits:
+                strips.setdefault(made.layer, []).append(values)
 
         callback = CALLBACK(entry_done)
         card.lib.lda_card_on_entry(card.card, callback, None)
@@ -135,9 +169,10 @@ class GraphRun:
         finally:
             card.lib.lda_card_on_entry(card.card, CALLBACK(), None)
         for layer in self.qgraph.graph.layers:
-            info = self.qgraph.graph.tensors[layer.dest]
-            if info.role == "scores":  # [loops, 1, tokens, h, w] -> [batch, heads, pixels, tokens]
-                loops = np.stack([p.reshape(info.channels, -1).T for p in parts[layer.name]])
-                batch = self.program.batch
-                stored[layer.name] = loops.reshape(batch, -1, *loops.shape[1:])
+            if layer.name not in strips:
+                continue
+            tensor, parts = self.program.tensors[layer.dest], strips[layer.name]
+            # [items * heads, tokens, slots of a strip] -> [batch, heads, pixels, tokens]
+            logits = np.concatenate(parts, axis=2)[:, :, : tensor.pixels].transpose(0, 2, 1)
+            stored[layer.name] = logits.reshape(self.program.batch, -1, *logits.shape[1:])
         return stored
