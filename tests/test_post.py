@@ -1,0 +1,339 @@
+"""post: stored words and statistics of random programs against numpy; both forms agree."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from cpp import FAST, ROOT, compile_cpp
+
+from gen.program.structs import (
+    STATS_GROUP,
+    STATS_GROUP_ADD,
+    STATS_LAYER,
+    STATS_NONE,
+    STATS_SOFTMAX,
+    PostEntry,
+    Segment,
+    Shape,
+    words,
+)
+
+SOURCE = ROOT / "tests/kernels/post.cpp"
+PLAIN = ("-O2", "-DLDA_PLAIN")
+FAULTY = (*FAST, "-DLDA_PLANT_FAULTS")
+UNITS, ITEMS, ROW_OCTETS, SUMS, TILE = 16, 8, 64, 512, 4
+
+
+def library(*flags: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compile_cpp(SOURCE, flags)))
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    assert array.flags.c_contiguous
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def bits(x: np.ndarray) -> np.ndarray:
+    return np.array([int(v).bit_length() for v in x.ravel()]).reshape(x.shape)
+
+
+def rshr(x: np.ndarray, s: np.ndarray) -> np.ndarray:
+    return (x + (np.left_shift(np.int64(1), s) >> 1)) >> s
+
+
+def clamp(x: np.ndarray, width: int) -> np.ndarray:
+    return np.clip(x, -(1 << (width - 1)), (1 << (width - 1)) - 1)
+
+
+# --- one execution ------------------------------------------------------------------------------
+
+
+@dataclass
+class Execution:
+    """Streams of one execution: as, rs, qp, ss go in, ys and st have to come out."""
+
+    acc: np.ndarray  # int32 [words, 64]
+    rs: np.ndarray  # uint8 [words, 2, 64]
+    qp: np.ndarray  # uint8 [words, 64]
+    ss: np.ndarray  # int32 [words, 8]
+    ys: np.ndarray  # uint8 [words, 2, 64]
+    st: np.ndarray  # uint8 [words, 80]
+
+
+def planes(values: np.ndarray) -> np.ndarray:
+    """Low and high bytes of int16 [..., 64] as uint8 [..., 2, 64]."""
+    as_bytes = np.ascontiguousarray(values.astype("<i2")).view(np.uint8)
+    return np.moveaxis(as_bytes.reshape(*values.shape, 2), -1, -2)
+
+
+def stat_word(total: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """A StatWord of 8 sums and 8 squares."""
+    parts = np.ascontiguousarray(square.astype("<i8")).view(np.uint8).reshape(8, 8)[:, :6]
+    return np.concatenate([total.astype("<i4").view(np.uint8), parts.ravel()])
+
+
+def spread(rng: np.random.Generator, width: int, size: tuple[int, ...]) -> np.ndarray:
+    """Integers of a signed format, of all magnitudes, extremes among them."""
+    high = (1 << (width - 1)) - 1
+    magnitude = rng.integers(0, 1 << 62, size) >> rng.integers(62 - width + 1, 62, size)
+    values = np.minimum(magnitude, high) * rng.choice([-1, 1], size)
+    return np.where(rng.random(size) < 0.15, rng.choice([-high - 1, high, 0], size), values)
+
+
+def execution(e: PostEntry, rng: np.random.Generator) -> Execution:
+    shape = e.shape
+    slots, outputs = shape.octets * 8, shape.units // shape.gates
+    item = (e.out_octet + np.arange(shape.octets)) // e.item_octets
+    pixel = (e.out_octet * 8 + np.arange(slots)) % (e.item_octets * 8)
+    valid = pixel < e.pixels
+
+    acc = spread(rng, 31, (shape.units, slots, 8))
+    bias = spread(rng, 31, (shape.units, e.items, 8)) >> int(rng.integers(0, 2))
+    mult = rng.integers(1, 1 << 17, (shape.units, 8))
+    low, high = max(1, -e.residual_shift), 46 - max(0, e.residual_shift)
+    shift = rng.integers(low, high + 1, (shape.units, 8))
+    counts = rng.random((shape.units, 8)) < 0.7
+    residual = spread(rng, 16, (outputs, slots, 8))
+    sums = rng.integers(127, 127 * 1024, slots)
+    sums[~valid] = 0
+    if e.row_sums:
+        acc = np.clip(acc, -127 * sums[:, None], 127 * sums[:, None])
+        bias[:] = 0
+    table = spread(rng, 16, (2048,))
+
+    # values
+    a = (acc + np.repeat(bias[:, item], 8, axis=1)).astype(np.int32).astype(np.int64)
+    if e.row_sums:
+        k = bits(sums)
+        r = np.where(sums > 0, np.left_shift(np.int64(1), k + 16) // np.maximum(sums, 1), 0)
+        a = rshr(a * r[:, None], (k + 4)[:, None])
+    v = a * mult[:, None]
+    if e.residual:
+        v = v + np.left_shift(residual, (shift + e.residual_shift)[:, None])
+    t = rshr(v, np.broadcast_to(shift[:, None], v.shape))
+    if shape.gates == 2:
+        values, gate = clamp(t[0::2], 16), clamp(t[1::2], 11) + 1024
+        y = clamp(rshr(values * table[gate], np.int64(e.gate_shift)), 8)
+    else:
+        y = clamp(t, 16 if e.wide else 8)
+
+    # order
+    acc_words, rs, qp, ys, st = [], [], [], [], []
+    if shape.gates == 2:
+        qp += list(table.astype("<i2").view(np.uint8).reshape(64, 64))
+    for first in range(0, shape.units, shape.per_round):
+        units = range(first, min(first + shape.per_round, shape.units))
+        for unit in units:
+            word = np.concatenate([mult[unit], shift[unit] + 256 * counts[unit]])
+            qp.append(word.astype("<i4").view(np.uint8))
+            pairs = np.zeros((-(-e.items // 2), 2, 8), "<i4")
+            pairs.reshape(-1, 8)[: e.items] = bias[unit]
+            qp += list(pairs.reshape(len(pairs), 16).view(np.uint8))
+        for tile in range(0, shape.octets, TILE):
+            octets = range(tile, min(tile + TILE, shape.octets))
+            for unit in units:
+                acc_words += [acc[unit, o * 8 : o * 8 + 8].ravel() for o in octets]
+                if unit % shape.gates < shape.gates - 1:
+                    continue
+                group = unit // shape.gates
+                stored = np.stack([y[group, o * 8 : o * 8 + 8].ravel() for o in octets])
+                if e.residual:
+                    rs += [residual[group, o * 8 : o * 8 + 8].ravel() for o in octets]
+                if e.wide:
+                    ys += list(planes(stored))
+                else:
+                    ys += list(stored.astype(np.int8).view(np.uint8).reshape(-1, 2, 64))
+        if e.stats in (STATS_GROUP, STATS_GROUP_ADD):
+            for unit in units[shape.gates - 1 :: shape.gates]:
+                for i in range(e.items):
+                    kept = y[unit // shape.gates, valid & (np.repeat(item, 8) == i)]
+                    st.append(stat_word(kept.sum(axis=0), (kept**2).sum(axis=0)))
+    if e.stats in (STATS_LAYER, STATS_SOFTMAX):
+        for o in range(shape.octets):
+            part, mask = y[:, o * 8 : o * 8 + 8], valid[o * 8 : o * 8 + 8]
+            if e.stats == STATS_LAYER:
+                part = part * mask[:, None]
+                st.append(stat_word(part.sum(axis=(0, 2)), (part**2).sum(axis=(0, 2))))
+            else:
+                kept = counts[shape.gates - 1 :: shape.gates, None, :] & mask[None, :, None]
+                st.append(stat_word(np.where(kept, part, -32768).max(axis=(0, 2)), np.zeros(8)))
+    return Execution(
+        acc=np.array(acc_words, np.int32),
+        rs=planes(np.array(rs)) if e.residual else np.zeros((0, 2, 64), np.uint8),
+        qp=np.array(qp, np.uint8),
+        ss=sums.reshape(-1, 8)[: shape.octets * e.row_sums].astype(np.int32),
+        ys=np.array(ys, np.uint8),
+        st=np.array(st, np.uint8).reshape(-1, 80),
+    )
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+
+def random_entry(rng: np.random.Generator, stats: int) -> PostEntry:
+    gated = stats == STATS_NONE and rng.random() < 0.4
+    gates = 2 if gated else 1
+    items = int(rng.integers(1, ITEMS + 1))
+    item_octets = 2 * int(rng.integers(1, 8))
+    pixels = item_octets * 8 - int(rng.integers(0, 16))
+    out_octet, octets = 0, items * item_octets
+    if rng.random() < 0.3:  # a strip
+        items = 1
+        out_octet = TILE * int(rng.integers(0, -(-item_octets // TILE)))
+        octets = min(TILE * int(rng.integers(1, 3)), item_octets - out_octet)
+    units = gates * int(rng.integers(1, 8))
+    per_round = gates * int(rng.integers(1, units // gates + 1))
+    if rng.random() < 0.5:
+        per_round = min(units, UNITS)
+    if stats in (STATS_LAYER, STATS_SOFTMAX) and units > per_round:
+        octets = min(octets, ROW_OCTETS)
+    row_sums = int(not gated and rng.random() < 0.3)
+    residual = int(not gated and not row_sums and rng.random() < 0.5)
+    wide = int(not gated and (stats != STATS_NONE or rng.random() < 0.5))
+    if row_sums and octets * 8 > SUMS:
+        row_sums = 0
+    return PostEntry(
+        shape=Shape(units, per_round, gates, octets, 1, 0, 0, 0, 0),
+        items=items, out_octet=out_octet, pixels=pixels, item_octets=item_octets, wide=wide,
+        residual=residual, residual_shift=int(rng.integers(-10, 11)) * residual,
+        row_sums=row_sums, gate_shift=int(rng.integers(0, 32)) * gated, stats=stats,
+    )  # fmt: skip
+
+
+@dataclass
+class Run:
+    status: int
+    text: str
+    ys: np.ndarray
+    st: np.ndarray
+    cycles: int
+
+
+@dataclass
+class Program:
+    segments: list[Segment]
+    entries: list[PostEntry]
+    executions: list[Execution]
+
+    def joined(self, name: str) -> np.ndarray:
+        parts = [getattr(e, name) for e in self.executions]
+        return np.ascontiguousarray(np.concatenate(parts))
+
+    def run(self, lib: ctypes.CDLL, intervals: tuple[int, ...] = (1,) * 6) -> Run:
+        acc, rs, qp, ss = (self.joined(name) for name in ("acc", "rs", "qp", "ss"))
+        ys, st = np.zeros_like(self.joined("ys")), np.zeros_like(self.joined("st"))
+        counts = np.array([len(a) for a in (acc, rs, qp, ss, ys, st)], np.int32)
+        cycles, text = np.zeros(1, np.int64), ctypes.create_string_buffer(600)
+        flat = np.array([w for e in self.entries for w in words(e)], np.int32)
+        segments = np.array([w for s in self.segments for w in words(s)], np.int32)
+        status = lib.t_post(
+            pointer(segments), len(self.segments), pointer(flat),
+            *(pointer(a) for a in (acc, rs, qp, ss, ys, st, counts)),
+            pointer(np.array(intervals, np.int32)), pointer(cycles), text, 600,
+        )  # fmt: skip
+        return Run(status, text.value.decode(), ys, st, int(cycles[0]))
+
+
+def program_of(rng: np.random.Generator, entries: list[PostEntry]) -> Program:
+    segments, executions, first = [], [], 0
+    while first < len(entries):
+        count = int(rng.integers(1, len(entries) - first + 1))
+        n0, n1 = int(rng.integers(1, 3)), int(rng.integers(1, 3))
+        segments.append(Segment(first, count, n0, n1))
+        for _ in range(n0 * n1):
+            executions += [execution(e, rng) for e in entries[first : first + count]]
+        first += count
+    return Program(segments, entries, executions)
+
+
+def assert_right(program: Program, run: Run) -> None:
+    assert run.status == 0, run.text
+    np.testing.assert_array_equal(run.ys, program.joined("ys"))
+    np.testing.assert_array_equal(run.st, program.joined("st"))
+
+
+KINDS = [STATS_NONE, STATS_GROUP, STATS_GROUP_ADD, STATS_LAYER, STATS_SOFTMAX]
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_words_statistics_and_cycles_of_both_forms(seed):
+    rng = np.random.default_rng(seed)
+    fast, plain = library(*FAST), library(*PLAIN)
+    for _ in range(4):
+        entries = [
+            random_entry(rng, int(rng.choice(KINDS))) for _ in range(int(rng.integers(1, 5)))
+        ]
+        program = program_of(rng, entries)
+        for speed in ((1,) * 6, tuple(int(v) for v in rng.choice([1, 1, 2, 5], 6))):
+            one, other = program.run(fast, speed), program.run(plain, speed)
+            assert_right(program, one)
+            assert_right(program, other)
+            assert one.cycles == other.cycles
+
+
+@pytest.mark.parametrize("stats", KINDS)
+def test_one_word_a_cycle(stats):
+    """Parameters, words, pipeline: nothing else takes time, whatever the statistics."""
+    rng = np.random.default_rng(stats)
+    entry = PostEntry(
+        shape=Shape(12, 6, 1, 64, 1, 0, 0, 0, 0), items=2, out_octet=0, pixels=256, item_octets=32,
+        wide=1, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats,
+    )  # fmt: skip
+    program = program_of(rng, [entry])
+    program.segments[:] = [Segment(0, 1, 1, 1)]
+    program.executions[1:] = []
+    run = program.run(library(*FAST))
+    assert_right(program, run)
+    # first token, loop entry and exit, pipeline, last token; sums leave POST_DISTANCE later, the
+    # last group's two items after one another
+    sums = 4 if stats in (STATS_GROUP, STATS_GROUP_ADD) else 0
+    assert run.cycles == 12 * 2 + 12 * 64 + sums + OVERHEAD
+
+
+OVERHEAD = 14
+
+
+def test_sanitized():
+    """Both forms under AddressSanitizer are too slow to load here; undefined behaviour is not."""
+    rng = np.random.default_rng(77)
+    program = program_of(rng, [random_entry(rng, stats) for stats in KINDS])
+    flags = ("-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all")
+    for form in ((), ("-DLDA_PLAIN",)):
+        assert_right(program, program.run(library(*flags, *form)))
+
+
+def test_planted_fault_shows():
+    rng = np.random.default_rng(3)
+    program = program_of(rng, [random_entry(rng, STATS_NONE)])
+    for form in ((), ("-DLDA_PLAIN",)):
+        lib = library(*FAULTY, *form)
+        assert_right(program, program.run(lib))
+        lib.t_plant_fault(1)
+        try:
+            run = program.run(lib)
+        finally:
+            lib.t_plant_fault(0)
+        assert run.status == 0
+        assert not np.array_equal(run.ys, program.joined("ys"))
+
+
+def test_entries_that_do_not_fit_end_the_run():
+    rng = np.random.default_rng(4)
+    entry = replace(random_entry(rng, STATS_NONE), items=1, row_sums=0)
+    shape = replace(entry.shape, units=4, per_round=2, gates=1, octets=2)
+    cases = {
+        "post: more batch items than ITEMS": {"items": 9},
+        "post: an odd number of octets": {"shape": replace(shape, octets=3)},
+        "post: more units in a round than UNITS": {"shape": replace(shape, units=20, per_round=20)},
+        "post: a round ends between value and gate": {
+            "shape": replace(shape, gates=2, per_round=3)
+        },
+        "post: more row sums than SUMS": {"row_sums": 1, "shape": replace(shape, octets=66)},
+    }
+    for text, change in cases.items():
+        bad = replace(entry, **{"shape": shape, **change})
+        program = Program([Segment(0, 1)], [bad], [execution(entry, rng)])
+        assert program.run(library(*FAST)).text == text
