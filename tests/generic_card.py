@@ -12,7 +12,6 @@ from cpp import FAST, ROOT, compile_cpp
 from gen.program import (
     DynamicBuffer,
     Engine,
-    extract,
     lower,
     pack_latent,
     pack_static,
@@ -20,7 +19,9 @@ from gen.program import (
     verify_program,
 )
 from gen.program.binary import program_bytes
+from gen.program.parts import reference_part, stored_part
 from gen.program.program import Program
+from gen.reference import run
 
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
 ROW = 128
@@ -123,7 +124,7 @@ class GraphRun:
     """A graph lowered for the generic card, with its buffers."""
 
     def __init__(self, qgraph, inputs, engine: Engine | None = None) -> None:
-        self.qgraph = qgraph
+        self.qgraph, self.inputs = qgraph, inputs
         self.program: Program = lower(qgraph, engine or Engine())
         verify_program(self.program)
         ranks = self.program.ranks
@@ -131,6 +132,7 @@ class GraphRun:
         self.weights = list(static.reshape(ranks, -1))
         dynamic = DynamicBuffer(self.program, qgraph)
         dynamic.set_step(inputs.step_bias)
+        dynamic.set_affine(inputs.step_affine)
         dynamic.set_prompt(inputs.prompt_q)
         self.dynamic = list(dynamic.data)
         self.latent = pack_latent(self.program, inputs.latent_q)
@@ -146,33 +148,32 @@ class GraphRun:
         assert status == 0, card.error
         return unpack_result(self.program, self.result)
 
-    def layers_on(self, card: GenericCard) -> dict[str, np.ndarray]:
-        """What every layer stores, by name, as ``gen.reference.run`` observes it."""
-        stored: dict[str, np.ndarray] = {}
-        strips: dict[str, list[np.ndarray]] = {}
+    def first_difference(self, card: GenericCard) -> str | None:
+        """Name of the first layer of which an execution stores something else than the reference
+        says.
+        """
+        expected: dict[str, np.ndarray] = {}
+        result = run(self.qgraph, *self.inputs.args(), observe=expected.__setitem__)
+        wrong: list[str] = []
+        seen: set[str] = set()
 
-        def entry_done(_context, entry: int, i0: int, i1: int) -> None:
-            made = self.program.entries[entry]
-            segment = self.program.segment_of(entry)
-            if (i0, i1) != (segment.n0 - 1, segment.n1 - 1):
-                return
-            tensor = self.program.tensors[made.dest]
-            values = extract(self.program, made.dest, card.read_rows(tensor.row, tensor.rows))
-            stored[made.layer] = values
-            if tensor.logits:
-                strips.setdefault(made.layer, []).append(values)
+        def entry_done(_context, index: int, i0: int, i1: int) -> None:
+            entry = self.program.entries[index]
+            tensor = self.program.tensors[entry.dest]
+            rows = card.read_rows(tensor.row, tensor.rows)
+            got = stored_part(self.program, index, i0, i1, rows)
+            want = reference_part(self.program, index, i0, i1, expected[entry.layer])
+            seen.add(entry.layer)
+            if got.dtype != want.dtype or not np.array_equal(got, want):
+                wrong.append(entry.layer)
 
         callback = CALLBACK(entry_done)
         card.lib.lda_card_on_entry(card.card, callback, None)
         try:
-            self.on(card)
+            got = self.on(card)
         finally:
             card.lib.lda_card_on_entry(card.card, CALLBACK(), None)
-        for layer in self.qgraph.graph.layers:
-            if layer.name not in strips:
-                continue
-            tensor, parts = self.program.tensors[layer.dest], strips[layer.name]
-            # [items * heads, tokens, slots of a strip] -> [batch, heads, pixels, tokens]
-            logits = np.concatenate(parts, axis=2)[:, :, : tensor.pixels].transpose(0, 2, 1)
-            stored[layer.name] = logits.reshape(self.program.batch, -1, *logits.shape[1:])
-        return stored
+        assert seen == set(expected), "a layer was never reported"
+        if not wrong:
+            np.testing.assert_array_equal(got, result)
+        return wrong[0] if wrong else None

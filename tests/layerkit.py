@@ -8,12 +8,12 @@ drawn directly, without calibration, from distributions that mix ordinary and ex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from gen.layers import HostTensor, Layer, LayerGraph, Read, TensorInfo, Weight, Window
-from gen.qlayers import QGraph, QLayer, QRead, QTensor
+from gen.qlayers import Affine, QGraph, QLayer, QRead, QTensor
 
 KINDS = (
     "conv3x3",
@@ -39,6 +39,7 @@ class Inputs:
     latent_q: np.ndarray
     step_bias: dict[str, np.ndarray]
     prompt_q: dict[str, np.ndarray]
+    step_affine: dict[str, Affine] = field(default_factory=dict)
 
     def args(self):
         return self.latent_q, self.step_bias, self.prompt_q
