@@ -522,6 +522,41 @@ def test_scales_of_later_items_cost_no_cycle(libraries):
     assert cycles[4] - cycles[1] <= 3 * (32 * 8 + 2 * 8) + 4
 
 
+@pytest.mark.parametrize("normalisers", [1, 8])
+def test_more_rows_of_a_layer_norm_per_cycle(libraries, normalisers):
+    flag = f"-DLDA_NORMALISERS={normalisers}"
+    others = {name: ctypes.CDLL(str(compile_cpp(SOURCE, (*flags, flag, INCLUDE))))
+              for name, flags in (("fast", FAST), ("plain", PLAIN))}  # fmt: skip
+    maker = Maker(2, np.random.default_rng(5))
+    maker.segment([maker.entry(stats=STATS_LAYER, stat_words=100)], row_n=128)
+    maker.segment([maker.entry(shape=maker.shape(fill=100), norm=NORM["layer"])])
+    cycles = check(others, 2, maker.program), check(libraries, 2, maker.program)
+    assert cycles[0] - cycles[1] == 100 * (8 // normalisers - 4)
+
+
+@pytest.mark.parametrize("norm", NORM)
+def test_both_forms_at_the_ends_of_all_ranges(libraries, norm):
+    rng = np.random.default_rng(NORM[norm])
+    maker = Maker(1, rng)
+    table = rng.integers(-128, 128, 2048).astype(np.int8)
+    for _ in range(300):
+        align = int(rng.integers(0, 8)) if norm == "group" else 0
+        scales = np.stack([
+            spread(rng, 16 if norm == "softmax" else 20 + align, 24),
+            rng.integers((1 << 15) + 1, (1 << 17) + 1, 24), rng.integers(-18, 50, 24),
+        ], axis=1).astype(np.int32)  # fmt: skip
+        entry = maker.entry(norm=NORM[norm], norm_groups=16, wide=(int(rng.integers(2)), 0))
+        x = maker.execution(entry, 0, 0, rng, 1, 1)
+        constants = np.frombuffer(x.parameters()[-64:], np.uint8)
+        fast, plain = np.zeros(64, np.uint8), np.zeros(64, np.uint8)
+        integers = np.array(list(words(entry)), np.int32)
+        pointers = [ctypes.c_void_p(a.ctypes.data) for a in (
+            integers, x.xs, constants, scales, scales[16:].copy(), table, fast, plain,
+        )]  # fmt: skip
+        libraries["fast"].t_transform(pointers[0], align, *pointers[1:])
+        assert np.array_equal(fast, plain)
+
+
 def test_memories_are_checked(libraries):
     for changed, message in (
         ({"groups": (321, 0)}, "ROW_GROUPS"),
@@ -552,7 +587,7 @@ FAULTS = {
     "add": ("pre_norm", "add = entry.stats == STATS_GROUP_ADD", "add = false"),
     "next source": ("pre_norm", "if (++source == entry.sources) source = 0;", ""),
     "maximum": ("pre_norm", "most(largest,", "least(largest,"),
-    "pixel": ("pre_norm", "pixel += layer ? NORMALISERS", "pixel += layer ? 1"),
+    "pixel": ("pre_norm", "pixel += layer ? P::NORMALISERS", "pixel += layer ? 1"),
     "parity": ("pre_apply", "item & 1 ? norm_groups : 0", "item & 1 ? 0 : norm_groups"),
     "last block": ("pre_apply", "last_block ? 1 : 0", "last_block ? 0 : 1"),
     "slot": ("pre_apply", "source = slot = 0", "source = 0"),

@@ -25,6 +25,7 @@ struct EngineDefaults {
     static const int ROW_OCTETS = 1024;   // octets with row statistics
     static const int ROW_GROUPS = 320;    // local groups of one pixel, all sources
     static const int SUMS = 1024;         // pixel slots of a softmax layer's fill
+    static const int NORMALISERS = 2;     // rows of a layer norm whose scales a cycle makes
     static const int ITEMS = 8;           // batch items
     static const int SCALES = 256;        // items x norm groups
     static const int LAG = 32;            // micro-slots between the store's reads and its writes
@@ -76,6 +77,7 @@ struct CheckEngine {
                       P::CACHE_ROWS >= 0 && P::STATS_WORDS > 0 && P::ROW_OCTETS > 0 &&
                       P::ROW_GROUPS > 0 && P::SUMS % GROUP == 0 && P::ITEMS > 0 && P::SCALES > 0,
                   "memory sizes");
+    static_assert(P::NORMALISERS > 0 && GROUP % P::NORMALISERS == 0, "1, 2, 4 or 8 rows at a time");
     static_assert(P::GUARD >= 1, "a word is read after it was written");
     // what waits between the array and the store while the store runs LAG micro-slots ahead
     static_assert(P::DEPTH_YS >= (P::LAG + 1) * (P::PP / GROUP),

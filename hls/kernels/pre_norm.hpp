@@ -14,9 +14,6 @@
 
 namespace lda {
 
-// Rows of a layer norm that are normalised in one cycle.
-static const int NORMALISERS = 2;
-
 // Sums of 8 channels of an item: address a lies in bank a mod BANKS, so that a StatBeat is stored,
 // or two neighbouring groups are read, in one cycle.
 template <class P>
@@ -154,7 +151,7 @@ WORDS:
     for (int i = 0; i < entry.stat_words; ++i) {
 #pragma HLS pipeline II = 1
 #pragma HLS loop_tripcount min = 1 max = 1024
-// an execution meets no address twice
+// no dependence: an execution meets no address twice
 #pragma HLS dependence variable = memory.sums type = inter false
         TICK(1);
         const StatBeat<P::RANKS> beat = sg_s.read();
@@ -229,13 +226,13 @@ ROWS:
             }
         }
         if (layer) {
-            for (int k = 0; k < NORMALISERS; ++k) {
+            for (int k = 0; k < P::NORMALISERS; ++k) {
 #pragma HLS unroll
                 word.s[pixel + k] =
                     normaliser(sum[pixel + k], square[pixel + k], header.row_n, header.row_epsilon);
             }
         }
-        pixel += layer ? NORMALISERS : GROUP;
+        pixel += layer ? P::NORMALISERS : GROUP;
         if (pixel == GROUP) {
             pixel = 0;
             memory.rows[first + octet] = word;

@@ -11,11 +11,16 @@
 
 using namespace lda;
 
+#ifndef LDA_NORMALISERS
+#define LDA_NORMALISERS 2
+#endif
+
 namespace {
 
 template <int R>
 struct TestEngine : EngineDefaults {
     static const int RANKS = R;
+    static const int NORMALISERS = LDA_NORMALISERS;
 };
 
 template <class T>
@@ -110,6 +115,31 @@ const char* t_pre(int ranks, const int32_t* segments, int segment_count, const i
     }
     return error.c_str();
 }
+
+#ifdef LDA_FAST
+// One word in both forms. scales: mu, r, e of 16 norm groups; rows: of 8 pixels.
+void t_transform(const int32_t* entries, int align, const uint8_t* stored, const uint8_t* constants,
+                 const int32_t* scales, const int32_t* rows, const int8_t* table, uint8_t* fast,
+                 uint8_t* plain) {
+    typedef EngineDefaults P;
+    static ApplyMemory<P> memory;
+    PreEntry entry;
+    Pair pair;
+    ScaleWord row;
+    std::memcpy(&entry, entries, sizeof entry);
+    std::memcpy(&pair, stored, sizeof pair);
+    std::memcpy(memory.constants[3].b, constants, WORD_BYTES);
+    std::memcpy(memory.scales[0] + 16, scales, 16 * sizeof(Scale));
+    std::memcpy(row.s, rows, sizeof row.s);
+    std::memcpy(memory.table, table, TABLE_SIZE);
+    const WordPlace place = {entry.wide[0] != 0, align, 3, 16};
+    Word one, other;
+    transform_fast<P>(entry, memory, pair, place, row, one);
+    transform_plain<P>(entry, memory, pair, place, row, other);
+    std::memcpy(fast, one.b, WORD_BYTES);
+    std::memcpy(plain, other.b, WORD_BYTES);
+}
+#endif
 
 int t_entry_words() {
     return sizeof(PreEntry) / sizeof(int32_t);
