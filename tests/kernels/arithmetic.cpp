@@ -2,14 +2,20 @@
 #include <cstring>
 
 #include "../../hls/kernels/arithmetic.hpp"
-#include "../../hls/kernels/leaf.hpp"
 #include "../../hls/kernels/params.hpp"
 #include "../../hls/kernels/post_word.hpp"
-#include "../../hls/kernels/pre_apply.hpp"
 
 using namespace lda;
 
 extern "C" {
+
+void t_squares(const int64_t* x, int n, int64_t* kept) {
+    for (int i = 0; i < n; ++i) {
+        StatWord word = StatWord();
+        set_square(word, i % GROUP, x[i]);
+        kept[i] = square_at(word, i % GROUP);
+    }
+}
 
 void t_rshr(const int64_t* x, const int32_t* s, int n, int64_t* plain, int64_t* offset) {
     for (int i = 0; i < n; ++i) {
@@ -64,48 +70,6 @@ int t_divider(int divisor, int limit) {
     for (int n = 0; n < limit; ++n)
         wrong += divider.quotient(uint32_t(n)) != n / divisor;
     return wrong;
-}
-
-// 32 pixels x steps; x: int16 [32][steps*16], w: int16 [steps][128]; both forms add to acc.
-void t_leaf(const int16_t* x, const int16_t* w, int steps, int32_t* fast, int32_t* portable) {
-    const int16_t* pixel[32];
-    for (int p = 0; p < 32; ++p)
-        pixel[p] = x + p * steps * SUB;
-    multiply_tap<32>(pixel, steps, w, reinterpret_cast<int32_t (*)[GROUP]>(fast));
-    multiply_tap_portable<32>(pixel, steps, w, reinterpret_cast<int32_t (*)[GROUP]>(portable));
-}
-
-// One weight word in both forms.
-void t_pack(const int8_t* word, int transposed, int16_t* fast, int16_t* portable) {
-    pack_weights(word, transposed != 0, fast);
-    pack_weights_portable(word, transposed != 0, portable);
-}
-
-// One word of 64 lanes through the read side; scales: mu, r, e of every lane, then of the row.
-void t_transform(int norm, int table, int shift, int align, int valid, const int16_t* q,
-                 const int16_t* gamma, const int32_t* beta, const int32_t* scales,
-                 const int8_t* lookup, int8_t* fast, int8_t* plain) {
-    static ApplyMemory<EngineDefaults> memory;
-    PreEntry entry = PreEntry();
-    entry.norm = norm;
-    entry.table = table;
-    entry.shift = shift;
-    RowWord word;
-    for (int l = 0; l < WORD_BYTES; ++l) {
-        word.q[l] = q[l];
-        memory.gamma[1][l] = gamma[l];
-        memory.beta[1][l] = beta[l];
-        memory.mu[2][l] = scales[3 * l];
-        memory.r[2][l] = scales[3 * l + 1];
-        memory.e[2][l] = scales[3 * l + 2];
-    }
-    std::memcpy(memory.table, lookup, TABLE_SIZE);
-    const Scale row = {scales[192], scales[193], scales[194]};
-    Word one, other;
-    transform_fast<EngineDefaults>(entry, memory, word, 1, align, 2, row, valid, one);
-    transform_plain<EngineDefaults>(entry, memory, word, 1, align, 2, row, valid, other);
-    std::memcpy(fast, one.b, WORD_BYTES);
-    std::memcpy(plain, other.b, WORD_BYTES);
 }
 
 // One word through the write side, before saturation.
