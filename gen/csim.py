@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.program.binary import program_bytes
 from gen.program.io import pack_latent, unpack_result
+from gen.program.layout import ROW
 from gen.program.program import Program
 
 Bytes = NDArray[np.uint8]
@@ -28,15 +29,26 @@ _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "lda_card_new": (_POINTER, []),
     "lda_card_free": (None, [_POINTER]),
-    "lda_card_step": (_INT, [_POINTER] + [_POINTER, _SIZE] * 4),
+    "lda_card_ranks": (_INT, [_POINTER]),
+    "lda_card_step": (_INT, [_POINTER, _POINTER, _INT, _INT]),
     "lda_card_error": (ctypes.c_char_p, [_POINTER]),
     "lda_card_cycles": (ctypes.c_uint64, [_POINTER]),
     "lda_card_report": (ctypes.c_char_p, [_POINTER]),
     "lda_card_on_entry": (None, [_POINTER, _CALLBACK, _POINTER]),
-    "lda_card_read_rows": (None, [_POINTER, _INT, _INT, _POINTER]),
+    "lda_card_read_rows": (None, [_POINTER, _INT, _INT, _INT, _POINTER]),
     "lda_card_set_fifo_depth": (_INT, [_POINTER, ctypes.c_char_p, _INT]),
     "lda_card_measure_peaks": (None, [_POINTER, _INT]),
 }
+
+
+class CardBuffers(ctypes.Structure):
+    """Buffers of one rank (hls/card/buffers.hpp)."""
+
+    _fields_: ClassVar[Sequence[tuple[str, Any]]] = [
+        (name + suffix, kind)
+        for name in ("weights", "dynamic", "latent", "result")
+        for suffix, kind in (("", _POINTER), ("_bytes", _SIZE))
+    ]
 
 
 class CsimError(RuntimeError):
@@ -71,6 +83,9 @@ class CsimCard:
             self._library.lda_card_set_program.argtypes = [_POINTER, ctypes.c_char_p, _SIZE]
             if self._library.lda_card_set_program(self._card, blob, len(blob)):
                 raise RuntimeError(self.error)
+        ranks = int(self._library.lda_card_ranks(self._card))
+        if ranks != program.ranks:
+            raise RuntimeError(f"{library}: {ranks} ranks, the program is for {program.ranks}")
 
     @property
     def error(self) -> str:
@@ -101,12 +116,15 @@ class CsimCard:
         """Record the highest fill of every FIFO."""
         self._library.lda_card_measure_peaks(self._card, int(on))
 
-    def rows(self, tensor: str) -> Bytes:
-        """Rows of a stored tensor as they are now: uint8 [rows, 64]."""
+    def rows(self, tensor: str) -> list[Bytes]:
+        """Rows of a stored tensor as they are now: uint8 [rows, 128] of every rank."""
         place = self.program.tensors[tensor]
-        data = np.empty((place.rows, 64), dtype=np.uint8)
-        self._library.lda_card_read_rows(self._card, place.row, place.rows, data.ctypes.data)
-        return data
+        ranks = [np.empty((place.rows, ROW), dtype=np.uint8) for _ in range(self.program.ranks)]
+        for rank, data in enumerate(ranks):
+            self._library.lda_card_read_rows(
+                self._card, rank, place.row, place.rows, data.ctypes.data
+            )
+        return ranks
 
     def step(
         self,
@@ -114,10 +132,13 @@ class CsimCard:
         dynamic: Bytes,
         latent: NDArray[np.int8],
         observe: EntryObserver | None = None,
+        reload: bool = True,
     ) -> NDArray[np.int16]:
-        """Run the program once; ``observe(entry, i0, i1)`` is called after every execution.
+        """Run the program once; ``observe(entry, i0, i1)`` is called after every execution, when
+        all ranks have written its last word.
 
-        ``latent`` int8 and the result int16 are [batch, channels, height, width].
+        ``weights`` and ``dynamic`` are uint8 [ranks, bytes]; ``latent`` int8 and the result int16
+        [batch, channels, height, width]. ``reload``: weights that stay on the card are read anew.
 
         Raises:
             CsimError: a deadlock, leftover tokens, or a buffer that is too small.
@@ -134,20 +155,27 @@ class CsimCard:
                 raised.append(error)
 
         callback = _CALLBACK(call) if observe else _CALLBACK()
+        ranks = self.program.ranks
+        results = [np.zeros((self.program.output_rows, ROW), np.uint8) for _ in range(ranks)]
+        of_ranks = {
+            "weights": [np.ascontiguousarray(each) for each in weights],
+            "dynamic": [np.ascontiguousarray(each) for each in dynamic],
+            "latent": pack_latent(self.program, latent),
+            "result": results,
+        }
+        buffers = (CardBuffers * ranks)()
+        for name, arrays in of_ranks.items():
+            for buffer, array in zip(buffers, arrays, strict=True):
+                setattr(buffer, name, array.ctypes.data)
+                setattr(buffer, f"{name}_bytes", array.nbytes)
         self._library.lda_card_on_entry(self._card, callback, None)
-        source = np.ascontiguousarray(pack_latent(self.program, latent))
-        result = np.zeros((self.program.output_rows, 64), dtype=np.uint8)
-        arguments: list[int] = []
-        for buffer in (np.ascontiguousarray(weights), np.ascontiguousarray(dynamic), source):
-            arguments += [buffer.ctypes.data, buffer.nbytes]
-        arguments += [result.ctypes.data, result.nbytes]
-        code = int(self._library.lda_card_step(self._card, *arguments))
+        code = int(self._library.lda_card_step(self._card, buffers, ranks, int(reload)))
         self._library.lda_card_on_entry(self._card, _CALLBACK(), None)
         if raised:
             raise raised[0]
         if code != DONE:
             raise CsimError(code, self.error)
-        return unpack_result(self.program, result)
+        return unpack_result(self.program, results)
 
     def close(self) -> None:
         """Give the card's memory back."""

@@ -14,14 +14,15 @@ from layerkit import random_inputs, random_qgraph
 from gen import reference
 from gen.compile import FLAGS, INCLUDES, compile_library, find_compiler
 from gen.csim import CsimCard, CsimError
-from gen.emit import SOURCES, emit_sources
+from gen.emit import SOURCES, emit_sources, kernel_tops, line_ports
 from gen.emit.rom import CONSTANTS, engine_constants
 from gen.errors import UserError
 from gen.program import DynamicBuffer, Engine, lower, pack_static
 from gen.program.binary import KERNELS
 
 ROOT = Path(__file__).parent.parent
-SMALL = replace(Engine(), store_rows=4096, window_rows=64, weight_rows=128, stats_channels=512)
+SMALL = replace(Engine(), ranks=4, store_rows=4096, window_rows=512, weight_rows=256)
+TOPS = kernel_tops(SMALL.ranks)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_sources_are_complete_and_repeatable(small, sources, tmp_path):
     _, program = small
     paths = emit_sources(program, tmp_path)
     names = {path.name for path in paths}
-    assert {f"{k}.cpp" for k in KERNELS} | {f"{k}_rom.hpp" for k in KERNELS} <= names
+    assert {f"{top}.cpp" for top, *_ in TOPS} | {f"{k}_rom.hpp" for k in KERNELS} <= names
     assert set(SOURCES) <= names
     for path in paths:
         assert path.read_text() == (sources / path.name).read_text()
@@ -57,8 +58,10 @@ def test_sources_are_complete_and_repeatable(small, sources, tmp_path):
         rom = (tmp_path / f"{kernel}_rom.hpp").read_text()
         assert f"{kernel.upper()}_ENTRIES[{len(program.entries)}]" in rom
         assert all(f"// {entry.layer}\n" in rom for entry in program.entries)
-        top = (tmp_path / f"{kernel}.cpp").read_text()
-        assert f'extern "C" void {kernel}(' in top
+    for name, kernel, _rank in TOPS:
+        top = (tmp_path / f"{name}.cpp").read_text()
+        assert f'extern "C" void {name}(' in top
+        assert f"lda::{kernel}" in top
     engine = (tmp_path / "engine.hpp").read_text()
     assert f"STORE_ROWS = {SMALL.store_rows};" in engine
     assert len(re.findall(r"static const int", engine)) >= len(CONSTANTS)
@@ -70,8 +73,27 @@ def test_templates_hold_no_logic():
         assert not re.search(r"\b(if|while|for|switch)\s*\(", text), template.name
 
 
+def test_every_link_between_ranks_has_two_ends_of_one_width():
+    for ranks in (1, 2, 4):
+        ports = [dict(line_ports(rank, ranks)) for rank in range(ranks)]
+        for rank in range(ranks - 1):
+            assert ports[rank]["to_right_s"] == ports[rank + 1]["from_left_s"] == rank + 1
+            assert ports[rank + 1]["to_left_s"] == ports[rank]["from_right_s"] == ranks - 1 - rank
+        assert sum(map(len, ports)) == 4 * (ranks - 1)
+
+
 @pytest.mark.csim
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_tops_of_fewer_ranks_compile(ranks, tmp_path):
+    qgraph = random_qgraph("residual", np.random.default_rng(2), size=(4, 4), channels=16)
+    emit_sources(lower(qgraph, replace(SMALL, ranks=ranks)), tmp_path)
+    for name, _kernel, rank in kernel_tops(ranks):
+        if rank is not None:
+            test_kernel_tops_compile_as_vitis_sees_them(tmp_path, name)
+
+
+@pytest.mark.csim
+@pytest.mark.parametrize("kernel", [top for top, *_ in TOPS])
 def test_kernel_tops_compile_as_vitis_sees_them(sources, kernel):
     """The plain form, with our stand-ins for the tool's headers."""
     command = [find_compiler(), "-std=c++14", "-fsyntax-only", "-DLDA_PLAIN", "-Wall", "-Werror"]
@@ -90,9 +112,9 @@ def test_built_card_equals_the_reference_and_is_cached(small, sources, tmp_path)
     files = [sources / name for name in SOURCES]
     assert compile_library(files, output, cache=cache, progress=False)
     inputs = random_inputs(qgraph, np.random.default_rng(1))
-    dynamic = DynamicBuffer(program)
+    dynamic = DynamicBuffer(program, qgraph)
     dynamic.set_step(inputs.step_bias)
-    weights = np.frombuffer(pack_static(qgraph, program), np.uint8)
+    weights = np.frombuffer(pack_static(qgraph, program), np.uint8).reshape(program.ranks, -1)
     card = CsimCard(output, program)
     expected = reference.run(qgraph, *inputs.args())
     for _ in range(2):
@@ -100,7 +122,7 @@ def test_built_card_equals_the_reference_and_is_cached(small, sources, tmp_path)
         np.testing.assert_array_equal(got, expected)
     assert card.cycles > 0 and card.report["status"] == "done"
     with pytest.raises(CsimError, match="weights"):
-        card.step(weights[:-64], dynamic.data, inputs.latent_q)
+        card.step(weights[:, :-64], dynamic.data, inputs.latent_q)
     # again: found by its key, even for sources in another folder
     output.unlink()
     moved = tmp_path / "moved"

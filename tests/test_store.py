@@ -132,7 +132,9 @@ class Model:
         written = []
         for r, of_round in enumerate(rounds):
             groups = [u // s.gates for u in of_round[:: s.gates]]
-            due = [w for unit in loads[r + 1] for w in unit] if s.ring and r + 1 < len(rounds) else []
+            due = (
+                [w for unit in loads[r + 1] for w in unit] if s.ring and r + 1 < len(rounds) else []
+            )
             rows = len(rounds[r + 1]) * s.steps if due else 0
             sent = 0
             for t in range(tiles):

@@ -26,9 +26,7 @@ class Card:
         """(streams, cycles); ``sizes`` is room for words of hd, pp, ws and qp."""
         first = np.array([w for s in segments for w in words(s)], np.int32)
         rest = np.array([w for e in entries for w in words(e)], np.int32)
-        streams = [
-            np.zeros((n + 16, 128 if k == 2 else 64), np.uint8) for k, n in enumerate(sizes)
-        ]
+        streams = [np.zeros((n + 16, 128 if k == 2 else 64), np.uint8) for k, n in enumerate(sizes)]
         counts = np.zeros(5, np.int32)
         text = ctypes.create_string_buffer(400)
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gen.emit.sources import SOURCES, emit_sources
+from gen.emit.sources import SOURCES, emit_sources, kernel_tops, line_ports
 
-__all__ = ["SOURCES", "emit_sources"]
+__all__ = ["SOURCES", "emit_sources", "kernel_tops", "line_ports"]

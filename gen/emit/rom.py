@@ -11,23 +11,28 @@ from gen.program.structs import initialiser
 
 # member of gen.program.engine.Engine -> constant of lda::EngineDefaults
 CONSTANTS = {
+    "ranks": "RANKS",
     "pixels": "PP",
     "inputs": "PI",
     "outputs": "PO",
+    "fabric_outputs": "FABRIC_OUTPUTS",
     "window_rows": "WINDOW_ROWS",
     "weight_rows": "WEIGHT_ROWS",
+    "units": "UNITS",
+    "cache_rows": "CACHE_ROWS",
     "store_rows": "STORE_ROWS",
-    "stats_channels": "STATS_CHANNELS",
-    "row_words": "ROW_WORDS",
+    "stats_words": "STATS_WORDS",
+    "row_octets": "ROW_OCTETS",
+    "row_groups": "ROW_GROUPS",
     "sums": "SUMS",
+    "normalisers": "NORMALISERS",
     "items": "ITEMS",
-    "scale_words": "SCALE_WORDS",
+    "scales": "SCALES",
     "lag": "LAG",
     "guard": "GUARD",
 }
 # member of gen.program.engine.Timing -> constant that the software card reads
 TIMING = {
-    "pipeline_depth": "PIPELINE_DEPTH",
     "loop_entry": "LOOP_ENTRY",
     "loop_exit": "LOOP_EXIT_CYCLES",
     "fifo_latency": "FIFO_LATENCY",
@@ -37,13 +42,13 @@ TIMING = {
 
 def engine_constants(engine: Engine) -> list[tuple[str, int]]:
     """Names and values of the template parameters."""
-    values = [(constant, int(getattr(engine, name))) for name, constant in CONSTANTS.items()]
-    timing = [(constant, int(getattr(engine.timing, name))) for name, constant in TIMING.items()]
-    return (
-        values
-        + timing
-        + [(f"DEPTH_{name.upper()}", depth) for name, depth in engine.depths.items()]
-    )
+    timing = engine.timing
+    return [
+        *((constant, int(getattr(engine, name))) for name, constant in CONSTANTS.items()),
+        *((constant, int(getattr(timing, name))) for name, constant in TIMING.items()),
+        *((f"STAGES_{name.upper()}", stages) for name, stages in timing.stages.items()),
+        *((f"DEPTH_{name.upper()}", depth) for name, depth in engine.depths.items()),
+    ]
 
 
 def rows(values: Sequence[Any], labels: Sequence[str]) -> list[tuple[str, str]]:

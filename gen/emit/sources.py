@@ -17,11 +17,41 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "templates" / "card"
 SOURCES = ("card.cpp",)
 
 
+# kernels that differ from rank to rank
+LINE_KERNELS = ("gather", "reduce")
+
+
+def kernel_tops(ranks: int) -> list[tuple[str, str, int | None]]:
+    """(name of the top, kernel, rank or None if all ranks have the same one) of every kernel."""
+    tops: list[tuple[str, str, int | None]] = []
+    for kernel in KERNELS:
+        if kernel in LINE_KERNELS:
+            tops += [(f"{kernel}_{rank + 1}", kernel, rank) for rank in range(ranks)]
+        else:
+            tops.append((kernel, kernel, None))
+    return tops
+
+
+def line_ports(rank: int, ranks: int) -> list[tuple[str, int]]:
+    """Ports of gather and reduce towards the neighbours of a rank, and of how many ranks each
+    carries elements (docs/engine.md, table of streams).
+    """
+    left, right = rank > 0, rank < ranks - 1
+    ports = [
+        ("from_left_s", rank, left),
+        ("from_right_s", ranks - 1 - rank, right),
+        ("to_left_s", ranks - rank, left),
+        ("to_right_s", rank + 1, right),
+    ]
+    return [(name, count) for name, count, exists in ports if exists]
+
+
 def emit_sources(program: Program, folder: Path) -> list[Path]:
     """Write every generated source below ``folder`` and return their paths.
 
     engine.hpp and program_rom.hpp hold constants shared by all kernels, NAME_rom.hpp a kernel's
-    entries, NAME.cpp its top, card.cpp the software card.
+    entries, NAME.cpp its top (gather and reduce: NAME_1.cpp of rank 0, ...), card.cpp the software
+    card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
@@ -32,6 +62,7 @@ def emit_sources(program: Program, folder: Path) -> list[Path]:
         "card.cpp": _render(
             "card.cpp.j2",
             entries=len(program.entries),
+            kernels=KERNELS,
             identity=hashlib.sha256(program_bytes(program)).hexdigest(),
         ),
     }
@@ -39,10 +70,29 @@ def emit_sources(program: Program, folder: Path) -> list[Path]:
         texts[f"{kernel}_rom.hpp"] = _render(
             "kernel_rom.hpp.j2", kernel=kernel, entries=entry_rows(program, kernel)
         )
-        texts[f"{kernel}.cpp"] = _render(f"{kernel}.cpp.j2", program=program)
+    for name, kernel, rank in kernel_tops(program.ranks):
+        values: dict[str, object] = {"program": program}
+        if rank is not None:
+            values = {
+                "name": name,
+                "rank": rank,
+                "ranks": program.ranks,
+                "place": _place(rank, program.ranks),
+                "links": line_ports(rank, program.ranks),
+            }
+        texts[f"{name}.cpp"] = _render(f"{kernel}.cpp.j2", **values)
     for name, text in texts.items():
         (folder / name).write_text(text)
     return [folder / name for name in texts]
+
+
+def _place(rank: int, ranks: int) -> str:
+    """Which function template the kernel of a rank is made of, with its arguments."""
+    if ranks == 1:
+        return "only<Engine>"
+    if rank == 0:
+        return "first<Engine>"
+    return "last<Engine>" if rank == ranks - 1 else f"middle<Engine, {rank}>"
 
 
 def _render(template: str, **values: object) -> str:

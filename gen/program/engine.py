@@ -58,7 +58,8 @@ class Engine:
     ``weight_rows`` per buffer half, ``units`` of a round, ``cache_rows`` weight rows that stay on
     the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8 channels of an item,
     ``row_octets`` octets with row statistics, ``row_groups`` local groups of one pixel,
-    ``sums`` pixel slots of a softmax layer's fill, ``items`` of a batch, ``scales`` items x norm
+    ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` rows of a layer norm
+    whose scales a cycle makes, ``items`` of a batch, ``scales`` items x norm
     groups, ``lag`` micro-slots between the store's reads and its writes, ``guard`` cycles from a
     write to the window or weight buffer to the first read of the same word, ``depths`` of the
     FIFOs in elements. ``scores_rows`` of the store may hold attention logits; 0: half of the rows
@@ -79,6 +80,7 @@ class Engine:
     row_octets: int = 1024
     row_groups: int = 320
     sums: int = 1024
+    normalisers: int = 2
     items: int = 8
     scales: int = 256
     lag: int = 32
