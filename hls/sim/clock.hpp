@@ -110,6 +110,8 @@ class Clock : public Fiber {
         beats_under_way_ = true;
     }
 
+    void add_request(MemoryPort& port, int64_t word) { port.ask_ahead(word, time()); }
+
     // Waits until all writes of the open tick have a slot, then publishes its reads and writes.
     void close_tick() {
         if (SIM_UNLIKELY(flushes_) && required_ > tick_ + stall_) insert_bubbles();

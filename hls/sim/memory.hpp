@@ -1,14 +1,16 @@
 // The clock of a process's memory ports (m_axi).
 //
 // A read that goes on where the last one ended finds its words coming at the sustained rate, up to
-// `buffered_words` ahead of the kernel; one that jumps waits for the latency. A write enters a
-// buffer that empties at the sustained rate. The two directions of a port are independent, as the
-// channels of AXI are. Ports do not share bandwidth: two that lie in one bank get half each.
+// `buffered_words` ahead of the kernel; one that jumps waits for the latency, counted from where
+// the kernel has asked for it ahead, if it has. A write enters a buffer that empties at the
+// sustained rate. The two directions of a port are independent, as the channels of AXI are. Ports
+// do not share bandwidth: two that lie in one bank get half each.
 #ifndef SIM_MEMORY_HPP
 #define SIM_MEMORY_HPP
 
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -24,20 +26,26 @@ class MemoryPort {
     MemoryPort(const char* name, bool write, const MemoryTiming& timing)
         : name(name), write(write), timing_(timing) {}
 
+    // The kernel asks in cycle `now` for words of which `word` is the first. Requests are answered
+    // in their order.
+    void ask_ahead(int64_t word, int64_t now) { asked_.push_back(Asked{word, now}); }
+
     // First cycle in which the process can have (or get rid of) `word`, asked for in cycle `now`.
     int64_t request(int64_t word, int64_t now) {
-        if (word != next_) {
+        const bool jumps = word != next_;
+        if (!asked_.empty() && asked_.front().word == word) {
+            raise(1000 * (asked_.front().time + timing_.latency));
+            asked_.pop_front();
+        } else if (jumps) {
             if (!write) {
                 raise(1000 * (now + timing_.latency));
             } else {
                 raise(1000 * now - ahead());
                 ready_ += 1000 * int64_t(timing_.burst_gap);
             }
-            next_ = word;
-            ++bursts;
-        } else if (word % timing_.burst_words == 0) {
-            ++bursts;
         }
+        if (jumps || word % timing_.burst_words == 0) ++bursts;
+        next_ = word;
         ++words;
         return ready_ <= 0 ? 0 : (ready_ + 999) / 1000;
     }
@@ -61,9 +69,14 @@ class MemoryPort {
         if (time > ready_) ready_ = time;
     }
 
+    struct Asked {
+        int64_t word, time;
+    };
+
     const MemoryTiming timing_;
-    int64_t next_ = -1;       // the word that would go on
-    int64_t ready_ = BEFORE;  // when that word is there, or has room
+    std::deque<Asked> asked_;  // ahead, and not read yet
+    int64_t next_ = -1;        // the word that would go on
+    int64_t ready_ = BEFORE;   // when that word is there, or has room
 };
 
 // The ports that a process has used so far, by name and direction.

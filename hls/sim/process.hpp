@@ -92,6 +92,13 @@ class Process : public Clock {
         if (!in_body_) close_tick();
     }
 
+    // Words of a memory port are asked for before they are read, beside the other accesses.
+    void memory_request(const char* port_name, int64_t word) {
+        if (!in_body_) open_single();
+        add_request(ports_.find(port_name, false, memory_read_), word);
+        if (!in_body_) close_tick();
+    }
+
     // Opens the tick of an iteration of `loop` (any address that is the same for all of them).
     SIM_INLINE void open_tick(const char* loop, int interval) {
         if (SIM_UNLIKELY(loop != loop_ || in_body_)) enter_loop(loop);

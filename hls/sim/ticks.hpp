@@ -18,6 +18,7 @@
 #define LOOP_EXIT() static_cast<void>(0)
 #define MEMORY_READ(PORT, WORD) static_cast<void>(0)
 #define MEMORY_WRITE(PORT, WORD) static_cast<void>(0)
+#define MEMORY_REQUEST(PORT, WORD, WORDS) static_cast<void>(0)
 #else
 
 namespace sim {
@@ -44,6 +45,11 @@ inline void memory_beat(const char* port, bool write, int64_t word) {
     if (Process* process = current()) process->memory_beat(port, write, word);
 }
 
+// A burst that begins at `word` is asked for; it is read later.
+inline void memory_request(const char* port, int64_t word) {
+    if (Process* process = current()) process->memory_request(port, word);
+}
+
 }  // namespace SIM_MODE
 }  // namespace sim
 
@@ -55,9 +61,12 @@ inline void memory_beat(const char* port, bool write, int64_t word) {
     do {                                                      \
         if (::sim::current()) ::sim::current()->leave_loop(); \
     } while (0)
-// PORT: a string literal that names the m_axi port; WORD: address in words of the port's width.
+// PORT: a string literal that names the m_axi port; WORD: address in words of the port's width;
+// WORDS: length of a burst that is asked for ahead.
 #define MEMORY_READ(PORT, WORD) ::sim::memory_beat((PORT), false, (WORD))
 #define MEMORY_WRITE(PORT, WORD) ::sim::memory_beat((PORT), true, (WORD))
+#define MEMORY_REQUEST(PORT, WORD, WORDS) \
+    (static_cast<void>(WORDS), ::sim::memory_request((PORT), (WORD)))
 #endif
 
 #endif

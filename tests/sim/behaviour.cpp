@@ -405,7 +405,8 @@ std::string unregistered() {
 }
 
 // Words of one port that a loop reads or writes; a second process takes what is read.
-std::string memory_loop(const std::vector<int>& words, bool write, bool own = false) {
+std::string memory_loop(const std::vector<int>& words, bool write, bool own = false,
+                        int ahead = -1) {
     hls::stream<int, 4> a("a");
     sim::Scheduler device;
     device.timing.memory_read = sim::MemoryTiming{10, 1500, 4, 2, 2};
@@ -418,6 +419,7 @@ std::string memory_loop(const std::vector<int>& words, bool write, bool own = fa
         [&] {
             for (int word : words) {
                 TICK(1);
+                if (ahead >= 0 && word == words[0]) MEMORY_REQUEST("weights", ahead, 1);
                 if (write) {
                     MEMORY_WRITE("weights", word);
                 } else {
@@ -437,6 +439,9 @@ std::string memory_burst() {
 }
 std::string memory_jumps() {
     return memory_loop({0, 10, 20}, false);
+}
+std::string memory_ahead() {
+    return memory_loop({0, 10}, false, false, 10);
 }
 std::string memory_writes() {
     return memory_loop({0, 1, 2, 3, 4, 5}, true);
@@ -482,6 +487,7 @@ const std::map<std::string, std::function<std::string()>> cases = {
     {"drained_pipeline", drained_pipeline},
     {"memory_burst", memory_burst},
     {"memory_jumps", memory_jumps},
+    {"memory_ahead", memory_ahead},
     {"memory_writes", memory_writes},
     {"memory_own", memory_own},
     {"memory_single", memory_single},

@@ -15,11 +15,13 @@ struct Access {
     bool write;
     int port = -1;
     int64_t word = 0;
+    bool ahead = false;  // the word is not read yet, but asked for
 
     Access(int fifo, bool write) : fifo(fifo), write(write) {}
     Access(int port, bool write, int64_t word) : fifo(-1), write(write), port(port), word(word) {}
     bool same_place(const Access& other) const {
-        return fifo == other.fifo && port == other.port && write == other.write;
+        return !ahead && !other.ahead && fifo == other.fifo && port == other.port &&
+               write == other.write;
     }
 };
 using Body = std::vector<Access>;
@@ -128,9 +130,20 @@ class Generator {
                 if (chance(20)) word = range(0, 100);
                 merged.push_back(Access(port, write, word++));
             }
+            if (k > 1 && chance(40)) ask_ahead(merged);
             if (k < accesses.size()) merged.push_back(accesses[k]);
         }
         accesses = merged;
+    }
+
+    // One of the last accesses, if it reads memory, is asked for somewhat earlier.
+    void ask_ahead(std::vector<Access>& accesses) {
+        const int last = static_cast<int>(accesses.size()) - 1;
+        const int at = last - range(0, last < 3 ? last : 3);
+        Access access = accesses[static_cast<std::size_t>(at)];
+        if (access.fifo >= 0 || access.write || access.ahead) return;
+        access.ahead = true;
+        accesses.insert(accesses.begin() + range(1, at), access);
     }
 
     void fill(Network& net, int index, const std::vector<int>& rate) {

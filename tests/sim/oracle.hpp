@@ -42,7 +42,7 @@ class Oracle {
         for (int64_t last_move = 0; clock <= last_move + 4; ++clock) {
             std::vector<std::pair<Machine*, bool>> moving;  // and whether its next step enters
             for (Machine& machine : machines_) {
-                if (!fill_buckets(machine)) last_move = clock;
+                if (!fill_buckets(machine, clock)) last_move = clock;
                 const bool enters = can_enter(machine, clock);
                 const bool flushes = machine.spec->style == sim::Style::flp && machine.loaded();
                 if ((enters || flushes) && can_leave(machine, clock)) {
@@ -84,18 +84,24 @@ class Oracle {
     // One direction of a memory port; levels in thousandths of the portion of one cycle.
     struct Bucket {
         sim::MemoryTiming timing;
+        static const int64_t NEVER = -1;
         int64_t level = 0, next = -1;
+        std::deque<std::pair<int64_t, int64_t>> ahead;  // words asked for, and when
 
         int64_t portion() const { return timing.millicycles_per_word; }
         int64_t full() const { return (timing.buffered_words + 1) * portion(); }
-        void ask(const Access& access) {
-            if (access.word == next) return;
+        void ask(const Access& access, int64_t clock) {
+            int64_t since = access.word == next ? NEVER : clock;
             next = access.word;
-            if (access.write) {
+            if (!ahead.empty() && ahead.front().first == access.word) {
+                since = ahead.front().second;
+                ahead.pop_front();
+            } else if (access.write && since != NEVER) {
                 level -= 1000 * timing.burst_gap;
-            } else {
-                level = std::min(level, portion() - 1000 * timing.latency);
+                return;
             }
+            if (since == NEVER) return;
+            level = std::min(level, portion() + 1000 * (clock - since - timing.latency));
         }
         void take() {
             level -= portion();
@@ -245,7 +251,7 @@ class Oracle {
     }
 
     // The beginning of a clock for the ports of a machine. False if it waits for one of them.
-    bool fill_buckets(Machine& machine) const {
+    bool fill_buckets(Machine& machine, int64_t clock) const {
         for (auto& entry : machine.buckets) {
             Bucket& bucket = entry.second;
             bucket.level = std::min(bucket.level + 1000, bucket.full());
@@ -254,7 +260,11 @@ class Oracle {
         bool there = true;
         for (const Access& access : machine.program[machine.position].words) {
             Bucket& bucket = machine.bucket(access);
-            if (!machine.asked) bucket.ask(access);
+            if (access.ahead) {
+                if (!machine.asked) bucket.ahead.push_back(std::make_pair(access.word, clock));
+                continue;
+            }
+            if (!machine.asked) bucket.ask(access, clock);
             there = there && bucket.level >= bucket.portion();
         }
         machine.asked = true;
@@ -269,7 +279,7 @@ class Oracle {
         }
         for (const Access& access : step.words) {
             const Bucket& bucket = machine.bucket(access);
-            if (bucket.level < bucket.portion()) return false;
+            if (!access.ahead && bucket.level < bucket.portion()) return false;
         }
         return true;
     }
@@ -284,8 +294,9 @@ class Oracle {
     // One stage on; the step at hand enters, or nothing does.
     void move(Machine& machine, bool enters, int64_t clock) {
         const Step step = enters ? machine.program[machine.position] : Step();
-        for (const Access& access : step.words)
-            machine.bucket(access).take();
+        for (const Access& access : step.words) {
+            if (!access.ahead) machine.bucket(access).take();
+        }
         for (int fifo : step.reads) {
             Buffer& buffer = fifo_[static_cast<std::size_t>(fifo)];
             buffer.visible_from.pop_front();

@@ -26,7 +26,9 @@ struct Player {
 
     void play(const Access& access) const {
         if (access.fifo < 0) {
-            if (access.write) {
+            if (access.ahead) {
+                MEMORY_REQUEST(access.port ? "right" : "left", access.word, 1);
+            } else if (access.write) {
                 MEMORY_WRITE(access.port ? "right" : "left", access.word);
             } else {
                 MEMORY_READ(access.port ? "right" : "left", access.word);
