@@ -364,3 +364,250 @@ def test_tiles_of_64_pixels():
         for run in runs:
             assert_right(program, run)
         assert runs[0].cycles == runs[1].cycles
+
+
+# --- cycles -------------------------------------------------------------------------------------
+
+
+def single(layer: Layer, ring: bool = False) -> Program:
+    execution = layer.execution(np.random.default_rng(1), False)
+    return Program([Segment(0, 1)], [layer], [execution], [0])
+
+
+def pointwise(
+    ranks: int, units: int, per_round: int, tiles: int, groups: int, ring: int = RING_NONE
+) -> Layer:
+    """A linear layer over ``tiles`` tiles of one item, from ``groups`` groups."""
+    pitch, steps = tiles * 32, -(-groups // 2)
+    entry = MacEntry(
+        shape=Shape(units, per_round, 1, tiles * 4, steps, 4, tiles * 4, ring, 0),
+        items=1, out_slot=0, fill_slot=0, height=tiles, width=32, pitch=pitch, src_height=tiles,
+        src_width=32, src_pitch=pitch, stride=1, up=0, origin=0, start=0, window_slots=pitch,
+        split=1, limit_y=tiles, limit_x=32, taps=1, subs=steps, offset=(0,) * 9, ty=(0,) * 9,
+        tx=(0,) * 9, pad=0, sources=1, groups=(-(-groups // ranks), 0), source_groups=(groups, 0),
+        sub_base=(0, 0), first_rows=0 if ring else per_round * steps,
+    )  # fmt: skip
+    return Layer(entry, 32, ranks)
+
+
+# Cycles of a run besides its slots: first token, loop entry, pipeline, loop exit, last token.
+OVERHEAD = 14
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("units", [1, 2, 5])
+def test_slots_follow_each_other_without_a_bubble(units, rounds):
+    """lead + rounds * tiles * units * steps + the last words, in both forms."""
+    ranks, tiles, groups = 4, 6, 16
+    steps, beats = 8, 4
+    layer = pointwise(ranks, units * rounds, units, tiles, groups)
+    rows = units * steps
+    # the first execution's own rows come beside the fill; the first Beat of the fill's last octet
+    # is GUARD cycles old when the first tile begins
+    lead = max(4 * beats, 3 * beats + GUARD, rows)
+    # a tile fills the next one beside its own steps
+    tile = max(rows, 4 * beats)
+    filled = (tiles - 1) * tile + rows + (rounds - 1) * tiles * rows
+    for form in (FAST, PLAIN):
+        run = single(layer).run(library(*form, "-DLDA_RANKS=4"))
+        assert run.status == 0, run.text
+        assert run.cycles == lead + filled + 4 + OVERHEAD
+
+
+def test_following_rows_are_there_when_an_execution_begins():
+    layer = pointwise(4, 4, 4, 4, 16)
+    lib = library(*FAST, "-DLDA_RANKS=4")
+    rng = np.random.default_rng(1)
+    one, two = (
+        Program([Segment(0, 1, 1, n)], [layer], [layer.execution(rng, False)] * n, [0] * n).run(lib)
+        for n in (1, 2)
+    )
+    fill, tiles, last = 16, 4 * 4 * 8, 4
+    loop = 1 + STAGES + 1
+    assert two.cycles - one.cycles == fill + tiles + last + loop
+
+
+def test_weights_from_a_slow_memory_do_not_hold_up_a_round_of_many_tiles():
+    """A row every fourth cycle hides behind 8 tiles; what the first round waits for is in `one`."""
+    layer = pointwise(4, 16, 4, 8, 8)
+    lib = library(*FAST, "-DLDA_RANKS=4")
+    rng = np.random.default_rng(1)
+    runs = [
+        Program([Segment(0, 1)], [layer], [layer.execution(rng, False)], [0]).run(
+            lib, (1, 1, interval, 1)
+        )
+        for interval in (1, 4)
+    ]
+    rows = 4 * 4
+    assert runs[1].cycles - runs[0].cycles <= 4 * rows - rows
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def test_lanes_equal_divisions():
+    lib = library(*FAST)
+    rng = np.random.default_rng(0)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(1, 40, (200, 2))]
+    for height, width in [(1, 1), (1, 16), (17, 1), (128, 128), (3, 5), (4, 4), *sizes]:
+        pitch, tiles = up_to(height * width, 16), 8
+        first = int(rng.integers(0, pitch)) if rng.random() < 0.5 else 0
+        out = [np.zeros(tiles * 32, np.int32) for _ in range(3)]
+        lib.t_lanes(height, width, pitch, first, tiles, *map(pointer, out))
+        pixel = (first + np.arange(tiles * 32)) % pitch
+        np.testing.assert_array_equal(out[0], pixel)
+        np.testing.assert_array_equal(out[1], pixel // width)
+        np.testing.assert_array_equal(out[2], pixel % width)
+
+
+@pytest.mark.parametrize("flags", [(), ("-mavx2",), ("-march=native",)])
+def test_leaf_equals_matrix_product(flags):
+    lib = library("-O2", *flags)
+    rng = np.random.default_rng(1)
+    for taps, subs in ((1, 1), (3, 2), (9, 24)):
+        for low, high in ((-128, 128), (127, 128), (-128, -127)):
+            x = rng.integers(low, high, (taps, 32, subs * 16)).astype(np.int8)
+            w = rng.integers(low, high, (taps, subs, 8, 16)).astype(np.int8)
+            fast, portable = np.zeros((32, 8), np.int32), np.zeros((32, 8), np.int32)
+            lib.t_leaf(pointer(x), pointer(w), 32, taps, subs, pointer(fast), pointer(portable))
+            wide = x.reshape(taps, 32, subs, 16).astype(np.int64)
+            want = np.einsum("tpsi,tsoi->po", wide, w.astype(np.int64))
+            np.testing.assert_array_equal(fast, want)
+            np.testing.assert_array_equal(portable, want)
+
+
+# --- what must not pass -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [FAST, PLAIN])
+def test_planted_fault_shows(form):
+    rng = np.random.default_rng(2)
+    lib = library(*form, "-DLDA_PLANT_FAULTS", "-DLDA_RANKS=2")
+    program = random_program(rng, 2, layers=[pointwise(2, 4, 2, 3, 5)])
+    assert_right(program, program.run(lib))
+    lib.t_plant_fault(3)
+    try:
+        run = program.run(lib)
+    finally:
+        lib.t_plant_fault(0)
+    want, valid = program.expected()
+    assert run.status == 0
+    assert not np.array_equal(run.acc[valid], want[valid])
+
+
+def bad_program(layer: Layer, **changes: int) -> Program:
+    program = single(layer)
+    program.layers = [Layer(replace(layer.entry, **changes), 32, layer.ranks)]
+    return program
+
+
+def test_entries_that_do_not_fit_end_the_run():
+    layer = pointwise(4, 4, 4, 6, 16)
+    shape = layer.entry.shape
+    cases = {
+        "mac: steps are not taps x subs": {"taps": 2},
+        "mac: more weight rows than the weight buffer has": {
+            "shape": replace(shape, units=17, per_round=17), "first_rows": 17 * 8,
+        },
+        "mac: first_rows are not the rows of round 0": {"first_rows": 1},
+        "mac: the pitch of an item is not its pixels rounded up to 16": {"pitch": 6 * 32 + 16},
+        "mac: a window pixel outside of the window buffer": {"origin": -(1 << 14), "start": 1 << 14,
+            "window_slots": 1 << 15},
+        "mac: a tap reads a window pixel that is not there": {"shape": replace(shape, lead=3)},
+        "mac: octets of the fill that no tile waits for": {"shape": replace(shape, octets=16)},
+    }  # fmt: skip
+    for text, changes in cases.items():
+        assert bad_program(layer, **changes).run(library(*FAST, "-DLDA_RANKS=4")).text == text
+    # without a second pass the two phases of a row meet: they lie 64 window pixels apart
+    layer = pointwise(4, 4, 4, 8, 16)
+    strided = replace(
+        layer.entry, stride=2, height=4, width=16, pitch=64,
+        shape=replace(layer.entry.shape, octets=8, lead=32),
+    )  # fmt: skip
+    program = bad_program(layer)
+    program.layers = [replace(layer, entry=strided)]
+    text = program.run(library(*PLAIN, "-DLDA_RANKS=4")).text
+    assert text == "mac: two lanes of a Beat meet in a window bank"
+
+
+# --- hardware timing of the memories ------------------------------------------------------------
+
+DELAY = """
+#include <deque>
+#include <functional>
+#include <utility>
+// Writes to the memories that come LDA_DELAY iterations late.
+struct Late {
+    long now = 0;
+    std::deque<std::pair<long, std::function<void()>>> waiting;
+    void tick() {
+        ++now;
+        while (!waiting.empty() && waiting.front().first <= now) {
+            waiting.front().second();
+            waiting.pop_front();
+        }
+    }
+    void later(std::function<void()> write) { waiting.emplace_back(now + LDA_DELAY, write); }
+};
+inline Late& late() {
+    static Late one;
+    return one;
+}
+"""
+
+
+def delayed_library(folder, delay: int, ranks: int) -> ctypes.CDLL:
+    """The plain form with writes to the window and weight buffers ``delay`` iterations late."""
+    kernels = folder / "hls/kernels"
+    (folder / "tests/kernels").mkdir(parents=True)
+    kernels.mkdir(parents=True)
+    for header in (ROOT / "hls/kernels").glob("*.hpp"):
+        (kernels / header.name).write_text(header.read_text())
+    text = (kernels / "mac.hpp").read_text()
+    changes = [
+        ("namespace lda {", DELAY + "namespace lda {"),
+        ("        TICK(span);\n", "        TICK(span);\n        late().tick();\n"),
+        (
+            "#else\n            fill.place(entry, fill.pass, to);\n"
+            "            write_window<P>(memory.window, entry.subs, place, to, beat);\n",
+            "#else\n            fill.place(entry, fill.pass, to);\n"
+            "            const int subs = entry.subs;\n"
+            "            late().later([=, &memory] {\n"
+            "                write_window<P>(memory.window, subs, place, to, beat); });\n",
+        ),
+        (
+            "            memory.weights[load_half * P::WEIGHT_ROWS + load.row] =\n"
+            "                ring_load ? ks_s.read() : ws_s.read();\n",
+            "            const WeightRow weights = ring_load ? ks_s.read() : ws_s.read();\n"
+            "            const int to_row = load_half * P::WEIGHT_ROWS + load.row;\n"
+            "            late().later([=, &memory] { memory.weights[to_row] = weights; });\n",
+        ),
+    ]
+    for before, after in changes:
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    (kernels / "mac.hpp").write_text(text)
+    source = folder / "tests/kernels/mac.cpp"
+    source.write_text(SOURCE.read_text())
+    flags = (*PLAIN, f"-DLDA_RANKS={ranks}", f"-DLDA_DELAY={delay}", f"-DFOLDER={folder.name}")
+    return ctypes.CDLL(str(compile_cpp(source, flags)))
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_no_read_comes_sooner_than_guard_after_its_write(ranks, tmp_path):
+    """Writes GUARD iterations late change nothing; one more iteration does."""
+    rng = np.random.default_rng(ranks)
+    programs = [random_program(rng, ranks) for _ in range(25)]
+    programs += [
+        single(pointwise(ranks, 4, per_round, tiles, 2, ring))
+        for per_round in (1, 2) for tiles in (1, 2) for ring in (RING_NONE, RING_V)
+    ]  # fmt: skip
+    late = delayed_library(tmp_path / "late", GUARD, ranks)
+    for program in programs:
+        assert_right(program, program.run(late))
+    later = delayed_library(tmp_path / "later", GUARD + 1, ranks)
+    wrong = 0
+    for program in programs:
+        want, valid = program.expected()
+        wrong += not np.array_equal(program.run(later).acc[valid], want[valid])
+    assert wrong > 0

@@ -48,19 +48,21 @@ inline void clear_operands(uint8_t* to) {
 inline void multiply_portable(const uint8_t* const* pixel, int pixels, int taps, int subs,
                               const int8_t* weights, int32_t (*acc)[GROUP]) {
     for (int p = 0; p < LEAF_PIXELS; ++p) {
-        int32_t sum[GROUP] = {0};
+        int32_t sum[GROUP] = {0}, weight[GROUP] = {0};
         const int8_t* w = weights;
         for (int tap = 0; tap < taps; ++tap) {
             const uint8_t* x = pixel[tap * pixels + p];
             for (int step = 0; step < subs; ++step, x += SUB, w += STEP_WEIGHTS) {
                 for (int o = 0; o < GROUP; ++o) {
-                    for (int i = 0; i < SUB; ++i)
-                        sum[o] += (int32_t(x[i]) - 128) * w[o * SUB + i];
+                    for (int i = 0; i < SUB; ++i) {
+                        sum[o] += int32_t(x[i]) * w[o * SUB + i];
+                        weight[o] += w[o * SUB + i];
+                    }
                 }
             }
         }
         for (int o = 0; o < GROUP; ++o)
-            acc[p][o] = sum[o];
+            acc[p][o] = sum[o] - 128 * weight[o];
     }
 }
 

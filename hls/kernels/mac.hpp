@@ -154,8 +154,7 @@ SLOTS:
             hold = most(hold, P::GUARD - 1 - load.row);
             load_wait = (lead || ring_load ? 1 : last_round ? next_pace : pace) - 1;
             load.next();
-            --rows_due;
-            if (load.units == 0) rows_due = 0;
+            rows_due = !ring_load || load.units == 0 ? 0 : rows_due - 1;
         }
         if (fills) {
             if (fill.pass == 0) beat = gs_s.read();
