@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
@@ -71,6 +71,8 @@ class Execution:
         return (values + np.array([self.row_n], "<i4").tobytes()).ljust(64, b"\xaa")
 
     def parameters(self) -> bytes:
+        if self.entry.pp_once and (self.i0 or self.i1):
+            return b""
         text = self.table.tobytes() if self.entry.table else b""
         for gamma, beta, group, mask in zip(
             self.gamma, self.beta, self.group, self.mask, strict=True
@@ -257,7 +259,7 @@ class Maker:
             "group_size": 0, "n": 0, "shift": int(self.rng.integers(1, 41)),
             "table": int(self.rng.integers(2)), "uniform": 0, "stats": STATS_NONE,
             "stats_out": Addr(), "stats_pitch_out": 0, "items_out": 1, "row_out": Addr(),
-            "stat_words": 0,
+            "stat_words": 0, "pp_once": 0,
         }  # fmt: skip
         return PreEntry(**(values | changed))
 
@@ -267,10 +269,13 @@ class Maker:
         program, rng = self.program, self.rng
         program.segments.append(Segment(len(program.entries), len(made), n0, n1))
         program.entries += made
-        for i0 in range(n0):
-            for i1 in range(n1):
-                for e in made:
-                    program.executions.append(self.execution(e, i0, i1, rng, count, row_n))
+        runs = [(e, i0, i1) for i0 in range(n0) for i1 in range(n1) for e in made]
+        new = [self.execution(*run, rng, count, row_n) for run in runs]
+        if made[0].pp_once:
+            kept = {name: getattr(new[0], name) for name in ("table", "gamma", "beta", "group",
+                                                             "mask")}  # fmt: skip
+            new = [replace(x, **kept) for x in new]
+        program.executions += new
 
     def execution(self, e, i0, i1, rng, count, row_n) -> Execution:
         groups = sum(e.groups[: e.sources])
@@ -346,6 +351,7 @@ class Maker:
         reader = self.entry(
             shape=self.shape(fill=octets - skip), groups=(local, 0), norm=NORM[norm],
             row_in=Addr(base + skip, n1 * octets, octets), uniform=uniform,
+            pp_once=int(rng.integers(2)),
         )  # fmt: skip
         self.segment([reader], n0, n1)
 
@@ -355,7 +361,7 @@ class Maker:
         fill = int(rng.integers(1, 10))
         self.segment([self.entry(
             shape=self.shape(fill=fill), sources=sources, groups=groups, wide=wide,
-            items=int(rng.integers(1, 4)),
+            items=int(rng.integers(1, 4)), pp_once=int(rng.integers(2)),
         )], n0=int(rng.integers(1, 3)))  # fmt: skip
 
     def ring(self, kind: int, norm: str) -> None:
@@ -373,7 +379,7 @@ class Maker:
                          1, 2)  # fmt: skip
         self.segment([self.entry(
             shape=shape, groups=(local, 0), uniform=uniform, row_in=where, norm=NORM[norm],
-            wide=(1 if norm == "softmax" else 0, 0),
+            wide=(1 if norm == "softmax" else 0, 0), pp_once=int(rng.integers(2)),
         )], 1, 2)  # fmt: skip
 
 

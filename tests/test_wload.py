@@ -64,7 +64,8 @@ def model(segments, entries, weights, dynamic):
     def ahead(entry, i0, i1):
         hd.append(weights[entry.hd.at(i0, i1)])
         start = entry.pp.at(i0, i1)
-        pp.extend(buffers[entry.pp_buffer][start : start + entry.pp_words])
+        if not entry.pp_once or (i0, i1) == (0, 0):
+            pp.extend(buffers[entry.pp_buffer][start : start + entry.pp_words])
         rows(entry, i0, i1, 0, min(entry.round_rows, entry.ws_rows))
 
     ahead(*runs[0])
@@ -106,7 +107,7 @@ def random_entry(rng, loops, cache):
         hd=address(1), pp_words=counts["pp"], pp_buffer=int(rng.integers(0, 2)),
         pp=address(counts["pp"]), table_words=counts["table"], table=address(counts["table"]),
         scale=address(units), bias_words=bias_words, bias_buffer=int(rng.integers(0, 2)),
-        bias=address(units * bias_words),
+        bias=address(units * bias_words), pp_once=int(rng.integers(0, 2)),
     )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def plain_entry(units, steps, cache=-1):
         units=units, per_round=units, ws_rows=units * steps, round_rows=units * steps,
         ws_buffer=BUFFER_STATIC, ws=Addr(0), cache=cache, hd=Addr(3000), pp_words=4,
         pp_buffer=BUFFER_STATIC, pp=Addr(3100), table_words=0, table=Addr(0), scale=Addr(3200),
-        bias_words=1, bias_buffer=BUFFER_STATIC, bias=Addr(3300),
+        bias_words=1, bias_buffer=BUFFER_STATIC, bias=Addr(3300), pp_once=0,
     )  # fmt: skip
 
 

@@ -190,7 +190,9 @@ def _host_weight(
     )
 
 
-def wload_entry(made: Planned, places: Places, per_round: int, cache: int) -> WloadEntry:
+def wload_entry(
+    made: Planned, places: Places, per_round: int, cache: int, pp_once: int
+) -> WloadEntry:
     """The entry of ``wload`` of any strip of a layer."""
     return WloadEntry(
         units=made.units,
@@ -210,4 +212,5 @@ def wload_entry(made: Planned, places: Places, per_round: int, cache: int) -> Wl
         bias_words=places.bias_words,
         bias_buffer=BUFFER_DYNAMIC if places.step_bias else BUFFER_STATIC,
         bias=places.bias,
+        pp_once=pp_once,
     )

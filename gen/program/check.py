@@ -85,6 +85,8 @@ def _agreement_fault(entry: Entry) -> str | None:
         return f"rounds of {wload.round_rows} weight rows, the first one of {mac.first_rows}"
     if entry.pre.stats != entry.post.stats:
         return "pre and post disagree about statistics"
+    if entry.pre.pp_once != wload.pp_once:
+        return "pre and wload disagree about the constants"
     return None
 
 
@@ -117,6 +119,8 @@ def _limits_fault(program: Program, entry: Entry) -> str | None:
 def _buffers_fault(program: Program, index: int) -> str | None:
     """A DDR word that ``wload`` reads outside of its buffer."""
     w, segment = program.entries[index].wload, program.segment_of(index)
+    if w.pp_once and (segment.count > 1 or w.pp.s0 or w.pp.s1):
+        return "its constants change within the segment, but are sent once"
     sizes = (program.static_words, program.dynamic_words)
     reads = (
         ("ws", w.ws_buffer, w.ws, 2 * w.ws_rows),

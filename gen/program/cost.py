@@ -93,9 +93,11 @@ class CostModel:
         return rows * (1.0 if entry.wload.cache >= 0 else self.row_cycles)
 
     def execute(self, entry: Entry, following: Entry | None, clock: _Clock,
-                flush: bool) -> tuple[float, float]:  # fmt: skip
+                run: int) -> tuple[float, float]:  # fmt: skip
         """Advance ``clock`` over one execution; returns its multiply and weight-wait cycles."""
         engine, shape, mac = self.engine, entry.mac.shape, entry.mac
+        flush = entry.store.flush == 1 or (entry.store.flush == 2 and run == 0)
+        constants = 0 if entry.pre.pp_once and run else entry.wload.pp_words
         beats = sum(mac.groups[: mac.sources])
         copies = (4 if mac.up else 1) * mac.split
         ring = shape.ring != RING_NONE
@@ -105,7 +107,7 @@ class CostModel:
         # the store begins; pre.apply needs its constants
         start = max(clock.read, clock.written + 1 if flush else 0.0) + self.enter
         arrive = start + self.to_apply
-        ready = clock.apply + self.enter + entry.wload.pp_words
+        ready = clock.apply + self.enter + constants
         if entry.pre.norm == GROUP_NORM:
             words = sum(
                 entry.pre.items * ceil(c / 8) for c in entry.pre.channels[: entry.pre.sources]
@@ -215,9 +217,8 @@ class CostModel:
                         following: Entry | None = program.entries[where]
                     else:
                         following = after
-                    flush = entry.store.flush == 1 or (entry.store.flush == 2 and run == 0)
                     at = clock.mac
-                    multiply, waited = self.execute(entry, following, clock, flush)
+                    multiply, waited = self.execute(entry, following, clock, run)
                     total = totals[segment.first + position]
                     total[0] += 1
                     total[1] += clock.mac - at
@@ -260,13 +261,12 @@ class CostModel:
             inside = position + 1 < count
             following = program.entries[first + position + 1] if inside else after
             at = clock.mac
-            multiply, waited = self.execute(entry, following, clock, entry.store.flush == 1)
+            multiply, waited = self.execute(entry, following, clock, run)
             total = totals[first + position]
             total[0] += 1
             total[1] += clock.mac - at
             total[2] += multiply
             total[3] += waited
-        del run
 
 
 def step_cost(program: Program, weight_bits: int = 8, ddr_gb_per_s: float = 13.0) -> StepCost:

@@ -123,7 +123,7 @@ class Entries:
             dest=self.region(made.dest, self.strip.out_slot, made.output_groups, made.softmax),
         )
 
-    def pre(self, uniform: bool) -> PreEntry:
+    def pre(self, uniform: bool, pp_once: int) -> PreEntry:
         """What ``pre`` does."""
         made, strip = self.made, self.strip
         read, norm = made.qlayer.read, made.layer.read
@@ -167,6 +167,7 @@ class Entries:
             items_out=strip.items,
             row_out=self._rows(dest, strip.out_slot) if dest.name in rows else Addr(),
             stat_words=self._stat_words(),
+            pp_once=pp_once,
         )
 
     def _stat_words(self) -> int:

@@ -57,12 +57,14 @@ def lower(qgraph: QGraph, engine: Engine) -> Program:
     cache = cached(layers, own, engine.cache_rows)
     statistics = Statistics(maps.sums.address, maps.rows.address)
     flush = flushes(plan, layers, engine.lag, engine.pixels)
+    alone = {segment.first for segment in plan.segments if segment.count == 1}
     entries = [
         _entry(
             Entries(layers[work.layer], work.strip, statistics),
             places[work.layer],
             flush[index],
             cache[work.layer],
+            index in alone,
         )
         for index, work in enumerate(plan.work)
     ]
@@ -180,8 +182,9 @@ def _at(made: Planned, tensors: Mapping[str, Stored]) -> Planned:
     )
 
 
-def _entry(make: Entries, places: Places, flush: int, cache: int) -> Entry:
+def _entry(make: Entries, places: Places, flush: int, cache: int, alone: bool) -> Entry:
     made = make.made
+    pp_once = int(alone and not places.pp.s0 and not places.pp.s1)
     return Entry(
         layer=made.layer.name,
         strip=make.index,
@@ -190,10 +193,10 @@ def _entry(make: Entries, places: Places, flush: int, cache: int) -> Entry:
         residual=made.layer.residual,
         dest=made.layer.dest,
         store=make.store(flush),
-        pre=make.pre(places.uniform),
+        pre=make.pre(places.uniform, pp_once),
         gather=make.gather(),
         reduce=make.reduce(),
         mac=make.mac(),
         post=make.post(),
-        wload=wload_entry(made, places, make.shape.per_round, cache),
+        wload=wload_entry(made, places, make.shape.per_round, cache, pp_once),
     )

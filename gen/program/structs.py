@@ -120,6 +120,7 @@ class PreEntry:
     items_out: int
     row_out: Addr
     stat_words: int
+    pp_once: int
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,7 @@ class WloadEntry:
     bias_words: int
     bias_buffer: int
     bias: Addr
+    pp_once: int
 
 
 def words(value: Any) -> Iterator[int]:

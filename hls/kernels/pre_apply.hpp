@@ -219,9 +219,10 @@ inline void keep_scale(const Scale& scale, int index, ApplyMemory<P>& memory) {
 #endif
 }
 
+// `first`: of the segment.
 template <class P>
-void pre_apply_entry(const PreEntry& entry, ApplyMemory<P>& memory, hls::stream<Word>& pp_s,
-                     hls::stream<Pair>& xs_s, hls::stream<Scale>& sc_s,
+void pre_apply_entry(const PreEntry& entry, bool first, ApplyMemory<P>& memory,
+                     hls::stream<Word>& pp_s, hls::stream<Pair>& xs_s, hls::stream<Scale>& sc_s,
                      hls::stream<ScaleWord>& rw_s, hls::stream<Word>& px_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory.scales complete dim = 1
@@ -235,7 +236,8 @@ SOURCES:
         if (s < entry.sources) groups += entry.groups[s];
     }
     const int table_words = entry.table ? TABLE_WORDS : 0;
-    const int parameters = table_words + (entry.uniform ? 2 : groups);
+    const bool keeps = entry.pp_once && !first;
+    const int parameters = keeps ? 0 : table_words + (entry.uniform ? 2 : groups);
     LDA_CHECK(entry.uniform || groups <= P::ROW_GROUPS,
               "pre: a pixel of more channel groups than ROW_GROUPS");
     const int norm_groups = group ? entry.norm_groups : 0;
@@ -251,11 +253,13 @@ SOURCES:
     const int other_words = (shape.units - first_units) * unit_words;
 
     int parameter = 0;
+    const int first_words = first_units * unit_words;
+    const bool fill_first = parameters + first_words + norm_groups == 0;
     // item -1: ring weights of round 0; item == items: the other ring weights
-    int item = -1;
-    int words_left = first_units * unit_words;  // of this item
-    int scales_left = norm_groups;              // of the next item
-    int scale_to = 0, scale_from = 0;           // next one to keep; this item's first
+    int item = fill_first ? 0 : -1;
+    int words_left = fill_first ? item_words : first_words;  // of this item
+    int scales_left = norm_groups;                           // of the next item
+    int scale_to = 0, scale_from = 0;                        // next one to keep; this item's first
     int source = 0, block = 0, slot = 0;
     ScaleWord row = ScaleWord();
     bool done = false;
@@ -326,7 +330,7 @@ SEGMENTS:
         ENTRIES:
             for (int k = 0; k < segment.count; ++k) {
                 const PreEntry entry = entries[segment.first + k];
-                pre_apply_entry<P>(entry, memory, pp_s, xs_s, sc_s, rw_s, px_s);
+                pre_apply_entry<P>(entry, i == 0, memory, pp_s, xs_s, sc_s, rw_s, px_s);
             }
         }
     }

@@ -105,6 +105,7 @@ struct StoreIo {
 // row_in: first octet of the source's row statistics (layer norm, softmax), of octet first_octet
 // stats, stats_out, stats_pitch_out, row_out: of the destination; items_out
 // stat_words: StatBeats that arrive: output groups x items_out, or octets
+// pp_once: 1: the pp words come before the first execution of the segment (of one entry) only
 struct PreEntry {
     Shape shape;
     int32_t items;
@@ -130,6 +131,7 @@ struct PreEntry {
     int32_t items_out;
     Addr row_out;
     int32_t stat_words;
+    int32_t pp_once;
 };
 
 // row_sums: 1: send the sums of every fill octet's operands to post
@@ -199,7 +201,7 @@ struct PostEntry {
 
 // ws: `ws_rows` rows of the execution, contiguous; first_rows of them in round 0, round_rows per
 // round. cache: first row in the URAM cache, or -1. qp: scale words in the static buffer, one per
-// unit; bias_words per unit.
+// unit; bias_words per unit. pp_once as in PreEntry.
 struct WloadEntry {
     int32_t units;
     int32_t per_round;
@@ -218,6 +220,7 @@ struct WloadEntry {
     int32_t bias_words;
     int32_t bias_buffer;
     Addr bias;
+    int32_t pp_once;
 };
 
 }  // namespace lda

@@ -56,7 +56,7 @@ inline Ahead no_ahead() {
 inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1) {
 #pragma HLS inline
     const Ahead ahead = {at(entry.hd, i0, i1),
-                         entry.pp_words,
+                         entry.pp_once && (i0 > 0 || i1 > 0) ? 0 : entry.pp_words,
                          entry.pp_buffer,
                          at(entry.pp, i0, i1),
                          least(entry.round_rows, entry.ws_rows),
