@@ -19,11 +19,12 @@
 
 namespace lda {
 
-// The reads of one execution, and the writes that fall due meanwhile.
+// The reads of one execution, and the writes that fall due meanwhile. flush: nothing is read before
+// all is written that earlier executions have computed.
 template <class P, class Hook>
-void store_entry(const StoreEntry& entry, int i0, int i1, typename StoreTypes<P>::Memory& memory,
-                 Writes<P>& writes, Hook& hook, hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s,
-                 hls::stream<Pair>& ys_s) {
+void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
+                 typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
+                 hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s, hls::stream<Pair>& ys_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory complete dim = 1
 #pragma HLS array_partition variable = writes.results complete
@@ -70,7 +71,9 @@ SOURCES:
     // Of the current slot. Residuals come first: rs has room for LAG micro-slots, whereas xs may be
     // full until mac has gone on.
     bool lead = true;
-    int ahead = 0;  // words of xs that mac does not load yet
+    int outstanding = flush ? 0 : P::LAG;  // micro-slots that need not be written yet
+    int hold = 0;                          // cycles until the last write can be read
+    int ahead = 0;                         // words of xs that mac does not load yet
     int rs_words = 0;
     int reads = least(xs_left, first_words + fill_left - fill_due + AHEAD);
     int ys_words = 0;
@@ -85,10 +88,12 @@ SLOTS:
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
-        if (cycle < rs_words) {
+        const bool flushes = writes.due > outstanding;
+        const bool goes_on = !flushes && hold == 0;
+        if (goes_on && cycle < rs_words) {
             const int octet = slot.tile * TILE_OCTETS + cycle;
             rs_s.write(read_octet<P>(memory, residual, slot.first + slot.group, octet));
-        } else if (cycle < reads) {
+        } else if (goes_on && cycle < reads) {
             if (before_left == 0 && fill_left > 0) {
                 int octet = fill.octet;
                 if (LDA_FAULT == 2 && octet == 1) octet = 0;
@@ -103,15 +108,17 @@ SLOTS:
                 if (before_left > 0) --before_left;
             }
         }
-        if (cycle < ys_words) writes.write(memory, hook, ys_s);
-        ++cycle;
-        if (cycle >= least_cycles && cycle >= reads && cycle >= ys_words) {
+        if (flushes || (goes_on && cycle < ys_words)) writes.write(memory, hook, ys_s);
+        hold = flushes ? P::GUARD : most(hold - 1, 0);
+        cycle += goes_on ? 1 : 0;
+        if (goes_on && cycle >= least_cycles && cycle >= reads && cycle >= ys_words) {
             cycle = 0;
             if (!lead) {
                 ++writes.due;
                 done = !slot.next(work);
             }
             lead = false;
+            outstanding = P::LAG;
             least_cycles = TILE_OCTETS;
             int due = 0;
             if (slot.group == 0 && !done) {  // mac's slot of the tile begins
@@ -143,7 +150,7 @@ SLOTS:
     LOOP_EXIT();
 }
 
-// Outstanding results, until those of no more than `left` executions are.
+// Writes results until those of no more than `left` executions are outstanding.
 template <class P, class Hook>
 void store_results(int left, typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
                    hls::stream<Pair>& ys_s) {
@@ -190,11 +197,11 @@ SEGMENTS:
                     const StoreEntry entry = entries[segment.first + k];
                     const bool first = i0 == 0 && i1 == 0;
                     const bool flush = entry.flush == 1 || (entry.flush == 2 && first);
-                    store_results<P>(flush ? 0 : EXECUTIONS - 1, memory, writes, hook, ys_s);
+                    store_results<P>(EXECUTIONS - 1, memory, writes, hook, ys_s);
                     const Results made = {work_of<P>(entry.shape), location_of(entry.dest, i0, i1),
                                           segment.first + k, i0, i1};
                     writes.add(made);
-                    store_entry<P>(entry, i0, i1, memory, writes, hook, xs_s, rs_s, ys_s);
+                    store_entry<P>(entry, i0, i1, flush, memory, writes, hook, xs_s, rs_s, ys_s);
                 }
             }
         }
