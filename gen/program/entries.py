@@ -101,7 +101,7 @@ class Entries:
             return self._copy(base, tensor.octets)
         return Addr(base + slot // GROUP, self._by_item(tensor.item_octets))
 
-    def store(self, flush: int) -> StoreEntry:
+    def store(self, flush: int, pending: int) -> StoreEntry:
         """What the store reads and writes."""
         made = self.made
         sources = [
@@ -116,6 +116,7 @@ class Entries:
         return StoreEntry(
             shape=self.shape,
             flush=flush,
+            pending=pending,
             sources=len(sources),
             source=padded(sources, MAX_SOURCES, Region()),
             weights=weights,

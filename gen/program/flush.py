@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gen.program.engine import Engine
 from gen.program.layout import GROUP, ceil_div
 from gen.program.planned import Planned
 from gen.program.schedule import Schedule
@@ -63,6 +64,29 @@ class Outstanding:
         slots = micro_slots(shape, self.pixels) - micro_slots(written, self.pixels)
         return int(slots.min()) - start
 
+    def pending(self, made: Planned, shape: Shape, fill_slot: int, ahead: int) -> int:
+        """Micro-slots, the last ones, that write nothing which the lead slot reads: ring weights
+        of round 0, ``lead`` octets of the sources and what ``ahead`` more words reach.
+        """
+        reached = max(
+            self._written_until(source.name, (fill_slot // GROUP, _lead_octets(made, shape, ahead)))
+            for source in made.sources
+        )
+        if made.weight is not None:
+            reached = max(reached, self.last.get(made.weight.name, -1))
+        return min(self.now - 1 - reached, self.lag)
+
+    def _written_until(self, name: str, octets: tuple[int, int]) -> int:
+        """Micro-slot of the last write to (first, number) octets of a tensor; -1: written."""
+        if name not in self.last:
+            return -1
+        if name not in self.single:
+            return self.last[name]
+        start, shape = self.single[name]
+        tile = self.pixels // GROUP
+        slots = micro_slots(shape, self.pixels)
+        return start + int(slots[:, octets[0] // tile : ceil_div(sum(octets), tile)].max())
+
     def flush(self) -> None:
         """All writes are done."""
         self.last.clear()
@@ -78,18 +102,31 @@ class Outstanding:
         self.last[dest] = self.now - 1
 
 
-def flushes(plan: Schedule, layers: Sequence[Planned], lag: int, pixels: int) -> list[int]:
-    """Flush of every entry, in order."""
-    state = Outstanding(lag, pixels)
-    result = [FLUSH_NEVER] * len(plan.work)
-    shapes = [layers[w.layer].shape(layers[w.layer].strips[w.strip]) for w in plan.work]
+def _lead_octets(made: Planned, shape: Shape, ahead: int) -> int:
+    """Source octets that the lead slot reads, the words ahead counted."""
+    return min(shape.fill, shape.lead + ceil_div(ahead, sum(made.local_groups)))
+
+
+def flushes(
+    plan: Schedule, layers: Sequence[Planned], engine: Engine
+) -> list[tuple[int, int]]:
+    """(flush, pending) of every entry, in order."""
+    state = Outstanding(engine.lag, engine.pixels)
+    result = [(FLUSH_NEVER, 0)] * len(plan.work)
+    strips = [layers[work.layer].strips[work.strip] for work in plan.work]
+    shapes = [
+        layers[work.layer].shape(strip) for work, strip in zip(plan.work, strips, strict=True)
+    ]
     for segment in plan.segments:
         loops = segment.n0 * segment.n1
         for loop in range(loops):
             for index in range(segment.first, segment.first + segment.count):
-                made = layers[plan.work[index].layer]
-                if state.needs_flush(made, shapes[index]):
-                    result[index] = FLUSH_ALWAYS if loop else FLUSH_FIRST
+                made, shape = layers[plan.work[index].layer], shapes[index]
+                if state.needs_flush(made, shape):
+                    pending = state.pending(made, shape, strips[index].fill_slot, engine.ahead)
+                    if loop:
+                        pending = min(pending, result[index][1]) if result[index][0] else pending
+                    result[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending)
                     state.flush()
-                state.run(made, shapes[index], loops == 1 and len(made.strips) == 1)
+                state.run(made, shape, loops == 1 and len(made.strips) == 1)
     return result

@@ -56,13 +56,13 @@ def lower(qgraph: QGraph, engine: Engine) -> Program:
     own = [0 if each.host_weight else each.ws_rows for each in places]
     cache = cached(layers, own, engine.cache_rows)
     statistics = Statistics(maps.sums.address, maps.rows.address)
-    flush = flushes(plan, layers, engine.lag, engine.pixels)
+    flush = flushes(plan, layers, engine)
     alone = {segment.first for segment in plan.segments if segment.count == 1}
     entries = [
         _entry(
             Entries(layers[work.layer], work.strip, statistics),
             places[work.layer],
-            flush[index],
+            *flush[index],
             cache[work.layer],
             index in alone,
         )
@@ -182,7 +182,9 @@ def _at(made: Planned, tensors: Mapping[str, Stored]) -> Planned:
     )
 
 
-def _entry(make: Entries, places: Places, flush: int, cache: int, alone: bool) -> Entry:
+def _entry(
+    make: Entries, places: Places, flush: int, pending: int, cache: int, alone: bool
+) -> Entry:
     made = make.made
     pp_once = int(alone and not places.pp.s0 and not places.pp.s1)
     return Entry(
@@ -192,7 +194,7 @@ def _entry(make: Entries, places: Places, flush: int, cache: int, alone: bool) -
         weight=made.weight.name if made.weight else None,
         residual=made.layer.residual,
         dest=made.layer.dest,
-        store=make.store(flush),
+        store=make.store(flush, pending),
         pre=make.pre(places.uniform, pp_once),
         gather=make.gather(),
         reduce=make.reduce(),

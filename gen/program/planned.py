@@ -91,7 +91,7 @@ class Planned:
             self.gates,
             self.steps,
             self.tiles(part),
-            self.ring_words,
+            self.ring_words or self.steps,
             fill if part.fill > part.lead else 0,
             self.engine,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import GROUP, Stored
+from gen.program.layout import GROUP, Stored, ceil_div
 from gen.program.marks import MarkedMemory, Names
 from gen.program.program import Entry, Program
 from gen.program.structs import (
@@ -62,7 +62,7 @@ class _Replay:
         self.rows = MarkedMemory(self.engine.row_octets, "octet of row statistics", names)
         # micro-slot of the last write of every cell, and the first one that may not be done
         self.written = np.full(len(self.store.cells), -1)
-        self.flushed = self.slot = 0
+        self.flushed = self.lead_flushed = self.slot = 0
         self.enter(0, 0, False, False)
 
     def enter(self, i0: int, i1: int, by_item: bool, by_head: bool) -> None:
@@ -103,10 +103,16 @@ class _Replay:
         return 2 * row + at
 
     def read(
-        self, name: str, region: Region, pairs: tuple[Int64, Int64], first: int, when: Int64 | int
+        self,
+        name: str,
+        region: Region,
+        pairs: tuple[Int64, Int64],
+        first: int,
+        when: Int64 | int,
+        flushed: Int64 | int,
     ) -> str | None:
         """Check that (group, octet) pairs hold octets ``first`` + octet of an item, written before
-        micro-slot ``when``.
+        micro-slot ``when``; those before ``flushed`` are.
         """
         tensor = self.program.tensors[name]
         if region.wide != int(tensor.wide):
@@ -118,8 +124,8 @@ class _Replay:
         if fault:
             return fault
         due = self.written[cells]
-        now = np.tile(np.broadcast_to(when, groups.shape), times)
-        late = (due >= self.flushed) & (due > now - 1 - self.engine.lag)
+        now, done = (np.tile(np.broadcast_to(n, groups.shape), times) for n in (when, flushed))
+        late = (due >= done) & (due > now - 1 - self.engine.lag)
         if late.any():
             return f"{name} is read before it is written; a flush is missing"
         return None
@@ -141,14 +147,22 @@ class _Replay:
         store, shape = entry.store, entry.store.shape
         first = self.loop == (0, 0)
         if store.flush == FLUSH_ALWAYS or (store.flush == FLUSH_FIRST and first):
+            self.lead_flushed = max(self.flushed, self.slot - store.pending)
             self.flushed = self.slot
+        else:
+            self.lead_flushed = self.flushed
         fault = self._read_sums(entry)
+        words = sum(region.groups for region in store.source)
+        lead = shape.lead + ceil_div(self.engine.ahead, words)
         for name, region in zip(entry.sources, store.source, strict=False):
             need = self._needed(name, entry)
             if region.groups < need:
                 return f"{name}: {region.groups} of {need} local groups are read"
             pairs = _grid(region.groups, shape.fill)
-            fault = fault or self.read(name, region, pairs, entry.mac.fill_slot // GROUP, self.slot)
+            flushed = np.where(pairs[1] < lead, self.lead_flushed, self.flushed)
+            fault = fault or self.read(
+                name, region, pairs, entry.mac.fill_slot // GROUP, self.slot, flushed
+            )
         if shape.ring != RING_NONE:
             fault = fault or self._ring(entry)
         order = micro_slots(shape, self.engine.tile_octets)
@@ -156,7 +170,7 @@ class _Replay:
         when = self.slot + order[dest]
         if entry.residual is not None:
             fault = fault or self.read(
-                entry.residual, store.residual, dest, entry.post.out_octet, when
+                entry.residual, store.residual, dest, entry.post.out_octet, when, self.flushed
             )
         fault = fault or self._write(entry, dest, when)
         self.slot += int(order.max()) + 1
@@ -186,7 +200,9 @@ class _Replay:
         fault = self.store.outside(self.cells(store.weights, groups, octets))
         held = octets < tensor.pitch // GROUP
         pairs = (groups[held], octets[held])
-        return fault or self.read(entry.weight, store.weights, pairs, 0, self.slot)
+        return fault or self.read(
+            entry.weight, store.weights, pairs, 0, self.slot, self.lead_flushed
+        )
 
     def _write(self, entry: Entry, pairs: tuple[Int64, Int64], when: Int64) -> str | None:
         tensor, region = self.program.tensors[entry.dest], entry.store.dest

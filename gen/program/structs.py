@@ -75,6 +75,7 @@ class StoreEntry:
 
     shape: Shape
     flush: int
+    pending: int
     sources: int
     source: tuple[Region, ...] = field(metadata={"length": MAX_SOURCES})
     weights: Region
