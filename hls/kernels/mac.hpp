@@ -120,7 +120,7 @@ BEATS:
     fill_left -= fill_due;
 SLOTS:
     while (!done) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 // What a slot loads is read GUARD cycles later at the earliest: no read meets its write in the
 // pipeline.
 #pragma HLS dependence variable = memory.window.bank type = inter false

@@ -132,7 +132,7 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     bool loading = true, done = false;
 WORDS:
     while (!done) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 // A sum is read again POST_DISTANCE iterations after it was written, or later, and a parameter too.
 #pragma HLS dependence variable = memory.group_sums.sums type = inter false
 #pragma HLS dependence variable = memory.group_sums.sent type = inter false
