@@ -1,4 +1,6 @@
-"""Physical channels, rows of the store, word formats, allocation by live interval."""
+"""Physical channels, rows of the ranks' stores, word formats, allocation by live interval."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -7,30 +9,42 @@ from hypothesis import strategies as st
 
 from gen.errors import UserError
 from gen.program.io import from_rows, to_rows
-from gen.program.layout import Stored
+from gen.program.layout import Stored, head_pitch
 from gen.program.memory import Interval, allocate, bound, check_capacity, overlaps
-from gen.program.words import bias_words, gamma_beta_words, grouped_rows, scale_words, weight_words
+from gen.program.parameters import Lanes, parameters
+from gen.program.weights import of_rank
+from gen.program.words import (
+    bias_words,
+    grouped_rows,
+    header_word,
+    parameter_words,
+    scale_words,
+    weight_words,
+)
 
+RANKS = st.sampled_from([1, 2, 4])
 tensors = st.builds(
     Stored,
     name=st.just("t"),
     row=st.just(0),
-    planes=st.sampled_from([1, 2]),
+    wide=st.booleans(),
     items=st.integers(1, 3),
     channels=st.sampled_from([1, 4, 8, 15, 64, 65, 128]),
     height=st.integers(1, 5),
     width=st.integers(1, 5),
+    ranks=RANKS,
 )
 headed = st.builds(
-    lambda dim, heads, planes: Stored("t", 0, planes, 2, dim * heads, 3, 2, heads),
+    lambda dim, heads, wide, ranks: Stored("t", 0, wide, 2, dim * heads, 3, 2, heads, ranks),
     st.sampled_from([3, 8, 16, 24, 32, 40, 64, 72, 160]),
     st.integers(2, 5),
-    st.sampled_from([1, 2]),
+    st.booleans(),
+    RANKS,
 )
 
 
 def random_values(tensor, seed):
-    bits = 8 * tensor.planes
+    bits = 16 if tensor.wide else 8
     shape = (tensor.items, tensor.channels, tensor.height, tensor.width)
     values = np.random.default_rng(seed).integers(-(1 << bits - 1), 1 << bits - 1, shape)
     values.reshape(-1)[:2] = [-(1 << bits - 1), (1 << bits - 1) - 1][: values.size]
@@ -42,56 +56,98 @@ def random_values(tensor, seed):
 def test_rows_and_back(tensor, seed):
     values = random_values(tensor, seed)
     rows = to_rows(tensor, values)
-    assert rows.shape == (tensor.rows, 64) and tensor.slots % 8 == 0
-    np.testing.assert_array_equal(from_rows(tensor, rows), values)
+    assert [each.shape for each in rows] == [(tensor.rows, 128)] * tensor.ranks
+    assert tensor.pitch % 16 == 0
+    slots = from_rows(tensor, rows)
+    assert slots.dtype == (np.int16 if tensor.wide else np.int8)
+    np.testing.assert_array_equal(slots[:, :, : tensor.pixels].reshape(values.shape), values)
+    assert not slots[:, :, tensor.pixels :].any()
 
 
 @given(st.one_of(tensors, headed), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
 def test_rows_follow_the_formula(tensor, seed):
+    """docs/engine.md, "Activation store"."""
     values = random_values(tensor, seed)
     rows = to_rows(tensor, values)
     rng = np.random.default_rng(seed)
+    ranks = tensor.ranks
+    dim = tensor.channels // tensor.heads
+    pitch = dim if tensor.heads == 1 else -(-dim // (8 * ranks)) * 8 * ranks
+    octets = tensor.items * (-(-tensor.height * tensor.width // 16) * 16) // 8
     for _ in range(20):
         item, c = rng.integers(tensor.items), rng.integers(tensor.channels)
         y, x = rng.integers(tensor.height), rng.integers(tensor.width)
-        dim = tensor.channels // tensor.heads
-        pitch = dim
-        if tensor.heads > 1:
-            pitch = 16 if dim <= 16 else 32 if dim <= 32 else -(-dim // 64) * 64
         physical = c // dim * pitch + c % dim
-        blocks = -(-(tensor.heads * pitch) // 64)
-        pixels = -(-tensor.height * tensor.width // 8) * 8
-        px = item * pixels + y * tensor.width + x
-        value = 0
-        for plane in range(tensor.planes):
-            row = (plane * blocks + physical // 64) * pixels * tensor.items + px
-            value |= int(rows[row, physical % 64]) << 8 * plane
-        assert value == int(values[item, c, y, x]) % (1 << 8 * tensor.planes)
+        local, rank = divmod(physical // 8, ranks)
+        slot = item * octets * 8 // tensor.items + y * tensor.width + x
+        octet, byte = slot // 8, slot % 8 * 8 + physical % 8
+        if tensor.wide:
+            row = rows[rank][local * octets + octet]
+            value = int(row[byte]) | int(row[64 + byte]) << 8
+        else:
+            row = rows[rank][local * octets // 2 + octet // 2]
+            value = int(row[octet % 2 * 64 + byte])
+        assert value == int(values[item, c, y, x]) % (1 << (16 if tensor.wide else 8))
+
+
+def test_heads_begin_at_the_same_group_on_every_rank():
+    assert [head_pitch(dim, 4) for dim in (8, 32, 33, 40, 64)] == [32, 32, 64, 64, 64]
+    assert head_pitch(40, 1) == 40 and head_pitch(40, 2) == 48
+    tensor = Stored("t", 0, False, 1, 3 * 40, 1, 1, heads=3, ranks=4)
+    assert tensor.head_local_groups == 2 and tensor.local_groups == 6 and tensor.head_groups == 5
+
+
+def test_copies_of_logits_follow_each_other():
+    """[copies, tokens, slots of a strip]: rows of a copy are those of a tensor of that size."""
+    strip = Stored("s", 0, True, 1, 20, 8, 8, ranks=2, logits=True, copies=3, strip=32)
+    one = Stored("s", 0, True, 1, 20, 4, 8, ranks=2)
+    assert strip.copy_rows == one.rows and strip.rows == 3 * one.rows
+    values = [random_values(one, seed) for seed in range(3)]
+    parts = [to_rows(one, each) for each in values]
+    rows = [np.concatenate([part[rank] for part in parts]) for rank in range(2)]
+    want = np.stack([each.reshape(20, 32) for each in values])
+    np.testing.assert_array_equal(from_rows(strip, rows), want)
 
 
 def test_wrong_shape_is_refused():
-    tensor = Stored("t", 0, 1, 2, 4, 3, 2)
+    tensor = Stored("t", 0, False, 2, 4, 3, 2)
     with pytest.raises(ValueError, match="expected"):
         to_rows(tensor, np.zeros((2, 4, 2, 3), np.int8))
+    right = to_rows(tensor, np.zeros((2, 4, 3, 2), np.int8))
     with pytest.raises(ValueError, match="expected"):
-        from_rows(tensor, np.zeros((1, 64), np.uint8))
+        from_rows(tensor, [right[0][:-1]])
+    with pytest.raises(ValueError, match="expected"):
+        from_rows(dataclasses.replace(tensor, ranks=2), right)
 
 
-def test_weight_word_order():
-    """Group, gate, tap, sub, half; a word is 8 outputs x 8 inputs."""
-    rng = np.random.default_rng(3)
-    matrix = rng.integers(-127, 128, (2, 24, 9, 48)).astype(np.int8)
-    words = weight_words(matrix).view(np.int8)
-    assert words.shape == (3 * 2 * 9 * 3 * 2, 64)
+def test_weight_row_order():
+    """unit, step (tap-major), then byte output*16 + input, over two words."""
+    rng = np.random.default_rng(1)
+    matrix = rng.integers(-127, 128, (2, 16, 9, 48)).astype(np.int8)
+    rows = weight_words(matrix).view(np.int8).reshape(-1, 128)
+    assert len(rows) == 2 * 2 * 9 * 3
     for _ in range(50):
-        og, gate, tap = rng.integers(3), rng.integers(2), rng.integers(9)
-        sub, half, o, i = rng.integers(3), rng.integers(2), rng.integers(8), rng.integers(8)
-        word = (((og * 2 + gate) * 9 + tap) * 3 + sub) * 2 + half
-        assert words[word, o * 8 + i] == matrix[gate, og * 8 + o, tap, sub * 16 + half * 8 + i]
+        og, gate, tap, sub = (rng.integers(n) for n in (2, 2, 9, 3))
+        o, i = rng.integers(8), rng.integers(16)
+        row = ((og * 2 + gate) * 9 + tap) * 3 + sub
+        assert rows[row, o * 16 + i] == matrix[gate, og * 8 + o, tap, sub * 16 + i]
 
 
-def test_bias_scale_and_parameter_words():
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_output_groups_go_round_the_ranks(ranks):
+    matrix = np.arange(2 * 32 * 3 * 16).reshape(2, 32, 3, 16).astype(np.int8)
+    for rank in range(ranks):
+        mine = of_rank(matrix, rank, ranks)
+        assert mine.shape == (2, 32 // ranks, 3, 16)
+        for local in range(4 // ranks):
+            group = local * ranks + rank
+            np.testing.assert_array_equal(
+                mine[:, 8 * local : 8 * local + 8], matrix[:, 8 * group : 8 * group + 8]
+            )
+
+
+def test_bias_scale_and_header_words():
     bias = np.arange(2 * 1 * 3 * 8, dtype=np.int32).reshape(2, 1, 3, 8) - 5
     words = bias_words(bias).view("<i4")
     assert words.shape == (4, 16)
@@ -100,17 +156,44 @@ def test_bias_scale_and_parameter_words():
     mult, shift = np.arange(16).reshape(2, 8), np.arange(16, 32).reshape(2, 8)
     words = scale_words(mult, shift).view("<i4")
     np.testing.assert_array_equal(words[1], np.concatenate([mult[1], shift[1]]))
-    gamma = np.full((2, 64), -(1 << 15))
-    beta = np.full((2, 64), -(1 << 31))
-    beta[1, 63] = (1 << 31) - 1
-    words = gamma_beta_words(gamma, beta)
-    assert words.shape == (12, 64)
-    assert (words[6:8].reshape(-1).view("<i2") == -(1 << 15)).all()
-    assert words[8:12].reshape(-1).view("<i4")[63] == (1 << 31) - 1
-    with pytest.raises(AssertionError):
-        gamma_beta_words(gamma - 1, beta)
-    with pytest.raises(AssertionError):
-        gamma_beta_words(gamma, -beta)
+    word = header_word((1 << 63) - 1, 1 << 62, 1280)
+    assert word.shape == (1, 64)
+    assert word.view("<i8")[0, :2].tolist() == [(1 << 63) - 1, 1 << 62]
+    assert word.view("<i4")[0, 4] == 1280 and not word[0, 20:].any()
+
+
+def test_parameter_word_layout():
+    gamma = np.full((2, 8), -(1 << 15))
+    beta = np.full((2, 8), -(1 << 31))
+    beta[1, 7] = (1 << 31) - 1
+    group, valid = np.full((2, 8), 255), np.ones((2, 8))
+    valid[1, 3:] = 0
+    words = parameter_words(gamma, beta, group, valid)
+    assert words.shape == (2, 64)
+    assert (words[:, :16].copy().view("<i2") == -(1 << 15)).all()
+    assert words[1, 16:48].copy().view("<i4")[7] == (1 << 31) - 1
+    assert (words[:, 48:56] == 255).all() and words[:, 56].tolist() == [255, 7]
+    for wrong in ((gamma - 1, beta, group), (gamma, -beta, group), (gamma, beta, group + 1)):
+        with pytest.raises(AssertionError):
+            parameter_words(*wrong, valid)
+
+
+def test_parameters_of_two_sources_on_two_ranks():
+    """Channels are numbered over both sources; norm groups cut through them."""
+    sources = tuple(Stored(n, 0, True, 1, c, 2, 2, ranks=2) for n, c in (("a", 12), ("b", 20)))
+    gamma, beta = np.arange(32) + 100, np.arange(32) + 1000
+    words = [parameters(Lanes(sources, False, 4), gamma, beta, None, rank) for rank in (0, 1)]
+    assert [len(each) for each in words] == [1 + 2, 1 + 2]
+    for source, group, channels in (
+        (0, 0, range(8)), (0, 1, range(8, 12)), (1, 0, range(12, 20)), (1, 2, range(28, 32)),
+    ):  # fmt: skip
+        word = words[group % 2][source + group // 2]
+        count = len(channels)
+        assert word[:16].copy().view("<i2")[:count].tolist() == [100 + c for c in channels]
+        assert word[16:48].copy().view("<i4")[:count].tolist() == [1000 + c for c in channels]
+        assert word[48 : 48 + count].tolist() == [c // 8 for c in channels]
+        assert word[56] == (1 << count) - 1
+    assert words[1][2, 56] == 0  # group 3 of the second source does not exist
 
 
 def test_rows_in_group_order():
@@ -149,7 +232,10 @@ def test_dead_tensors_share_and_a_planted_overlap_is_seen():
     assert ("a", "b") in overlaps(live, planted)
 
 
-def test_overflow_names_the_layer():
+def test_overflow_names_the_layer_and_the_parameter():
     live = [Interval("a", 16, 0, 2), Interval("b", 24, 1, 2)]
-    with pytest.raises(UserError, match="layer second: 40 store rows are needed"):
-        check_capacity(live, allocate(live, 8), 39, ["first", "second", "third"], "store rows")
+    words = "layer second: 40 store rows are needed .* store_rows >= 40"
+    with pytest.raises(UserError, match=words):
+        check_capacity(
+            live, allocate(live, 8), 39, ["first", "second", "third"], "store rows", "store_rows"
+        )
