@@ -2,14 +2,13 @@
 # then goes on in flow.mk, whose rules know every file, so that an interrupted run is resumed.
 #
 #   TARGET=hw|hw_emu   PLATFORM=name or .xpfm   CLOCK=MHz of the link   FALLBACK=1 slower clocks in turn
-#   BOARD=u250|u55c    HLS_CLOCK=MHz kernels are compiled for   RANKS=engines, one per SLR
+#   BOARD=u250|u55c    HLS_CLOCK=MHz kernels are compiled for
 #   STRATEGIES=a,b     CLOCK_KEY=kernel_frequency|freqHz|defaultFreqHz   JOBS=Vivado runs   PACKAGE=1
 #   KERNEL=one kernel  COSIM_OPTIONS="-random_stall"
 #   LAYER=name         of vectors, bench, csim, csynth, cosim: only the layers up to that one
 
 BOARD      ?= u250
 TARGET     ?= hw
-RANKS      ?= 1
 JOBS       ?= 8
 
 VITIS_PYTHON ?= $(BIN)/python
@@ -23,7 +22,7 @@ need-hls need-card: $(VENV)/ready
 
 vitis-files: build ## write the inputs of the Vitis tools (build/NAME/vitis)
 	@$(if $(LAYER),$(VITIS_PYTHON) -m gen.vitis layer $(BUILD) $(LAYER))
-	@$(VITIS_PYTHON) -m gen.vitis files $(VITIS_BUILD) --board $(BOARD) --ranks $(RANKS) --jobs $(JOBS) \
+	@$(VITIS_PYTHON) -m gen.vitis files $(VITIS_BUILD) --board $(BOARD) --jobs $(JOBS) \
 	    $(if $(CLOCK),--clock $(CLOCK)) $(if $(HLS_CLOCK),--hls-clock $(HLS_CLOCK)) \
 	    $(if $(CLOCK_KEY),--clock-key $(CLOCK_KEY)) $(if $(STRATEGIES),--strategies $(STRATEGIES))
 

@@ -13,7 +13,7 @@ from gen.vitis.board import Board, load_board
 from gen.vitis.card_run import CardBuild, compile_kernel, link_card
 from gen.vitis.hls_run import STEPS, run_hls
 from gen.vitis.tools import SOURCE_VITIS, hls_command, need, need_platform
-from gen.vitis.topology import CLOCK_KEYS, ENGINE
+from gen.vitis.topology import CLOCK_KEYS
 
 CHECKS = ("check-vitis", "check-platform", "check-xrt", "doctor")
 
@@ -32,7 +32,6 @@ def _parser() -> argparse.ArgumentParser:
     files = commands.add_parser("files", help="write the inputs of the tools")
     files.add_argument("build", type=Path)
     files.add_argument("--board", default="u250")
-    files.add_argument("--ranks", type=int, default=1)
     files.add_argument("--clock", type=int, action="append", default=[], help="link clock, MHz")
     files.add_argument("--hls-clock", type=int, default=0, help="clock of the kernels, MHz")
     files.add_argument("--clock-key", choices=CLOCK_KEYS, default=CLOCK_KEYS[0])
@@ -41,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     hls = commands.add_parser("hls", help="run Vitis HLS over one kernel")
     hls.add_argument("step", choices=STEPS)
     hls.add_argument("build", type=Path)
-    hls.add_argument("kernel", choices=[kernel.name for kernel in ENGINE.kernels])
+    hls.add_argument("kernel")
     hls.add_argument("--cosim-options", default="")
     vectors = commands.add_parser("vectors", help="write test benches and record their vectors")
     vectors.add_argument("build", type=Path)
@@ -51,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     layer.add_argument("layer")
     bench = commands.add_parser("bench", help="run a kernel's test bench under g++")
     bench.add_argument("build", type=Path)
-    bench.add_argument("kernel", choices=[kernel.name for kernel in ENGINE.kernels])
+    bench.add_argument("kernel")
     for name in ("xo", "xclbin"):
         card = commands.add_parser(name, help="run v++")
         card.add_argument("build", type=Path)
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         card.add_argument("--platform", required=True)
         card.add_argument("--clock", type=int, required=True, help="MHz")
         if name == "xo":
-            card.add_argument("kernel", choices=[kernel.name for kernel in ENGINE.kernels])
+            card.add_argument("kernel")
         else:
             card.add_argument("--fallback", type=int, nargs="*", default=[], help="MHz")
             card.add_argument("--package", action="store_true")
@@ -115,7 +114,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
         strategies = tuple(part for part in arguments.strategies.split(",") if part)
         options = Options(
-            ranks=arguments.ranks,
             clock_key=arguments.clock_key,
             strategies=strategies or None,
             jobs=arguments.jobs,

@@ -1,13 +1,14 @@
 """Test benches of the kernels, and the vectors that they run on.
 
-The vectors of one step are recorded from the engine's own kernels, run with a tap in every stream
-(vitis/bench/record.cpp), after the step's result has been compared with the integer reference. The
-benches then hold each kernel alone, as Vitis compiles it, against them.
+The vectors of one step are recorded from the software card (vitis/bench/record.cpp), and its result
+is compared with the integer reference. The benches then hold each kernel alone, as Vitis compiles
+it, against them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,54 +18,57 @@ from numpy.typing import NDArray
 
 from gen import reference
 from gen.compile import INCLUDES, compile_library
+from gen.csim import CsimCard, CsimError
 from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.program import DynamicBuffer, Program, load_program, lower, pack_static, save_program
-from gen.program.io import pack_latent, unpack_result
+from gen.program.io import pack_latent
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.qlayers import QGraph
-from gen.stages import ROOT
+from gen.stages import ROOT, write_json
 from gen.vitis.files import render, write_changed
-from gen.vitis.topology import ENGINE, Kernel
+from gen.vitis.topology import Kernel, Topology, Unit, topology
 
 BENCH = ROOT / "vitis" / "bench"
 WORD_BYTES = 64
-MESSAGE_BYTES = 4096
+ROW_WORDS = 2
 # its presence says that the vectors are complete
 MADE = "made"
+# modelled cycles of every unit, beside the vectors
+CYCLES = "cycles.json"
+# of a kernel that all ranks have, how many instances get vectors: the first rank, which is an end
+# of the line, and the next
+RANKS_RECORDED = 2
+RELOAD = 1
 Bytes = NDArray[np.uint8]
 
 
 def pointer_depths(program: Program) -> dict[str, int]:
-    """Words of every DDR buffer, as the kernels' m_axi ports declare them; an empty one has one."""
-    sizes = {
-        "latent": program.input_rows,
-        "result": program.output_rows,
+    """Words of every DDR buffer, as the kernels' m_axi ports declare them."""
+    return {
+        "latent": ROW_WORDS * program.input_rows,
+        "result": ROW_WORDS * program.output_rows,
         "weights": program.static_words,
         "dynamic": program.dynamic_words,
     }
-    return {name: max(1, words) for name, words in sizes.items()}
+
+
+def bench_units(engine: Topology, kernel: Kernel) -> tuple[Unit, ...]:
+    """Instances of a kernel that are held against their vectors."""
+    return engine.units_of(kernel)[:RANKS_RECORDED]
 
 
 def bench_text(kernel: Kernel, program: Program) -> str:
     """Source of a kernel's test bench."""
-    streams = [ENGINE.stream(name) for name in kernel.streams]
     sizes = pointer_depths(program)
-    pointers = [(name, sizes[name], name in kernel.written) for name in kernel.pointers]
     return render(
         "bench.cpp.j2",
         kernel=kernel,
-        pointers=pointers,
-        streams=streams,
-        inputs=[each for each in streams if each.sink == kernel.name],
-        outputs=[each for each in streams if each.source == kernel.name],
-        parameters=[
-            *(f"{'' if written else 'const '}lda::Word*" for _, _, written in pointers),
-            *(f"hls::stream<{each.element}>&" for each in streams),
-        ],
+        memories=[(memory, sizes[memory.name]) for memory in kernel.memories],
+        parameters=[parameter.type for parameter in kernel.parameters],
         arguments=[
-            *(f"{name}.data()" for name, _, _ in pointers),
-            *(each.port for each in streams),
+            *(f"{memory.name}.data()" for memory in kernel.memories),
+            *(each.name for each in (*kernel.scalars, *kernel.streams)),
         ],
     )
 
@@ -72,7 +76,8 @@ def bench_text(kernel: Kernel, program: Program) -> str:
 def emit_benches(build: Path, program: Program) -> list[Path]:
     """Write the benches and what they include to ``vitis/bench``; return those that changed."""
     folder = build / "vitis" / "bench"
-    texts = {f"{kernel.name}_tb.cpp": bench_text(kernel, program) for kernel in ENGINE.kernels}
+    kernels = topology(program.ranks).kernels
+    texts = {f"{kernel.name}_tb.cpp": bench_text(kernel, program) for kernel in kernels}
     texts["bench.hpp"] = (BENCH / "bench.hpp").read_text()
     return [folder / name for name, text in texts.items() if write_changed(folder / name, text)]
 
@@ -80,7 +85,8 @@ def emit_benches(build: Path, program: Program) -> list[Path]:
 def random_step(
     qgraph: QGraph, program: Program, seed: int
 ) -> tuple[NDArray[np.int8], Bytes, NDArray[np.int16]]:
-    """Latent, dynamic buffer, and the result that the integer reference gives for them.
+    """Latent, dynamic buffers uint8 [ranks, bytes], and the result that the integer reference
+    gives for them.
 
     Values are drawn over their whole ranges, so that saturation occurs.
     """
@@ -101,74 +107,109 @@ def random_step(
         for each in qgraph.layers
         if each.layer.host_bias
     }  # fmt: skip
-    dynamic = DynamicBuffer(program)
+    dynamic = DynamicBuffer(program, qgraph)
     dynamic.set_step(biases)
     dynamic.set_prompt(prompt)
     return latent, dynamic.data, reference.run(qgraph, latent, biases, prompt)
 
 
 def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
-    """Record one step of a build into ``vitis/vectors`` and return that folder.
+    """Record one step of a build into ``vitis/vectors`` and return that folder: a folder per
+    recorded unit with a file per port, and the cycles that the timed simulation gives every unit.
 
     Raises:
         UserError: the build is incomplete, or its sources do not compile.
         AssertionError: the kernels differ from the integer reference.
     """
     program, qgraph = load_program(build / "program.json"), load_qgraph(build)
-    weights = np.fromfile(build / "weights.bin", dtype=np.uint8)
+    engine = topology(program.ranks)
+    weights = np.fromfile(build / "weights.bin", dtype=np.uint8).reshape(program.ranks, -1)
     latent, dynamic, expected = random_step(qgraph, program, seed)
     folder = build / "vitis" / "vectors"
     scratch = build / "vitis" / "vectors.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
-    for kernel in ENGINE.kernels:
-        (scratch / kernel.name).mkdir(parents=True)
-    result = np.zeros((program.output_rows, WORD_BYTES), dtype=np.uint8)
-    buffers = {
-        "latent": np.ascontiguousarray(pack_latent(program, latent)).reshape(-1, WORD_BYTES),
-        "weights": weights.reshape(-1, WORD_BYTES),
-        "dynamic": dynamic.reshape(-1, WORD_BYTES),
-    }
-    _run(
-        build,
-        scratch,
-        [buffers[name] for name in ("weights", "dynamic", "latent")],
-        result,
-        progress,
+    units = {unit.name: unit for kernel in engine.kernels for unit in bench_units(engine, kernel)}
+    for name in units:
+        (scratch / name).mkdir(parents=True)
+    library = build / "vitis" / "record.so"
+    compile_library(
+        [BENCH / "record.cpp"],
+        library,
+        includes=[*INCLUDES, build / "src"],
+        jobs=1,
+        progress=progress,
     )
-    if not np.array_equal(unpack_result(program, result), expected):
+    card = CsimCard(library, program)
+    result = _recorded_step(card, library, engine, scratch, weights, dynamic, latent)
+    if not np.array_equal(result, expected):
         raise AssertionError("the kernels' result differs from the integer reference")
-    buffers["result"] = result
-    sizes = pointer_depths(program)
-    for kernel in ENGINE.kernels:
-        for name in kernel.pointers:
-            padded = np.zeros((sizes[name], WORD_BYTES), dtype=np.uint8)
-            padded[: len(buffers[name])] = buffers[name]
-            padded.tofile(scratch / kernel.name / f"{name}.bin")
+    buffers = {
+        "latent": pack_latent(program, latent),
+        "weights": weights,
+        "dynamic": dynamic,
+        "result": card.rows(program.output),
+    }
+    for unit in units.values():
+        for memory in unit.kernel.memories:
+            data = np.ascontiguousarray(buffers[memory.name][unit.rank])
+            assert data.nbytes == pointer_depths(program)[memory.name] * WORD_BYTES
+            data.tofile(scratch / unit.name / f"{memory.name}.bin")
+        for scalar in unit.kernel.scalars:
+            np.array([RELOAD], "<i4").tofile(scratch / unit.name / f"{scalar.name}.bin")
+    write_json(scratch / CYCLES, unit_cycles(engine, card.report))
     (scratch / MADE).write_text(f"seed {seed}\n")
     shutil.rmtree(folder, ignore_errors=True)
     scratch.replace(folder)
     return folder
 
 
-def _run(build: Path, folder: Path, sources: list[Bytes], result: Bytes, progress: bool) -> None:
-    library = build / "vitis" / "record.so"
-    compile_library(
-        [BENCH / "record.cpp"],
-        library,
-        defines={"SIM_UNTIMED": "1"},
-        includes=[*INCLUDES, build / "src"],
-        jobs=1,
-        progress=progress,
-    )
-    function = ctypes.CDLL(str(library.resolve())).lda_record
-    function.argtypes = [ctypes.c_char_p, *([ctypes.c_void_p] * 4), ctypes.c_char_p, ctypes.c_int]
-    message = ctypes.create_string_buffer(MESSAGE_BYTES)
-    pointers = [each.ctypes.data for each in (*sources, result)]
-    if function(str(folder).encode(), *pointers, message, MESSAGE_BYTES):
+def _recorded_step(
+    card: CsimCard,
+    library: Path,
+    engine: Topology,
+    folder: Path,
+    weights: Bytes,
+    dynamic: Bytes,
+    latent: NDArray[np.int8],
+) -> NDArray[np.int16]:
+    """The result of one step, every stream of which has been written to the folders' files."""
+    functions = ctypes.CDLL(str(library.resolve()))
+    functions.lda_record_to.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    for each in engine.connections:
+        for unit, port in ((each.source, each.output), (each.sink, each.input)):
+            path = folder / unit.name / f"{port.name}.bin"
+            if not path.parent.is_dir():
+                continue
+            if functions.lda_record_to(each.fifo.encode(), str(path).encode()):
+                functions.lda_record_end()
+                raise UserError(f"{path} cannot be written; make room or repair the folder")
+    try:
+        result = card.step(weights, dynamic, latent, reload=bool(RELOAD))
+    except CsimError as error:
         raise UserError(
-            f"one step could not be recorded ({message.value.decode(errors='replace')}); run "
-            "make build again, then make verify"
-        )
+            f"one step could not be recorded ({error}); run make build again, then make verify"
+        ) from error
+    finally:
+        incomplete = functions.lda_record_end()
+    if incomplete:
+        raise UserError(f"{folder} could not be filled; make room on the disk")
+    return result
+
+
+def unit_cycles(engine: Topology, report: dict[str, object]) -> dict[str, int]:
+    """Cycles that every unit would take by itself, fed and drained without a pause: those of its
+    slowest process that are not spent waiting for a neighbour, in the timed simulation.
+    """
+    processes = report["processes"]
+    assert isinstance(processes, list)
+    busy: dict[str, int] = {}
+    for process in processes:
+        # "pre.norm_2" belongs to pre_2
+        name, _, number = str(process["name"]).rpartition("_")
+        unit = f"{name.partition('.')[0]}_{number}"
+        own = int(process["cycles"]) - int(process["starved"]) - int(process["blocked"])
+        busy[unit] = max(busy.get(unit, 0), own)
+    return {unit.name: busy[unit.name] for unit in engine.units}
 
 
 def first_layers(qgraph: QGraph, layer: str) -> QGraph:

@@ -41,7 +41,9 @@ class Vivado:
 
 @dataclass(frozen=True)
 class Board:
-    """A board. Clocks in MHz, resources per SLR, ``memory_slr[i]`` the SLR of bank i."""
+    """A board. Clocks in MHz, resources per SLR, ``memory_slr[i]`` the SLR of bank i,
+    ``link_wires`` wires that may cross from one SLR to the next.
+    """
 
     name: str
     part: str
@@ -51,6 +53,7 @@ class Board:
     fallback_mhz: tuple[int, ...]
     slrs: int
     resources: dict[str, int]
+    link_wires: int
     memory_kind: str
     memory_slr: tuple[int, ...]
     max_masters: int
@@ -114,6 +117,7 @@ def load_board(name: str, folder: Path = BOARDS) -> Board:
             fallback_mhz=tuple(data["clock"]["fallback_mhz"]),
             slrs=data["slr"]["count"],
             resources={key: value for key, value in data["slr"].items() if key != "count"},
+            link_wires=data["headroom"]["link_wires"],
             memory_kind=data["memory"]["kind"],
             memory_slr=tuple(data["memory"]["slr"]),
             max_masters=data["memory"]["max_masters"],

@@ -11,8 +11,9 @@ from pathlib import Path
 from gen.errors import UserError
 from gen.reports.link import LinkLog, parse_info, parse_link_log
 from gen.stages import ROOT, file_hash, write_json
+from gen.vitis.engine import engine_of, kernel_of
 from gen.vitis.tools import SOURCE_VITIS, need, need_platform, probe, run_logged
-from gen.vitis.topology import ENGINE, TARGETS
+from gen.vitis.topology import TARGETS
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def compile_kernel(card: CardBuild, kernel: str) -> Path:
         UserError: tool, platform or source are missing, or the compilation failed.
     """
     tool = _check(card)
+    kernel_of(card.build, kernel)
     source = card.build / "src" / f"{kernel}.cpp"
     config = card.build / "vitis" / "compile" / f"{kernel}.cfg"
     for path, goal in ((source, "make build"), (config, "make vitis-files")):
@@ -89,7 +91,7 @@ def _link(card: CardBuild, package: bool) -> tuple[Path | None, LinkLog, Path]:
         raise UserError(
             f"{config} does not exist; run make vitis-files CLOCK={card.clock_mhz} first"
         )
-    objects = [card.xo(kernel.name) for kernel in ENGINE.kernels]
+    objects = [card.xo(kernel.name) for kernel in engine_of(card.build).kernels]
     for path in objects:
         if not path.is_file():
             raise UserError(f"{path} does not exist; run make xo TARGET={card.target} first")

@@ -18,7 +18,7 @@ _DEPTH = re.compile(r"\bDEPTH_(?P<stream>\w+)\s*=\s*(?P<depth>\d+)\s*;")
 
 
 def read_depths(topology: Topology, build: Path, defaults: Path = DEFAULTS) -> dict[str, int]:
-    """Elements of the FIFO of every stream of a build.
+    """Elements of the FIFO of every stream of a build; ``link``: of those from rank to rank.
 
     Raises:
         UserError: a stream has no depth anywhere.
@@ -30,8 +30,8 @@ def read_depths(topology: Topology, build: Path, defaults: Path = DEFAULTS) -> d
             for match in _DEPTH.finditer(path.read_text(errors="replace")):
                 found[match["stream"].lower()] = int(match["depth"])
     for stream in topology.streams:
-        if stream.name not in found:
+        if stream not in found:
             raise UserError(
-                f"stream {stream.name} has no depth; add DEPTH_{stream.name.upper()} to {defaults}"
+                f"stream {stream} has no depth; add DEPTH_{stream.upper()} to {defaults}"
             )
-    return {stream.name: found[stream.name] for stream in topology.streams}
+    return {stream: found[stream] for stream in topology.streams}

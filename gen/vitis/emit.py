@@ -21,8 +21,9 @@ from gen.errors import UserError
 from gen.stages import ROOT
 from gen.vitis.board import Board
 from gen.vitis.depths import read_depths
+from gen.vitis.engine import engine_of
 from gen.vitis.files import render, write_changed
-from gen.vitis.topology import CLOCK_KEYS, ENGINE, TARGETS, Topology
+from gen.vitis.topology import CLOCK_KEYS, MAX_PORT_BITS, RANKS, TARGETS, Topology
 
 # the tool's own default, 27 %, would schedule a 4.5 ns clock against 3.3 ns
 UNCERTAINTY_PERCENT = 12
@@ -33,14 +34,13 @@ PIPELINE_STYLES = ("stp", "flp", "frp")
 class Options:
     """Choices of a Vitis build.
 
-    ``ranks`` engines are linked. ``clock_key`` is the spelling of the link clock (which one a
-    tool version honours differs); ``strategies`` are Vivado's implementation strategies (None:
-    the board's); ``jobs`` limits parallel Vivado runs; ``hls_clock_mhz`` is what kernels are
-    compiled for (None: the board's target) and bounds every link clock. ``pipeline_style`` is stp
-    because that is what the timed simulation models: flp and frp only ever stall less.
+    ``clock_key`` is the spelling of the link clock (which one a tool version honours differs);
+    ``strategies`` are Vivado's implementation strategies (None: the board's); ``jobs`` limits
+    parallel Vivado runs; ``hls_clock_mhz`` is what kernels are compiled for (None: the board's
+    target) and bounds every link clock. ``pipeline_style``, of loops that do not choose their own,
+    is stp because that is what the timed simulation models: flp and frp only ever stall less.
     """
 
-    ranks: int = 1
     clock_key: str = "kernel_frequency"
     strategies: tuple[str, ...] | None = None
     jobs: int = 8
@@ -53,10 +53,6 @@ def _check(build: Path, board: Board, options: Options) -> None:
     for path in (build, ROOT):
         if any(character.isspace() for character in str(path)):
             raise UserError(f"{path} contains a space, which Vitis does not survive; move it")
-    if not 1 <= options.ranks <= len(board.ranks):
-        raise UserError(
-            f"{options.ranks} ranks do not fit on {board.name}; choose 1 to {len(board.ranks)}"
-        )
     if options.clock_key not in CLOCK_KEYS:
         raise UserError(f"{options.clock_key} is no clock key; use {', '.join(CLOCK_KEYS)}")
     if options.pipeline_style not in PIPELINE_STYLES:
@@ -66,20 +62,30 @@ def _check(build: Path, board: Board, options: Options) -> None:
         raise UserError(f"no implementation strategy is named; choose from {', '.join(known)}")
 
 
-def read_program(build: Path) -> dict[str, object]:
-    """The build's ``program.json``.
+def check_fit(engine: Topology, board: Board) -> None:
+    """Whether the board has places for the ranks, and wires for the streams between them.
 
     Raises:
-        UserError: it is missing or not JSON.
+        UserError: it has not.
     """
-    path = build / "program.json"
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run make build first") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a layer program; run make build again")
-    return value
+    if engine.ranks > len(board.ranks):
+        possible = [str(ranks) for ranks in RANKS if ranks <= len(board.ranks)]
+        raise UserError(
+            f"the build has {engine.ranks} ranks, which do not fit on {board.name}; build it for "
+            f"{' or '.join(possible)} (ranks in [engine] of its board file)"
+        )
+    for each in engine.connections:
+        if each.output.bits > MAX_PORT_BITS:
+            raise UserError(
+                f"stream {each.fifo} is {each.output.bits} bits wide, a port ends at "
+                f"{MAX_PORT_BITS}; build with fewer ranks"
+            )
+    wires = max((engine.crossing_wires(rank) for rank in range(engine.ranks - 1)), default=0)
+    if wires > board.link_wires:
+        raise UserError(
+            f"{wires} wires would cross between neighbouring SLRs, {board.name} takes "
+            f"{board.link_wires}; build with fewer ranks"
+        )
 
 
 def period_ns(clock_mhz: int) -> str:
@@ -110,7 +116,7 @@ def link_config(
     board: Board,
     options: Options,
     fifo_depths: Mapping[str, int],
-    topology: Topology = ENGINE,
+    engine: Topology,
 ) -> str:
     """Text of a link configuration."""
     return render(
@@ -118,8 +124,7 @@ def link_config(
         target=target,
         clock_mhz=clock_mhz,
         board=board,
-        ranks=board.ranks[: options.ranks],
-        topology=topology,
+        engine=engine,
         depths=fifo_depths,
         clock_key=options.clock_key,
         strategies=options.strategies or (board.vivado.strategy,),
@@ -131,19 +136,22 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
     """Write the files named above and return those that changed.
 
     Raises:
-        UserError: the build has no program, a path has a space, or an option is out of range.
+        UserError: the build has no program or does not fit on the board, a path has a space, or
+            an option is out of range.
     """
     options = options or Options()
     build = build.resolve()
     _check(build, board, options)
-    read_program(build)
+    engine = engine_of(build)
+    check_fit(engine, board)
     compiled = options.hls_clock_mhz or board.target_mhz
     clocks = clocks_mhz(board, options)
-    fifo_depths = read_depths(ENGINE, build)
+    fifo_depths = read_depths(engine, build)
     texts: dict[str, str] = {}
-    for kernel in ENGINE.kernels:
+    for kernel in engine.kernels:
         values = {
             "kernel": kernel,
+            "unit": engine.units_of(kernel)[0],
             "board": board,
             "build": build,
             "period_ns": period_ns(compiled),
@@ -159,7 +167,7 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
     for target in TARGETS:
         for mhz in clocks:
             texts[f"link/{target}.{mhz}.cfg"] = link_config(
-                target, mhz, board, options, fifo_depths
+                target, mhz, board, options, fifo_depths, engine
             )
     choices = {
         "board": board.name,
@@ -167,14 +175,15 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
         "part": board.part,
         "clocks_mhz": clocks,
         "hls_clock_mhz": compiled,
-        "ranks": options.ranks,
-        "kernels": {kernel.name: list(ENGINE.ports(kernel.name)) for kernel in ENGINE.kernels},
+        "ranks": engine.ranks,
+        "kernels": {kernel.name: list(kernel.ports) for kernel in engine.kernels},
+        "crossing_wires": [engine.crossing_wires(rank) for rank in range(engine.ranks - 1)],
         "depths": fifo_depths,
     }
     texts["settings.mk"] = render(
         "settings.mk.j2",
         board=board,
-        kernels=[kernel.name for kernel in ENGINE.kernels],
+        kernels=[kernel.name for kernel in engine.kernels],
         hls_clock_mhz=compiled,
         fallback_mhz=[mhz for mhz in board.fallback_mhz if mhz < compiled],
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gen.compile import INCLUDES, find_compiler
 from gen.errors import UserError
+from gen.vitis.bench import bench_units
+from gen.vitis.engine import engine_of, kernel_of
 from gen.vitis.tools import run_logged
 
 # LDA_PLAIN chooses what synthesis sees instead of its fast equivalent
@@ -23,8 +25,10 @@ def run_bench(build: Path, kernel: str, vectors: Path | None = None) -> list[str
     build = build.resolve()
     files = build / "vitis"
     bench = files / "bench" / f"{kernel}_tb.cpp"
-    vectors = vectors or files / "vectors" / kernel
-    if not bench.is_file() or not vectors.is_dir():
+    engine = engine_of(build)
+    units = bench_units(engine, kernel_of(build, kernel))
+    folders = [vectors] if vectors else [files / "vectors" / unit.name for unit in units]
+    if not bench.is_file() or not all(folder.is_dir() for folder in folders):
         raise UserError(f"{kernel} has no test bench or vectors in {files}; run make vectors first")
     program = files / "work" / "bench" / kernel
     program.parent.mkdir(parents=True, exist_ok=True)
@@ -46,15 +50,23 @@ def run_bench(build: Path, kernel: str, vectors: Path | None = None) -> list[str
         Path(f"{program}.tmp").replace(program)
     report = files / "reports" / f"{kernel}_bench.log"
     report.unlink(missing_ok=True)
+    lines = [line for folder in folders for line in _run(program, kernel, folder)]
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("\n".join(lines) + "\n")
+    return lines
+
+
+def _run(program: Path, kernel: str, vectors: Path) -> list[str]:
     done = subprocess.run(
         [str(program), str(vectors)], capture_output=True, text=True, check=False, env=os.environ
     )
     if done.returncode != 0:
         first = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no message")
-        raise UserError(f"the test bench of {kernel} failed ({first.removeprefix('ERROR: ')})")
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(done.stdout)
-    return done.stdout.splitlines()
+        raise UserError(
+            f"the test bench of {kernel} failed on {vectors.name} "
+            f"({first.removeprefix('ERROR: ')})"
+        )
+    return [f"{vectors.name}: {line}" for line in done.stdout.splitlines()]
 
 
 def _stale(program: Path, sources: list[Path]) -> bool:

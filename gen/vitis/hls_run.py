@@ -8,8 +8,8 @@ from pathlib import Path
 from gen.errors import UserError
 from gen.reports.cosim import read_cosim
 from gen.reports.csynth import CsynthReport, read_csynth
+from gen.vitis.engine import kernel_of
 from gen.vitis.tools import Result, hls_command, run_logged
-from gen.vitis.topology import ENGINE
 
 STEPS = ("csim", "csynth", "cosim")
 # printed at exit by the tool's streams, with status 0; the hardware would hang
@@ -77,9 +77,8 @@ def run_hls(build: Path, kernel: str, step: str, cosim_options: str = "") -> lis
         UserError: a tool or file is missing, the tool failed, streams held leftover data, or
             the co-simulation did not pass.
     """
-    if kernel not in {known.name for known in ENGINE.kernels}:
-        raise UserError(f"{kernel} is no kernel; there are {[k.name for k in ENGINE.kernels]}")
     build = build.resolve()
+    kernel_of(build, kernel)
     script = build / "vitis" / "hls" / f"{kernel}.tcl"
     if not script.is_file():
         raise UserError(f"{script} does not exist; run make vitis-files first")

@@ -1,52 +1,156 @@
-"""The engine as Vitis sees it: kernels, their ports in order, streams (docs/engine.md).
+"""The engine as Vitis sees it: kernels, their ports in order, units, streams (docs/engine.md).
 
-This is the one list that scripts, link configurations, test benches and the checker work from.
+This is the one list that scripts, link configurations, test benches, the host and the checker work
+from. Everything follows from the number of ranks: kernels that differ from rank to rank (gather,
+reduce) exist once per rank, the others once, with an instance (compute unit) for every rank.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from functools import cached_property
 
 PORT_SUFFIX = "_s"
-WORD_BITS = 512
+# the width of an AXI4-Stream port ends here (UG1399)
+MAX_PORT_BITS = 4096
+# of a stream besides its data, when it crosses from one SLR to the next: TVALID and TREADY
+HANDSHAKE_WIRES = 2
 TARGETS = ("hw", "hw_emu")
 CLOCK_KEYS = ("kernel_frequency", "freqHz", "defaultFreqHz")
+RANKS = (1, 2, 4)
+
+# bits of the stream elements of hls/kernels/types.hpp; StatWord has no padding
+_BITS = {"Word": 512, "Pair": 1024, "WeightRow": 1024, "AccWord": 2048, "SumWord": 256}
+_BITS_PER_RANK = {"Beat": 512, "StatBeat": 640}
+_BITS["StatWord"] = _BITS_PER_RANK["StatBeat"]
+
+# stream: (source, sink, element; of Beats: those of all ranks)
+_STREAMS = {
+    "xs": ("store", "pre", "Pair"),
+    "px": ("pre", "gather", "Word"),
+    "gs": ("gather", "mac", "Beat"),
+    "ks": ("gather", "mac", "WeightRow"),
+    "ws": ("wload", "mac", "WeightRow"),
+    "as": ("mac", "post", "AccWord"),
+    "rs": ("store", "post", "Pair"),
+    "ys": ("post", "store", "Pair"),
+    "st": ("post", "reduce", "StatWord"),
+    "sg": ("reduce", "pre", "StatBeat"),
+    "ss": ("gather", "post", "SumWord"),
+    "hd": ("wload", "pre", "Word"),
+    "pp": ("wload", "pre", "Word"),
+    "qp": ("wload", "post", "Word"),
+}
+# streams from rank to rank, in the line of ranks
+LINK = "link"
+# kernel: streams in the order of its parameters
+_ORDER = {
+    "store": ("xs", "rs", "ys"),
+    "wload": ("hd", "pp", "ws", "qp"),
+    "pre": ("hd", "pp", "xs", "sg", "px"),
+    "gather": ("px", LINK, "gs", "ks", "ss"),
+    "reduce": ("st", LINK, "sg"),
+    "mac": ("gs", "ks", "ws", "as"),
+    "post": ("as", "rs", "qp", "ss", "ys", "st"),
+}
+# kernels that know their rank, and what they send to their neighbours
+_LINE = {"gather": "Beat", "reduce": "StatBeat"}
 
 
 @dataclass(frozen=True)
-class Stream:
-    """An AXI stream between two kernels; ``bits`` is the width of one element, of C++ type
-    ``element``.
+class Memory:
+    """A pointer argument (m_axi) of 64-byte words; ``burst``: it asks for its bursts itself."""
+
+    name: str
+    written: bool = False
+    burst: bool = False
+
+    @property
+    def type(self) -> str:
+        """C++ type of the parameter."""
+        if self.burst:
+            return "hls::burst_maxi<lda::Word>"
+        return "lda::Word*" if self.written else "const lda::Word*"
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A scalar argument (s_axilite) of a C++ type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class StreamPort:
+    """An AXI4-Stream port. ``stream`` names its FIFO depth (``DEPTH_STREAM``), ``element`` the
+    C++ type of its elements, ``bits`` their width.
     """
 
     name: str
-    source: str
-    sink: str
-    bits: int = WORD_BITS
-    element: str = "lda::Word"
+    stream: str
+    element: str
+    bits: int
+    output: bool
 
     @property
-    def port(self) -> str:
-        """Parameter of that name in both kernels."""
-        return self.name + PORT_SUFFIX
+    def type(self) -> str:
+        """C++ type of the parameter."""
+        return f"hls::stream<{self.element}>&"
+
+
+_MEMORIES = {
+    "store": (Memory("latent"), Memory("result", written=True)),
+    "wload": (Memory("weights", burst=True), Memory("dynamic", burst=True)),
+}
+_SCALARS = {"wload": (Scalar("reload", "int32_t"),)}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: pointer arguments (m_axi) first, then streams, in the order of its parameters.
-
-    ``written`` are the pointers that it writes through; it only reads through the others.
+    """A kernel: its top ``name``, the ``kind`` of docs/engine.md, the rank that it is made for
+    (None: every rank has an instance), and its arguments: memories, scalars, streams.
     """
 
     name: str
-    pointers: tuple[str, ...]
-    streams: tuple[str, ...]
-    written: tuple[str, ...] = ()
+    kind: str
+    rank: int | None
+    streams: tuple[StreamPort, ...]
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """Pointer arguments."""
+        return _MEMORIES.get(self.kind, ())
+
+    @property
+    def scalars(self) -> tuple[Scalar, ...]:
+        """Scalar arguments."""
+        return _SCALARS.get(self.kind, ())
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """Names of the pointer arguments."""
+        return tuple(memory.name for memory in self.memories)
+
+    @property
+    def parameters(self) -> tuple[Memory | Scalar | StreamPort, ...]:
+        """Everything that its top takes, in the order that the host counts."""
+        return (*self.memories, *self.scalars, *self.streams)
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Names of its parameters, in their order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    def stream(self, port: str) -> StreamPort | None:
+        """The stream port of that name, if there is one."""
+        return next((each for each in self.streams if each.name == port), None)
 
     @property
     def started(self) -> bool:
         """Whether the host starts it; the others run freely (``ap_ctrl_none``)."""
-        return bool(self.pointers)
+        return bool(self.memories)
 
     @property
     def protocol(self) -> str:
@@ -55,45 +159,136 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Topology:
-    """Kernels of one rank and the streams between them."""
+class Unit:
+    """A compute unit: KERNEL_n of rank n - 1."""
 
+    name: str
+    kernel: Kernel
+    rank: int
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A stream between two ports of units; ``fifo`` is its name in the simulation."""
+
+    source: Unit
+    output: StreamPort
+    sink: Unit
+    input: StreamPort
+    fifo: str
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Kernels, units and streams of a number of ranks."""
+
+    ranks: int
     kernels: tuple[Kernel, ...]
-    streams: tuple[Stream, ...]
 
     def kernel(self, name: str) -> Kernel:
         """The kernel of that name; KeyError if there is none."""
         return {kernel.name: kernel for kernel in self.kernels}[name]
 
-    def stream(self, name: str) -> Stream:
-        """The stream of that name; KeyError if there is none."""
-        return {stream.name: stream for stream in self.streams}[name]
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """Compute units, rank by rank."""
+        return tuple(
+            Unit(f"{kernel.kind}_{rank + 1}", kernel, rank)
+            for rank in range(self.ranks)
+            for kernel in self.kernels
+            if kernel.rank in (None, rank)
+        )
 
-    def ports(self, kernel: str) -> tuple[str, ...]:
-        """Parameter names of a kernel in the order that the host counts."""
-        found = self.kernel(kernel)
-        return found.pointers + tuple(self.stream(name).port for name in found.streams)
+    def units_of(self, kernel: Kernel) -> tuple[Unit, ...]:
+        """Instances of a kernel."""
+        return tuple(unit for unit in self.units if unit.kernel == kernel)
+
+    @cached_property
+    def connections(self) -> tuple[Connection, ...]:
+        """Streams within every rank, then those between neighbours."""
+        places = {(unit.kernel.kind, unit.rank): unit for unit in self.units}
+
+        def connect(
+            source: Unit, output: str, sink: Unit, entrance: str, fifo: str
+        ) -> Connection:
+            ends = source.kernel.stream(output), sink.kernel.stream(entrance)
+            assert ends[0] is not None and ends[1] is not None
+            return Connection(source, ends[0], sink, ends[1], fifo)
+
+        found = []
+        for rank in range(self.ranks):
+            for name, (source, sink, _) in _STREAMS.items():
+                port = name + PORT_SUFFIX
+                ends = places[source, rank], places[sink, rank]
+                found.append(connect(ends[0], port, ends[1], port, f"{name}_{rank + 1}"))
+        for rank in range(self.ranks - 1):
+            for kind in _LINE:
+                left, right = places[kind, rank], places[kind, rank + 1]
+                there, back = (rank + 1, rank + 2), (rank + 2, rank + 1)
+                for ends, ports, (a, b) in (
+                    ((left, right), ("to_right_s", "from_left_s"), there),
+                    ((right, left), ("to_left_s", "from_right_s"), back),
+                ):
+                    fifo = f"{kind}.r{a}{b}"
+                    found.append(connect(ends[0], ports[0], ends[1], ports[1], fifo))
+        return tuple(found)
+
+    @cached_property
+    def streams(self) -> tuple[str, ...]:
+        """Names of all FIFO depths that the links need."""
+        return tuple(dict.fromkeys(each.output.stream for each in self.connections))
+
+    def crossing_wires(self, rank: int) -> int:
+        """Wires between a rank and the next one."""
+        crossing = [
+            each.output.bits + HANDSHAKE_WIRES
+            for each in self.connections
+            if {each.source.rank, each.sink.rank} == {rank, rank + 1}
+        ]
+        return sum(crossing)
 
 
-ENGINE = Topology(
-    kernels=(
-        Kernel("store", ("latent", "result"), ("xs", "ks", "rs", "ys"), ("result",)),
-        Kernel("wload", ("weights", "dynamic"), ("ws", "pp", "qp")),
-        Kernel("pre", (), ("xs", "pp", "st", "px", "ss")),
-        Kernel("mac", (), ("px", "ks", "ws", "as")),
-        Kernel("post", (), ("as", "rs", "qp", "ss", "ys", "st")),
-    ),
-    streams=(
-        Stream("xs", "store", "pre"),
-        Stream("px", "pre", "mac"),
-        Stream("ks", "store", "mac"),
-        Stream("ws", "wload", "mac"),
-        Stream("as", "mac", "post", 2048, "lda::AccWord"),
-        Stream("rs", "store", "post"),
-        Stream("ys", "post", "store"),
-        Stream("st", "post", "pre", 1024, "lda::StatWord"),
-        Stream("ss", "pre", "post", 32, "int32_t"),
-        Stream("pp", "wload", "pre"),
-        Stream("qp", "wload", "post"),
-    ),
-)
+def _line_ports(kind: str, rank: int, ranks: int) -> list[StreamPort]:
+    """Ports towards the neighbours of a rank, where it has some."""
+    many = _LINE[kind]
+    ports = []
+    for name, count, exists, output in (
+        ("from_left_s", rank, rank > 0, False),
+        ("from_right_s", ranks - 1 - rank, rank < ranks - 1, False),
+        ("to_left_s", ranks - rank, rank > 0, True),
+        ("to_right_s", rank + 1, rank < ranks - 1, True),
+    ):
+        if exists:
+            element, bits = f"lda::{many}<{count}>", _BITS_PER_RANK[many] * count
+            ports.append(StreamPort(name, LINK, element, bits, output))
+    return ports
+
+
+def _stream_ports(kind: str, rank: int, ranks: int) -> tuple[StreamPort, ...]:
+    ports: list[StreamPort] = []
+    for name in _ORDER[kind]:
+        if name == LINK:
+            ports += _line_ports(kind, rank, ranks)
+            continue
+        source, _, element = _STREAMS[name]
+        many = element in _BITS_PER_RANK
+        bits = _BITS_PER_RANK[element] * ranks if many else _BITS[element]
+        text = f"lda::{element}<{ranks}>" if many else f"lda::{element}"
+        ports.append(StreamPort(name + PORT_SUFFIX, name, text, bits, source == kind))
+    return tuple(ports)
+
+
+@functools.cache
+def topology(ranks: int) -> Topology:
+    """The engine of 1, 2 or 4 ranks."""
+    assert ranks in RANKS
+    kernels: list[Kernel] = []
+    for kind in _ORDER:
+        if kind in _LINE:
+            kernels += [
+                Kernel(f"{kind}_{rank + 1}", kind, rank, _stream_ports(kind, rank, ranks))
+                for rank in range(ranks)
+            ]
+        else:
+            kernels.append(Kernel(kind, kind, None, _stream_ports(kind, 0, ranks)))
+    return Topology(ranks, tuple(kernels))

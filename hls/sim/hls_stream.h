@@ -13,6 +13,11 @@
 #include "process.hpp"
 #include "ticks.hpp"
 
+// Called with every element that is written to a stream; for recorders.
+#ifndef SIM_WRITTEN
+#define SIM_WRITTEN(fifo, element, bytes) static_cast<void>(0)
+#endif
+
 namespace hls {
 inline namespace SIM_MODE {
 
@@ -45,6 +50,7 @@ class stream<T, 0> : public sim::Fifo {
         if (SIM_LIKELY(process != nullptr)) process->begin_write(*this);
         if (SIM_UNLIKELY(put - freed > mask)) reserve(put - freed + 1);
         data_[put++ & mask] = value;
+        SIM_WRITTEN(*this, &value, sizeof value);
         if (SIM_LIKELY(process != nullptr)) {
             process->end_write(*this);
         } else {

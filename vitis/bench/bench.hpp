@@ -54,6 +54,14 @@ class Bench {
     }
 
     template <class T>
+    T scalar(const char* port) {
+        const std::vector<T> values = load<T>(port);
+        if (values.size() == 1) return values[0];
+        fail(std::string(port) + " has " + std::to_string(values.size()) + " values, not 1");
+        return T();
+    }
+
+    template <class T>
     void feed(hls::stream<T>& stream, const char* port) {
         for (const T& value : load<T>(port))
             stream.write(value);

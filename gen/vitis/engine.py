@@ -1,0 +1,40 @@
+"""The engine that a build is for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gen.errors import UserError
+from gen.vitis.topology import RANKS, Kernel, Topology, topology
+
+
+def engine_of(build: Path) -> Topology:
+    """Kernels and streams of a build, by the ranks that its ``program.json`` is for.
+
+    Raises:
+        UserError: it is missing or no layer program.
+    """
+    path = build / "program.json"
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run make build first") from error
+    engine = value.get("engine") if isinstance(value, dict) else None
+    ranks = engine.get("ranks") if isinstance(engine, dict) else None
+    if ranks not in RANKS:
+        raise UserError(f"{path} is not a layer program; run make build again")
+    return topology(int(ranks))
+
+
+def kernel_of(build: Path, name: str) -> Kernel:
+    """A kernel of a build.
+
+    Raises:
+        UserError: there is no such kernel.
+    """
+    engine = engine_of(build)
+    names = [kernel.name for kernel in engine.kernels]
+    if name not in names:
+        raise UserError(f"{name} is no kernel of {build}; there are {', '.join(names)}")
+    return engine.kernel(name)
