@@ -209,7 +209,7 @@ def random_entry(rng, read_base, write_base, loops, flush, ring=0):
         some(int(rng.integers(1, 4)), fill, wide[n]) if n < sources else Region() for n in range(2)
     )
     dest = some(out_groups, octets, wide[3], write_base)
-    return StoreEntry(shape, flush, sources, source, weights, residual, dest)
+    return StoreEntry(shape, flush, 0, sources, source, weights, residual, dest)
 
 
 def random_program(rng, segments=6):
@@ -263,7 +263,7 @@ def test_random_programs(seed):
 
 
 def entry(shape, dest, source, **more):
-    values = {"flush": 0, "sources": 1, "weights": Region(), "residual": Region(), **more}
+    values = {"flush": 0, "pending": 0, "sources": 1, "weights": Region(), "residual": Region(), **more}
     return StoreEntry(shape, source=(source, Region()), dest=dest, **values)
 
 
@@ -315,6 +315,29 @@ def test_a_missing_flush_reads_old_rows():
     status, _, xs, *_ = run(chain(0), given, latent, np.array(model.ys), model.steps, 32, 40)
     assert status == 0
     assert (xs != np.array(model.xs)).any()
+
+
+@pytest.mark.parametrize("pending", [0, 10])
+def test_the_lead_slot_reads_what_is_written(pending):
+    """14 octets come before micro-slot 0, of four tiles: the last 12 micro-slots may be pending."""
+    assert check(long_chain(pending), 3, lag=32) > 0
+
+
+def long_chain(pending):
+    octets = 40
+    shape = Shape(2, 2, 1, octets, 3, 4, octets, 0, 0)
+    entries = [
+        entry(shape, wide(100, 2, octets), wide(0, 2, octets)),
+        entry(shape, wide(200, 2, octets), wide(100, 2, octets), flush=1, pending=pending),
+    ]
+    return Program([Segment(0, 1), Segment(1, 1)], entries, StoreIo(0, 1, 0, 1))
+
+
+def test_a_lead_slot_that_is_too_early_reads_old_rows():
+    early = check(long_chain(10), 3, lag=32, depth=80)
+    assert early < check(long_chain(0), 3, lag=32, depth=80)
+    with pytest.raises(AssertionError, match="not equal"):
+        check(long_chain(12), 3, lag=32)
 
 
 def test_without_a_flush_executions_overlap():

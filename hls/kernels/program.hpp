@@ -77,10 +77,12 @@ struct Region {
 };
 
 // flush: 0 never, 1 before every execution, 2 before the first one of the segment.
+// pending: micro-slots that need not be written when the lead slot of a flushing execution reads.
 // residual.groups == 0: none.
 struct StoreEntry {
     Shape shape;
     int32_t flush;
+    int32_t pending;
     int32_t sources;
     Region source[MAX_SOURCES];
     Region weights;  // ring weights

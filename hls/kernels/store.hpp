@@ -19,8 +19,9 @@
 
 namespace lda {
 
-// The reads of one execution, and the writes that fall due meanwhile. flush: nothing is read before
-// all is written that earlier executions have computed.
+// The reads of one execution, and the writes that fall due meanwhile. flush: before micro-slot 0
+// all is written that earlier executions have computed, before the lead slot all but `pending`
+// micro-slots.
 template <class P, class Hook>
 void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
                  typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
@@ -71,9 +72,9 @@ SOURCES:
     // Of the current slot. Residuals come first: rs has room for LAG micro-slots, whereas xs may be
     // full until mac has gone on.
     bool lead = true;
-    int outstanding = flush ? 0 : P::LAG;  // micro-slots that need not be written yet
-    int hold = 0;                          // cycles until the last write can be read
-    int ahead = 0;                         // words of xs that mac does not load yet
+    int outstanding = flush ? entry.pending : P::LAG;  // micro-slots that need not be written yet
+    int hold = 0;                                      // cycles until the last write can be read
+    int ahead = 0;                                     // words of xs that mac does not load yet
     int rs_words = 0;
     int reads = least(xs_left, first_words + fill_left - fill_due + AHEAD);
     int ys_words = 0;
@@ -117,8 +118,8 @@ SLOTS:
                 ++writes.due;
                 done = !slot.next(work);
             }
+            outstanding = lead && flush ? 0 : P::LAG;
             lead = false;
-            outstanding = P::LAG;
             least_cycles = TILE_OCTETS;
             int due = 0;
             if (slot.group == 0 && !done) {  // mac's slot of the tile begins
@@ -144,7 +145,8 @@ SLOTS:
             xs_left -= xs_words;
             rs_words = has_residual && !done ? slot.template octets<P>(work) : 0;
             reads = rs_words + xs_words;
-            ys_words = !done && writes.due == P::LAG ? writes.words() : 0;
+            const bool writes_too = !done && outstanding == P::LAG && writes.due == P::LAG;
+            ys_words = writes_too ? writes.words() : 0;
         }
     }
     LOOP_EXIT();
