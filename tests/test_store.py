@@ -15,9 +15,7 @@ from gen.program.structs import Addr, Region, Segment, Shape, StoreEntry, StoreI
 ROWS, TILE = 2048, 4  # rows of the store under test, octets of a tile
 RANKS = 4
 RING_K, RING_V = 1, 2
-LAGS = (11, 15, 32)
-# cycles that the store and the relay hold back, and what LAG has to spare (params.hpp)
-HELD = 8 + 20 + 8
+LAGS = (2, 15, 32)
 
 
 def run(program, memory, latent, ys, steps, lag, depth, flags=()):
@@ -258,8 +256,7 @@ def check(program, seed, lag=15, depth=16, flags=()):
 def test_random_programs(seed):
     rng = np.random.default_rng(seed)
     lag = LAGS[seed % 3]
-    # the engine that waits holds back as many ticks as the shortest micro-slots of the lag last
-    check(random_program(rng), seed, lag, depth=(lag - 2) * TILE - HELD)
+    check(random_program(rng), seed, lag, depth=int(rng.integers(1, 60)))
 
 
 def entry(shape, dest, source, **more):
@@ -317,9 +314,9 @@ def test_a_missing_flush_reads_old_rows():
     assert (xs != np.array(model.xs)).any()
 
 
-@pytest.mark.parametrize("pending", [0, 10])
+@pytest.mark.parametrize("pending", [0, 18])
 def test_the_lead_slot_reads_what_is_written(pending):
-    """14 octets come before micro-slot 0, of four tiles: the last 12 micro-slots may be pending."""
+    """Four octets come before micro-slot 0, of one tile: the last 18 micro-slots may be pending."""
     assert check(long_chain(pending), 3, lag=32) > 0
 
 
@@ -334,10 +331,10 @@ def long_chain(pending):
 
 
 def test_a_lead_slot_that_is_too_early_reads_old_rows():
-    early = check(long_chain(10), 3, lag=32, depth=80)
+    early = check(long_chain(18), 3, lag=32, depth=80)
     assert early < check(long_chain(0), 3, lag=32, depth=80)
     with pytest.raises(AssertionError, match="not equal"):
-        check(long_chain(12), 3, lag=32)
+        check(long_chain(19), 3, lag=32)
 
 
 def test_without_a_flush_executions_overlap():
@@ -350,17 +347,6 @@ def test_without_a_flush_executions_overlap():
     fast = check(Program(loop, [overlapping], io), 5, depth=4)
     slow = check(Program(loop, [replace(overlapping, flush=1)], io), 5, depth=4)
     assert fast < 0.75 * slow
-
-
-def test_a_short_lag_deadlocks():
-    """The check sees a store that waits for words which its own reads hold up."""
-    octets = 80
-    shape = Shape(1, 1, 1, octets, 1, 4, octets, 0, 0)
-    one = entry(shape, wide(100, 1, octets), wide(0, 1, octets))
-    program = Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1))
-    check(program, 1, lag=11, depth=0)
-    with pytest.raises(AssertionError, match="store waits to read ys"):
-        check(program, 1, lag=11, depth=60)
 
 
 def test_a_planted_fault_is_seen():

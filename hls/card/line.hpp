@@ -65,7 +65,7 @@ class LineNames {
     std::string name(const char* of) const { return name_in_rank(of, rank_); }
 
     void spawn(sim::Scheduler& device, const char* process, std::function<void()> function) {
-        device.spawn_free(name(process), std::move(function), P::STAGES_LINK);
+        device.spawn_free(name(process), std::move(function), P::STAGES_LINK, sim::Style::flp);
     }
 
     // `entrance`: the process that takes what this rank's pre and post send.

@@ -71,7 +71,7 @@ class Rank {
                 store<P>(latent, result, p->io, p->segments, p->segment_count, p->store,
                          memory_->store, hook, xs_, rs_, ys_);
             },
-            P::STAGES_STORE);
+            P::STAGES_STORE, sim::Style::flp);
         spawn_wload(device, p);
         device.spawn_free(
             name("pre.norm"),
@@ -79,27 +79,27 @@ class Rank {
                 pre_norm<P>(p->segments, p->segment_count, p->pre, memory_->norm, hd_, sg, sc_,
                             rw_);
             },
-            P::STAGES_PRE);
+            P::STAGES_PRE, sim::Style::flp);
         device.spawn_free(
             name("pre.apply"),
             [this, p] {
                 pre_apply<P>(p->segments, p->segment_count, p->pre, memory_->apply, pp_, xs_, sc_,
                              rw_, px);
             },
-            P::STAGES_PRE);
+            P::STAGES_PRE, sim::Style::flp);
         device.spawn_free(
             name("mac"),
             [this, p] {
                 mac<P>(p->segments, p->segment_count, p->mac, memory_->mac, gs, ks, ws_, as_);
             },
-            P::STAGES_MAC);
+            P::STAGES_MAC, sim::Style::flp);
         device.spawn_free(
             name("post"),
             [this, p] {
                 post<P>(p->segments, p->segment_count, p->post, memory_->post, as_, rs_, qp_, ss,
                         ys_, st);
             },
-            P::STAGES_POST);
+            P::STAGES_POST, sim::Style::flp);
     }
 
     void connect(sim::Scheduler& device) {
@@ -130,7 +130,7 @@ class Rank {
                 wload_plan<P>(reload_, p->segments, p->segment_count, p->wload, static_runs_,
                               dynamic_runs_, runs_);
             },
-            P::STAGES_WLOAD);
+            P::STAGES_WLOAD, sim::Style::flp);
         device.spawn(
             name("wload.static"),
             [this] {

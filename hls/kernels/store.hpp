@@ -55,18 +55,15 @@ SOURCES:
     spread.start(shape, work.tiles);
     slot.start();
 
-    // xs carries the ring weights of round 0, the fill, the other ring weights. Of them a slot
-    // sends what mac loads in it, and AHEAD words more, which push the others out of the pipelines
-    // between here and mac: nothing moves in a pipeline that waits for its next word.
-    const int AHEAD = P::STAGES_STORE + P::STAGES_PRE + 2 * (P::RANKS + 1) * P::STAGES_LINK;
+    // xs carries the ring weights of round 0, the fill, the other ring weights; a slot sends what
+    // mac loads in it.
     const int round_words = shape.per_round * shape.ring_words;
-    const int first_words = least(round_words, shape.units * shape.ring_words);
-    int ring_due = shape.units * shape.ring_words - first_words;  // of rounds to come
-    int before_left = first_words;                                // that come before the fill
+    const int lead_words = least(shape.lead, shape.fill) * octet_words;
+    int before_left = least(round_words, shape.units * shape.ring_words);
+    int ring_due = shape.units * shape.ring_words - before_left;  // of rounds to come
     int fill_left = shape.fill * octet_words;
-    int fill_due = (shape.fill - least(shape.lead, shape.fill)) * octet_words;
-    int xs_left = before_left + fill_left + ring_due;
-    int load_left = 0;  // ring weights of the next round that mac has not loaded
+    int fill_due = fill_left - lead_words;  // behind the lead slot
+    int load_left = 0;                      // ring weights of the next round that are not loaded
     bool load_last = false;
 
     // Of the current slot. Residuals come first: rs has room for LAG micro-slots, whereas xs may be
@@ -74,18 +71,15 @@ SOURCES:
     bool lead = true;
     int outstanding = flush ? entry.pending : P::LAG;  // micro-slots that need not be written yet
     int hold = 0;                                      // cycles until the last write can be read
-    int ahead = 0;                                     // words of xs that mac does not load yet
     int rs_words = 0;
-    int reads = least(xs_left, first_words + fill_left - fill_due + AHEAD);
+    int reads = before_left + lead_words;
     int ys_words = 0;
     int least_cycles = 0;
     int cycle = 0;
-    ahead = reads - (first_words + fill_left - fill_due);
-    xs_left -= reads;
     bool done = false;
 SLOTS:
     while (!done) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
@@ -121,7 +115,7 @@ SLOTS:
             outstanding = lead && flush ? 0 : P::LAG;
             lead = false;
             least_cycles = TILE_OCTETS;
-            int due = 0;
+            int load = 0;
             if (slot.group == 0 && !done) {  // mac's slot of the tile begins
                 const bool first_round = slot.first == 0;
                 if (slot.tile == (first_round ? work.tiles - 1 : 0)) {
@@ -130,21 +124,14 @@ SLOTS:
                     ring_due -= load_left;
                     spread.spare = 0;
                 }
-                int load = load_left;
-                if (!first_round) load = least(spread.take(load_last), load_left);
+                load = first_round ? load_left : least(spread.take(load_last), load_left);
                 load_left -= load;
-                if (first_round) {
-                    const int words = least(tile_words, fill_due);
-                    fill_due -= words;
-                    load += words;
-                }
-                due = load;
+                const int words = first_round ? least(tile_words, fill_due) : 0;
+                fill_due -= words;
+                load += words;
             }
-            const int xs_words = due == 0 ? 0 : least(xs_left, due + AHEAD - ahead);
-            ahead += xs_words - due;
-            xs_left -= xs_words;
             rs_words = has_residual && !done ? slot.template octets<P>(work) : 0;
-            reads = rs_words + xs_words;
+            reads = rs_words + load;
             const bool writes_too = !done && outstanding == P::LAG && writes.due == P::LAG;
             ys_words = writes_too ? writes.words() : 0;
         }
@@ -161,7 +148,7 @@ void store_results(int left, typename StoreTypes<P>::Memory& memory, Writes<P>& 
 #pragma HLS array_partition variable = writes.results complete
 RESULTS:
     while (writes.count > left) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
@@ -179,7 +166,7 @@ void store(Source latent, Sink result, const StoreIo& io, const Segment* segment
     static_assert(CheckEngine<P>::ok, "engine parameters");
 INPUT:
     for (int i = 0; i < 2 * io.input_rows; ++i) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 8192
         TICK(1);
         write_half<P>(memory, io.input_row + (i >> 1), i & 1, latent[i]);
@@ -211,7 +198,7 @@ SEGMENTS:
     store_results<P>(0, memory, writes, hook, ys_s);
 OUTPUT:
     for (int i = 0; i < 2 * io.output_rows; ++i) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 8192
         TICK(1);
         result[i] = read_half<P>(memory, io.output_row + (i >> 1), i & 1);

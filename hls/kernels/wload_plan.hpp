@@ -177,7 +177,7 @@ void plan_entry(const WloadEntry& entry, const Ahead& ahead, int part, int i0, i
     Run run = walk.run(entry, table, ahead, reload, word);
 RUNS:
     while (walk.part != RunWalk::END) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 8 max = 4096
         TICK(1);
         const bool cached = run.target == CACHED;
@@ -233,7 +233,7 @@ SEGMENTS:
     runs_s.write(last_run);
 LAST:
     for (int k = 0; k <= FETCH_AHEAD; ++k) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
         TICK(1);
         const Fetch fetch = {0, k == 0 ? LAST_RUN : 0};
         static_s.write(fetch);

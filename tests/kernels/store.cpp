@@ -1,6 +1,6 @@
-// store alone: xs goes through a relay, which holds words back as pre and gather do, to a small
-// engine that answers every micro-slot's words only when all words of that micro-slot and of those
-// before have come. tests/test_store.py compares the words.
+// store alone: xs goes through a relay, as through pre and gather, to a small engine that answers
+// every micro-slot's words only when all words of that micro-slot and of those before have come.
+// tests/test_store.py compares the words.
 #include <cstring>
 #include <memory>
 #include <string>
@@ -18,11 +18,6 @@ namespace {
 struct Engine : EngineDefaults {
     static const int STORE_ROWS = 2048;
     static const int LAG = LDA_LAG;
-    // of the relay; none of the others is here to hold words back
-    static const int STAGES_PRE = 20;
-    static const int STAGES_MAC = 0;
-    static const int STAGES_POST = 0;
-    static const int STAGES_LINK = 0;
 };
 
 struct Words {
@@ -79,13 +74,15 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
     hls::stream<Pair, Engine::DEPTH_RS> rs_s("rs");
     hls::stream<Pair, Engine::DEPTH_YS> ys_s("ys");
     sim::Scheduler device;
-    device.timing.pipeline_depth = Engine::STAGES_STORE;
-    device.spawn("store", [&] {
-        store<Engine>(Words{latent}, reinterpret_cast<Word*>(result), store_io,
-                      reinterpret_cast<const Segment*>(segments), segment_count,
-                      reinterpret_cast<const StoreEntry*>(entries), holder->memory, Log{&done},
-                      xs_s, rs_s, ys_s);
-    });
+    device.spawn(
+        "store",
+        [&] {
+            store<Engine>(Words{latent}, reinterpret_cast<Word*>(result), store_io,
+                          reinterpret_cast<const Segment*>(segments), segment_count,
+                          reinterpret_cast<const StoreEntry*>(entries), holder->memory, Log{&done},
+                          xs_s, rs_s, ys_s);
+        },
+        Engine::STAGES_STORE, sim::Style::flp);
     device.spawn(
         "relay",
         [&] {
@@ -105,7 +102,7 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
                 LOOP_EXIT();
             }
         },
-        Engine::STAGES_PRE);
+        Engine::STAGES_PRE, sim::Style::flp);
     device.spawn(
         "engine",
         [&] {
@@ -129,7 +126,7 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
                 if (step.last) LOOP_EXIT();
             }
         },
-        depth);
+        depth, sim::Style::flp);
     device.register_fifo(xs_s, "store", "relay");
     device.register_fifo(px_s, "relay", "engine");
     device.register_fifo(rs_s, "store", "engine");

@@ -1,5 +1,6 @@
 // wload alone: what it sends on each of its streams, for tests/test_wload.py.
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,15 +72,19 @@ int t_wload(void* card, const uint8_t* weights, uint64_t weight_words, const uin
     hls::stream<Word, WORDS_DEPTH> static_words("static_words"), dynamic_s("dynamic_words");
     CacheMemory<Engine>& cache = static_cast<Card*>(card)->cache;
     sim::Scheduler device;
-    device.timing.pipeline_depth = Engine::STAGES_WLOAD;
-    device.spawn("plan", [&] {
+    const sim::Style flp = sim::Style::flp;
+    const int depth = Engine::STAGES_WLOAD;
+    const auto spawn = [&](const char* name, std::function<void()> function) {
+        device.spawn(name, std::move(function), depth, flp);
+    };
+    spawn("plan", [&] {
         wload_plan<Engine>(reload, reinterpret_cast<const Segment*>(segments), segment_count,
                            reinterpret_cast<const WloadEntry*>(entries), static_runs, dynamic_runs,
                            runs);
     });
-    device.spawn("static", [&] { wload_fetch<Engine>(weights_port, static_runs, static_words); });
-    device.spawn("dynamic", [&] { wload_fetch<Engine>(dynamic_port, dynamic_runs, dynamic_s); });
-    device.spawn("route", [&] {
+    spawn("static", [&] { wload_fetch<Engine>(weights_port, static_runs, static_words); });
+    spawn("dynamic", [&] { wload_fetch<Engine>(dynamic_port, dynamic_runs, dynamic_s); });
+    spawn("route", [&] {
         wload_route<Engine>(cache, runs, static_words, dynamic_s, hd_sink.stream, pp_sink.stream,
                             ws_sink.stream, qp_sink.stream);
     });
