@@ -92,7 +92,7 @@ void join_entry(const GatherEntry& entry, Left& left_s, hls::stream<Word>& own_s
 #pragma HLS array_partition variable = sums.sum complete
 BEATS:
     for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         Beat<P::RANKS> beat;
@@ -223,7 +223,7 @@ void rows_entry(const GatherEntry& entry, hls::stream<Beat<P::RANKS>>& kept_s,
     Word before = none;
 ROWS:
     for (int i = 0; i < total; ++i) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 0 max = 8192
         TICK(1);
         if (part == 0) kept = kept_s.read();

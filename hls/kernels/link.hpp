@@ -63,7 +63,7 @@ SEGMENTS:
                 const int total = link_words(entries[segment.first + k]);
             WORDS:
                 for (int w = 0; w < total; ++w) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 0 max = 65536
                     TICK(1);
                     Many<1> one;
@@ -92,7 +92,7 @@ SEGMENTS:
                 const int total = link_words(entries[segment.first + k]);
             WORDS:
                 for (int w = 0; w < total; ++w) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 0 max = 65536
                     TICK(1);
                     const One one = in_s.read();
@@ -123,7 +123,7 @@ SEGMENTS:
                 const int total = link_words(entries[segment.first + k]);
             WORDS:
                 for (int w = 0; w < total; ++w) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 0 max = 65536
                     TICK(1);
                     const Many<N> some = from_s.read();

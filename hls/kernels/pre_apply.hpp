@@ -265,7 +265,7 @@ SOURCES:
     bool done = false;
 WORDS:
     while (!done) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         if (parameter < parameters) {

@@ -92,7 +92,7 @@ SOURCES:
     int64_t sum = 0, square = 0;
 GROUPS:
     while (made < total) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 16 max = 1024
         TICK(1);
         const int lane = channel % GROUP;
@@ -131,7 +131,7 @@ void send_row_scales(const PreEntry& entry, int i0, int i1, const NormMemory<P>&
               "pre: row statistics outside of their memory");
 OCTETS:
     for (int i = 0; i < octets; ++i) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 4 max = 1024
         TICK(1);
         rw_s.write(memory.rows[first + i]);
@@ -149,7 +149,7 @@ void keep_group_sums(const PreEntry& entry, int i0, int i1, NormMemory<P>& memor
     int group = at(entry.stats_out, i0, i1), address = group, item = 0;
 WORDS:
     for (int i = 0; i < entry.stat_words; ++i) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 1 max = 1024
 // no dependence: an execution meets no address twice
 #pragma HLS dependence variable = memory.sums type = inter false
@@ -204,7 +204,7 @@ void keep_row_scales(const PreEntry& entry, int i0, int i1, const NormHeader& he
     }
 ROWS:
     while (octet < entry.stat_words) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 1 max = 4096
         TICK(1);
         if (pixel == 0) {

@@ -71,7 +71,7 @@ SEGMENTS:
                 const int total = link_words(entries[segment.first + k]);
             WORDS:
                 for (int w = 0; w < total; ++w) {
-#pragma HLS pipeline II = 1
+#pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 0 max = 1024
                     TICK(1);
                     StatBeat<P::RANKS> beat;

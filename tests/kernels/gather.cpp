@@ -74,7 +74,7 @@ struct Device {
     sim::Scheduler scheduler;
 
     void spawn(const std::string& name, const std::function<void()>& function) {
-        scheduler.spawn(name, function);
+        scheduler.spawn(name, function, -1, sim::Style::flp);
     }
     void fifo(sim::Fifo& fifo, const std::string& from, const std::string& to) {
         scheduler.register_fifo(fifo, from, to);

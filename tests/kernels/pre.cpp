@@ -46,13 +46,16 @@ struct Pre {
     sim::Scheduler device;
 
     Pre(const Segment* segments, int segment_count, const PreEntry* entries) {
-        device.timing.pipeline_depth = P::STAGES_PRE;
-        device.spawn("pre.norm", [=] {
-            pre_norm<P>(segments, segment_count, entries, norm_memory, hd, sg, sc, rw);
-        });
-        device.spawn("pre.apply", [=] {
-            pre_apply<P>(segments, segment_count, entries, apply_memory, pp, xs, sc, rw, px);
-        });
+        device.spawn(
+            "pre.norm",
+            [=] { pre_norm<P>(segments, segment_count, entries, norm_memory, hd, sg, sc, rw); },
+            P::STAGES_PRE, sim::Style::flp);
+        device.spawn(
+            "pre.apply",
+            [=] {
+                pre_apply<P>(segments, segment_count, entries, apply_memory, pp, xs, sc, rw, px);
+            },
+            P::STAGES_PRE, sim::Style::flp);
         device.register_fifo(hd, "", "pre.norm");
         device.register_fifo(sg, "", "pre.norm");
         device.register_fifo(pp, "", "pre.apply");
