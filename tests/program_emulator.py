@@ -86,15 +86,40 @@ class Execution:
     def run(self):
         entry, m = self.entry, self.m
         first = self.loop == (0, 0)
-        if entry.store.flush == 1 or (entry.store.flush == 2 and first):
+        flush = entry.store.flush == 1 or (entry.store.flush == 2 and first)
+        m.settle(m.slot - 1 - (entry.store.pending if flush else m.program.engine.lag))
+        self.held = {}
+        early = [self.ring_rows(rank, 0) for rank in range(m.ranks)]
+        self.hold(*self.reach())
+        if flush:
             m.settle(None)
-        m.settle(m.slot - 1 - m.program.engine.lag)
+        late = [self.ring_rows(rank, 1) for rank in range(m.ranks)]
+        self.hold(self.reach()[1], self.shape.fill)
         window = self.fill()
-        weights = [self.weights(rank) for rank in range(m.ranks)]
+        weights = [
+            np.concatenate([early[rank], late[rank]]) if self.shape.ring else self.rows_of(rank)
+            for rank in range(m.ranks)
+        ]
         accs = self.multiply(window, weights)
         self.write(accs)
 
     # fill
+
+    def reach(self):
+        """Octets of the fill that the lead slot reads: its own, and words ahead of mac."""
+        stages, ranks = self.m.program.engine.timing.stages, self.m.ranks
+        ahead = stages["store"] + stages["pre"] + 2 * (ranks + 1) * stages["link"]
+        words = sum(self.entry.pre.groups)
+        return 0, min(self.shape.fill, self.shape.lead + -(-ahead // words))
+
+    def hold(self, first, end):
+        """Read octets first .. end - 1 of all sources as the store holds them now."""
+        for s in range(self.entry.pre.sources):
+            for group in range(self.entry.pre.groups[s]):
+                for rank in range(self.m.ranks):
+                    region = self.entry.store.source[s]
+                    part = self.octets(rank, region, group, np.arange(first, end))
+                    self.held.setdefault((rank, s, group), []).append(part)
 
     def octets(self, rank, region, group, octets):
         """Stored values int64 [octets, 8 pixels, 8 channels] of one local group."""
@@ -110,8 +135,7 @@ class Execution:
 
     def fill(self):
         """Operands in the window [window slot, subs * 16]; keeps the softmax row sums."""
-        store, pre, mac, shape = self.entry.store, self.entry.pre, self.entry.mac, self.shape
-        octets = np.arange(shape.fill)
+        pre, mac, shape = self.entry.pre, self.entry.mac, self.shape
         slots = mac.fill_slot + np.arange(8 * shape.fill)
         rng = np.random.default_rng(11)
         window = rng.integers(-128, 128, (mac.window_slots, mac.subs * 16))
@@ -123,7 +147,7 @@ class Execution:
             base = 16 * mac.sub_base[s]
             for group in range(pre.groups[s]):
                 for rank in range(self.m.ranks):
-                    q = self.octets(rank, store.source[s], group, octets)
+                    q = np.concatenate(self.held[rank, s, group])
                     x = self.operands(rank, s, group, q.reshape(-1, 8), scales)
                     k = group * self.m.ranks + rank
                     if k < mac.source_groups[s]:
@@ -214,16 +238,23 @@ class Execution:
 
     # weights
 
-    def weights(self, rank):
-        """Weights int64 [units, 8, steps * 16] of one rank."""
-        shape, wload, ring = self.shape, self.entry.wload, self.entry.store.weights
+    def rows_of(self, rank):
+        """Weights from DDR, int64 [units, 8, steps * 16], of one rank."""
+        shape, wload = self.shape, self.entry.wload
+        words = self.words(rank, wload.ws_buffer, wload.ws, 2 * wload.ws_rows)
+        assert wload.ws_rows == shape.units * shape.steps
+        rows = words.view(np.int8).astype(np.int64).reshape(shape.units, shape.steps, 8, 16)
+        return rows.transpose(0, 2, 1, 3).reshape(shape.units, 8, -1)
+
+    def ring_rows(self, rank, later):
+        """Ring weights of round 0, or of all later rounds: int64 [units, 8, steps * 16]."""
+        shape, ring = self.shape, self.entry.store.weights
         if not shape.ring:
-            words = self.words(rank, wload.ws_buffer, wload.ws, 2 * wload.ws_rows)
-            assert wload.ws_rows == shape.units * shape.steps
-            rows = words.view(np.int8).astype(np.int64).reshape(shape.units, shape.steps, 8, 16)
-            return rows.transpose(0, 2, 1, 3).reshape(shape.units, 8, -1)
-        result = np.zeros((shape.units, 8, shape.steps, 2, 8), np.int64)
-        for unit in range(shape.units):
+            return None
+        first = min(shape.units, shape.per_round)
+        units = range(first, shape.units) if later else range(first)
+        result = np.zeros((len(units), 8, shape.steps, 2, 8), np.int64)
+        for at, unit in enumerate(units):
             if shape.ring == 1:
                 assert shape.ring_words == self.m.ranks * ring.groups
                 assert ring.groups == self.entry.gather.ring_groups
@@ -233,12 +264,12 @@ class Execution:
                         k = group * self.m.ranks + r
                         if k < self.entry.gather.ring_valid:
                             word = self.octets(r, ring, group, token_octet)[0]
-                            result[unit, :, k // 2, k % 2] = word
+                            result[at, :, k // 2, k % 2] = word
             else:
                 assert shape.ring_words == 2 * shape.steps
                 tokens = self.octets(rank, ring, unit, np.arange(2 * shape.steps))
-                result[unit] = tokens.transpose(2, 0, 1).reshape(8, shape.steps, 2, 8)
-        return result.reshape(shape.units, 8, -1)
+                result[at] = tokens.transpose(2, 0, 1).reshape(8, shape.steps, 2, 8)
+        return result.reshape(len(units), 8, 16 * shape.steps)
 
     # products
 

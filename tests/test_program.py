@@ -106,6 +106,19 @@ def test_tight_buffers_do_cut():
     assert min(strips, rounds, items) > 3
 
 
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_logits_of_one_pair_at_a_time(kind, ranks):
+    """A store that holds the logits of one item and head for a strip of queries."""
+    qgraph, inputs = drawn(kind, 3, size=(12, 9))
+    groups = -(-qgraph.graph.tensors["scores"].channels // (8 * ranks))
+    program = lower(qgraph, Engine(ranks=ranks, scores_rows=5 * groups))
+    verify_program(program)
+    pair = program.segments[1]
+    assert pair.count == 2 and pair.n0 * pair.n1 > 1 and len(program.entries_of("qk")) == 4
+    compared(qgraph, program, inputs)
+
+
 def random_affine(qgraph, rng):
     """Read constants of the last layer that differ by item."""
     read = qgraph.layers[-1].read
@@ -173,7 +186,7 @@ def test_too_small_engines_are_refused_by_layer():
     with pytest.raises(UserError, match=r"words of sums are needed .* stats_words"):
         lower(norm, Engine(stats_words=4))
     attention = random_qgraph("self_attention", np.random.default_rng(1), size=(8, 8))
-    for change in ({"sums": 8}, {"row_octets": 8}, {"scores_rows": 8}, {"window_rows": 1}):
+    for change in ({"sums": 8}, {"row_octets": 2}, {"scores_rows": 8}, {"window_rows": 1}):
         with pytest.raises(UserError, match=rf"layer qk: the logits .*\({next(iter(change))}\)"):
             lower(attention, Engine(**change))
 
@@ -330,9 +343,7 @@ def test_board_files_name_engines(tmp_path):
         Engine(),
         store_rows=64,
         depths={**Engine().depths, "ks": 7},
-        timing=dataclasses.replace(
-            Engine().timing, stages={**Engine().timing.stages, "mac": 12}
-        ),
+        timing=dataclasses.replace(Engine().timing, stages={**Engine().timing.stages, "mac": 12}),
     )
     for wrong, words in (
         ("[engine]\nstore_lines = 64\n", r"unknown key store_lines in \[engine\]"),

@@ -1,8 +1,9 @@
-"""Strips of query slots: how much of the attention logits exists at one time."""
+"""How much of the attention logits exists at one time: strips of query slots, all pairs or one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gen.errors import UserError
 from gen.layers import LayerGraph
@@ -13,18 +14,33 @@ from gen.program.memory import live_sum
 from gen.program.planned import Planned
 from gen.program.schedule import Node, schedule
 
+# Cycles that an estimate takes for a flush (drain, then the way back to the array) and for what
+# an execution loads before its first tile.
+_FLUSH = 120
+_EXECUTION = 80
 
-def query_slots(
+
+@dataclass(frozen=True)
+class Cut:
+    """``slots`` query slots of a strip (0: all), of ``copies`` pairs (item, head) at one time."""
+
+    slots: int
+    copies: int
+
+
+def cuts(
     graph: LayerGraph,
     tensors: Mapping[str, Stored],
     order: list[Node],
     layers: list[Planned],
     engine: Engine,
-) -> dict[str, int]:
-    """Query slots of a strip by name of the logits tensor; 0: all of them.
+) -> dict[str, Cut]:
+    """How each attention is cut, by name of the logits tensor.
 
-    The logits of all items and heads are stored for the slots of one strip. They may take
-    ``engine.scores_rows`` of the store, or half of what other tensors leave free at that time.
+    The logits of all pairs are stored for the slots of one strip, or, where that makes the strips
+    short, those of one pair: long strips read K and V less often, but every product with V has
+    to wait for its product with K. Logits may take ``engine.scores_rows`` of the store, or half
+    of what other tensors leave free at that time.
 
     Raises:
         UserError: not even one tile of query slots fits.
@@ -32,36 +48,66 @@ def query_slots(
     plan = schedule(order, layers)
     logits = frozenset(layers[node[0]].dest.name for node in order if layers[node[0]].looped)
     others = store_intervals(graph, tensors, plan, logits)
-    slots = {}
+    found = {}
     for node in order:
         if len(node) == 2:
             free = engine.store_rows - live_sum(others, plan.times(node[0])[0])
-            rows = engine.scores_rows or free // 2
-            made = _longest(layers[node[0]], layers[node[1]], max(0, rows), engine)
-            slots[layers[node[0]].dest.name] = made
-    return slots
+            rows = engine.scores_rows or max(0, free // 2)
+            keys, values = layers[node[0]], layers[node[1]]
+            found[keys.dest.name] = _best(keys, values, rows, engine)
+    return found
 
 
-def _longest(keys: Planned, values: Planned, rows: int, engine: Engine) -> int:
-    """Query slots that every buffer holds, in strips of equal length; 0: all slots."""
-    scores, pitch = keys.dest, keys.geometry.pitch
-    octet_rows = scores.copies * scores.local_groups  # of the store, per octet of queries
+def _best(keys: Planned, values: Planned, rows: int, engine: Engine) -> Cut:
+    """The cheaper cut. The graph's logits have a copy per pair."""
+    pairs, pitch = keys.dest.copies, keys.geometry.pitch
+    together = _longest(keys, values, rows, pairs, engine)
+    if together >= pitch or pairs == 1:
+        return _checked(keys, values, together, pairs, rows, engine)
+    alone = _longest(keys, values, rows, 1, engine)
+    if together < engine.pixels:
+        return _checked(keys, values, alone, 1, rows, engine)
+    strips = ceil_div(pitch, together)
+    waits = strips * 2 * _FLUSH + strips * pairs * 2 * _EXECUTION
+    longer = ceil_div(pitch, alone)
+    waits_alone = longer * pairs * (_FLUSH + 2 * _EXECUTION)
+    if waits <= waits_alone:
+        return _checked(keys, values, together, pairs, rows, engine)
+    return _checked(keys, values, alone, 1, rows, engine)
+
+
+def _limits(
+    keys: Planned, values: Planned, rows: int, copies: int, engine: Engine
+) -> dict[str, int]:
+    """Query slots that each buffer holds."""
     subs = max(sum(keys.subs), sum(values.subs))
-    limits = {
-        "rows of the store (scores_rows)": rows // octet_rows * GROUP,
+    return {
+        "rows of the store (scores_rows)": rows // (copies * keys.dest.local_groups) * GROUP,
         "row sums (sums)": engine.sums,
-        "octets of row statistics (row_octets)": engine.row_octets // scores.copies * GROUP,
+        "octets of row statistics (row_octets)": engine.row_octets // copies * GROUP,
         "window rows (window_rows)": engine.window_rows // subs * engine.pixels,
     }
-    most = min(limits.values())
+
+
+def _longest(keys: Planned, values: Planned, rows: int, copies: int, engine: Engine) -> int:
+    """Query slots that every buffer holds, in whole tiles unless it is all of them."""
+    most = min(_limits(keys, values, rows, copies, engine).values())
+    return most if most >= keys.geometry.pitch else most // engine.pixels * engine.pixels
+
+
+def _checked(
+    keys: Planned, values: Planned, most: int, copies: int, rows: int, engine: Engine
+) -> Cut:
+    """Strips of equal length, of at most ``most`` slots."""
+    pitch = keys.geometry.pitch
     if most >= pitch:
-        return 0
+        return Cut(0, copies)
     if most < engine.pixels:
+        limits = _limits(keys, values, rows, copies, engine)
         tight = min(limits, key=lambda each: limits[each])
         raise UserError(
-            f"layer {keys.layer.name}: the logits of {scores.copies} items x heads, "
-            f"{scores.channels} keys and {engine.pixels} queries need more {tight} than there "
-            "are; choose an engine with more, a smaller image or batch 1"
+            f"layer {keys.layer.name}: the logits of {engine.pixels} queries and "
+            f"{keys.dest.channels} keys need more {tight} than there are; choose an engine with "
+            "more, a smaller image or batch 1"
         )
-    most = most // engine.pixels * engine.pixels
-    return up_to(ceil_div(pitch, ceil_div(pitch, most)), engine.pixels)
+    return Cut(up_to(ceil_div(pitch, ceil_div(pitch, most)), engine.pixels), copies)

@@ -95,12 +95,6 @@ class Engine:
         """Octets of a tile."""
         return self.pixels // 8
 
-    @property
-    def ahead(self) -> int:
-        """xs words that the store reads ahead of what mac loads (hls/kernels/store.hpp)."""
-        stages = self.timing.stages
-        return stages["store"] + stages["pre"] + 2 * (self.ranks + 1) * stages["link"]
-
 
 def load_engine(board: str | Path = "u250") -> Engine:
     """The engine of a board file: a name below gen/boards, or the path of a TOML file.

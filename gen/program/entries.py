@@ -75,13 +75,21 @@ class Entries:
     def _stats(self) -> int:
         return self.statistics.kind(self.made.dest, self.index)
 
+    @property
+    def _logits(self) -> Stored:
+        return self.made.sources[0] if self.made.softmax else self.made.dest
+
     def _by_item(self, size: int) -> int:
         """Stride of the outer loop for something that has ``size`` units per batch item."""
         return size if self.made.n0 > 1 else 0
 
     def _copy(self, base: int, size: int) -> Addr:
-        """Place of the present item's and head's attention logits, ``size`` units each."""
+        """Place of the present item's and head's attention logits, ``size`` units each; of their
+        only copy if they exist for one pair at a time.
+        """
         heads = self.made.n1
+        if self._logits.copies == 1:
+            return Addr(base)
         return Addr(base, self._by_item(heads * size), size if heads > 1 else 0)
 
     def region(self, tensor: Stored, slot: int, groups: int, per_head: bool) -> Region:

@@ -42,8 +42,8 @@ class Stored:
     """A tensor in the activation stores of ``ranks`` ranks, at the same rows in each.
 
     ``row`` is the first row; ``wide`` says int16 instead of int8. Attention ``logits`` exist in
-    ``copies`` that follow each other, one for every batch item and head, of one item each, and for
-    ``strip`` pixel slots at one time (0: for all).
+    ``copies`` that follow each other, one for every batch item and head or a single one, of one
+    item each, and for ``strip`` pixel slots at one time (0: for all).
     """
 
     name: str

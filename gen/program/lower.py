@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gen.errors import UserError
 from gen.layers import LayerGraph
-from gen.program.attention import query_slots
+from gen.program.attention import cuts
 from gen.program.buffers import Cursor, Places, place, wload_entry
 from gen.program.cache import cached
 from gen.program.engine import Engine
@@ -108,13 +108,16 @@ def _layers(
     graph = qgraph.graph
     order = nodes(graph)
     layers = [planned(qgraph, qlayer, tensors, engine) for qlayer in qgraph.layers]
-    slots = query_slots(graph, tensors, order, layers, engine)
-    cut = {name: replace(tensors[name], strip=count) for name, count in slots.items()}
+    found = cuts(graph, tensors, order, layers, engine)
+    cut = {
+        name: replace(tensors[name], strip=each.slots, copies=each.copies)
+        for name, each in found.items()
+    }
     for index, qlayer in enumerate(qgraph.layers):
         logits = {qlayer.layer.dest, *qlayer.layer.sources} & set(cut)
         if logits:
             (name,) = logits
-            layers[index] = planned(qgraph, qlayer, {**tensors, **cut}, engine, slots[name])
+            layers[index] = planned(qgraph, qlayer, {**tensors, **cut}, engine, found[name].slots)
     return order, layers
 
 

@@ -43,7 +43,7 @@ def stored_part(program: Program, index: int, i0: int, i1: int, rows: Sequence[B
     tensor = program.tensors[program.entries[index].dest]
     values, pixels = from_rows(tensor, rows), _pixels(program, index)
     if tensor.logits:
-        copy = i0 * program.segment_of(index).n1 + i1
+        copy = i0 * program.segment_of(index).n1 + i1 if tensor.copies > 1 else 0
         return values[copy : copy + 1, :, : pixels.stop - pixels.start]
     return values[_items(program, index, i0), _channels(program, index, i1), pixels]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import GROUP, Stored, ceil_div
+from gen.program.layout import GROUP, Stored
 from gen.program.marks import MarkedMemory, Names
 from gen.program.program import Entry, Program
 from gen.program.structs import (
@@ -24,6 +24,7 @@ from gen.program.structs import (
     STATS_NONE,
     Addr,
     Region,
+    Segment,
     Shape,
 )
 
@@ -37,7 +38,7 @@ def replay(program: Program) -> str | None:
     for segment in program.segments:
         for i0 in range(segment.n0):
             for i1 in range(segment.n1):
-                run.enter(i0, i1, segment.n0 > 1, segment.n1 > 1)
+                run.enter(i0, i1, segment)
                 for entry in program.entries[segment.first : segment.first + segment.count]:
                     fault = fault or run.entry(entry)
                     if fault:
@@ -55,7 +56,8 @@ class _Replay:
         self.program, self.engine = program, program.engine
         names, sums = Names(), Names()
         for name, tensor in program.tensors.items():
-            names.add(name, tensor.copies * tensor.local_groups * self._octets(tensor))
+            pairs = self._pairs(name) if tensor.logits else 1
+            names.add(name, pairs * tensor.local_groups * self._octets(tensor))
             sums.add(name, tensor.stat_words)
         self.store = MarkedMemory(2 * self.engine.store_rows, "half row", names)
         self.sums = MarkedMemory(self.engine.stats_words, "word of sums", sums)
@@ -63,13 +65,20 @@ class _Replay:
         # micro-slot of the last write of every cell, and the first one that may not be done
         self.written = np.full(len(self.store.cells), -1)
         self.flushed = self.lead_flushed = self.slot = 0
-        self.enter(0, 0, False, False)
+        self.enter(0, 0, Segment(0, 0))
 
-    def enter(self, i0: int, i1: int, by_item: bool, by_head: bool) -> None:
+    def enter(self, i0: int, i1: int, segment: Segment) -> None:
         """The next iteration of a segment."""
         self.loop = (i0, i1)
-        self.item = i0 if by_item else 0
-        self.by_head = by_head
+        self.item = i0 if segment.n0 > 1 else 0
+        self.heads = segment.n1
+        self.by_head = segment.n1 > 1
+
+    def _pairs(self, logits: str) -> int:
+        """Items x heads of an attention."""
+        index = next(i for i, e in enumerate(self.program.entries) if e.dest == logits)
+        segment = self.program.segment_of(index)
+        return segment.n0 * segment.n1
 
     # identities
 
@@ -82,15 +91,12 @@ class _Replay:
         copy = 0
         item = self.item
         if tensor.logits:
-            copy, item = self.loop[0] * self._heads(tensor) + self.loop[1], 0
+            copy, item = self.loop[0] * self.heads + self.loop[1], 0
         elif self.by_head and tensor.heads > 1:
             groups = groups + self.loop[1] * tensor.head_local_groups
         octets = octets + item * tensor.pitch // GROUP
         first = self.store.names.first[tensor.name]
         return first + (copy * tensor.local_groups + groups) * self._octets(tensor) + octets
-
-    def _heads(self, tensor: Stored) -> int:
-        return tensor.copies // self.program.batch
 
     # the store
 
@@ -135,7 +141,7 @@ class _Replay:
         tensor = self.program.tensors[name]
         region = Region(Addr(tensor.row), Addr(), 0, int(tensor.wide), tensor.group_rows)
         groups, octets = _grid(tensor.local_groups, self._octets(tensor))
-        self.enter(0, 0, False, False)
+        self.enter(0, 0, Segment(0, 0))
         cells = self.cells(region, groups, octets)
         marks = np.tile(self.part(tensor, groups, octets), 1 + region.wide)
         return self.store.write(cells, marks) if write else self.store.read(name, cells, marks)
@@ -152,14 +158,12 @@ class _Replay:
         else:
             self.lead_flushed = self.flushed
         fault = self._read_sums(entry)
-        words = sum(region.groups for region in store.source)
-        lead = shape.lead + ceil_div(self.engine.ahead, words)
         for name, region in zip(entry.sources, store.source, strict=False):
             need = self._needed(name, entry)
             if region.groups < need:
                 return f"{name}: {region.groups} of {need} local groups are read"
             pairs = _grid(region.groups, shape.fill)
-            flushed = np.where(pairs[1] < lead, self.lead_flushed, self.flushed)
+            flushed = np.where(pairs[1] < shape.lead, self.lead_flushed, self.flushed)
             fault = fault or self.read(
                 name, region, pairs, entry.mac.fill_slot // GROUP, self.slot, flushed
             )

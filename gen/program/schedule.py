@@ -74,7 +74,8 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
 
     What runs once shares a segment with its neighbours. Strips of a layer that runs once per item
     are a segment of their own. Attention: strip by strip, one segment of the product with K over
-    all items and heads and one of the product with V.
+    all items and heads and one of the product with V, or one segment of both if the logits of one
+    pair exist at a time.
     """
     segments: list[Segment] = []
     work: list[Work] = []
@@ -101,8 +102,12 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
             segment([(node[0], part) for part in parts], made.n0, made.n1)
             continue
         for part in parts:
-            for layer in node:
-                segment([(layer, part)], made.n0, made.n1)
+            products = [(layer, part) for layer in node]
+            if made.dest.copies == 1:
+                segment(products, made.n0, made.n1)
+            else:
+                for each in products:
+                    segment([each], made.n0, made.n1)
     return Schedule(tuple(segments), tuple(work))
 
 
