@@ -5,6 +5,7 @@
 #   BOARD=u250|u55c    HLS_CLOCK=MHz kernels are compiled for
 #   STRATEGIES=a,b     CLOCK_KEY=kernel_frequency|freqHz|defaultFreqHz   JOBS=Vivado runs   PACKAGE=1
 #   KERNEL=one kernel  COSIM_OPTIONS="-random_stall"
+#   ENGINE_FILE=board or engine file that `make reports` writes measured timing into
 #   LAYER=name         of vectors, bench, csim, csynth, cosim: only the layers up to that one
 
 BOARD      ?= u250
@@ -59,8 +60,8 @@ check-xrt: $(VENV)/ready ## are XRT, its tools and pyxrt usable?
 doctor: $(VENV)/ready ## everything at once: compilers, platform, XRT, card
 	@$(VITIS_PYTHON) -m gen.vitis doctor --board $(BOARD) --platform "$(PLATFORM)"
 
-reports: $(VENV)/ready ## table of modelled figures against those of the Vitis reports
-	@$(VITIS_PYTHON) -m gen.reports $(VITIS_BUILD)
+reports: $(VENV)/ready ## modelled figures against those of the Vitis reports (ENGINE_FILE=... takes measured timing)
+	@$(VITIS_PYTHON) -m gen.reports $(VITIS_BUILD) $(if $(ENGINE_FILE),--engine $(ENGINE_FILE))
 
 lint-hls: $(VENV)/ready ## check kernels and emitted files for what only Vitis would notice
 	@$(VITIS_PYTHON) -m gen.hlslint hls/kernels $(patsubst %/vitis/vitis.json,%,$(wildcard $(BUILD)/vitis/vitis.json))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from gen.hlslint.rules import (
 from gen.hlslint.unit import Unit, load_unit
 from gen.stages import ROOT
 from gen.vitis.board import Board, load_board
-from gen.vitis.topology import ENGINE, Topology
+from gen.vitis.engine import engine_of
+from gen.vitis.topology import RANKS, Topology, topology
 
 # the modules whose import registers the rules
 RULE_MODULES = (bench, config, dataflow, language, link, loops, pragmas, ports, storage, types)
@@ -70,15 +72,23 @@ def check_config(subject: Config) -> Iterator[Finding]:
             yield Finding(str(subject.path), line, rule.name, message)
 
 
-def _build_choices(folder: Path) -> tuple[Board, int | None]:
-    """Board and kernel clock (MHz) of a build's emitted files."""
+def _build_choices(folder: Path) -> tuple[Board, Topology, int]:
+    """Board, kernels and kernel clock (MHz) of a build's emitted files."""
     try:
         choices = json.loads((folder / "vitis.json").read_text())
-        return load_board(str(choices["board"])), int(choices["hls_clock_mhz"])
+        board, ranks = load_board(str(choices["board"])), int(choices["ranks"])
+        return board, topology(ranks), int(choices["hls_clock_mhz"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}/vitis.json cannot be read ({error}); run make vitis-files"
         ) from error
+
+
+def _linked(path: Path) -> Topology:
+    """Kernels of a configuration outside of a build, by its number of stores."""
+    found = re.search(r"^nk=store:(\d+)", path.read_text(errors="replace"), re.MULTILINE)
+    ranks = int(found[1]) if found else 1
+    return topology(ranks if ranks in RANKS else 1)
 
 
 def gather(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path | None]]]:
@@ -98,7 +108,8 @@ def gather(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path | N
         if path.is_file():
             files = [path]
         elif (vitis / "vitis.json").is_file():
-            sources += sorted(each for each in (path / "src").glob("*.cpp") if _is_kernel(each))
+            tops = {kernel.name for kernel in engine_of(path).kernels}
+            sources += sorted(each for each in (path / "src").glob("*.cpp") if each.stem in tops)
             sources += sorted((vitis / "bench").glob(f"*{BENCH_SUFFIX}.cpp"))
             configs += [(each, vitis) for each in sorted(vitis.rglob("*.cfg"))]
             continue
@@ -109,15 +120,10 @@ def gather(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path | N
     return sources, configs
 
 
-def _is_kernel(path: Path) -> bool:
-    return path.stem in {kernel.name for kernel in ENGINE.kernels}
-
-
 def check_paths(
     paths: Sequence[Path],
     folders: Sequence[Path] = (),
     board: str = "u250",
-    topology: Topology = ENGINE,
 ) -> list[Finding]:
     """All findings in files, folders or builds, each once, in the order of their places.
 
@@ -131,6 +137,9 @@ def check_paths(
     for source in sources:
         found |= set(check_unit(load_unit(source, [*folders, ROOT / "hls" / "kernels"])))
     for path, folder in configs:
-        chosen, compiled = (load_board(board), None) if folder is None else _build_choices(folder)
-        found |= set(check_config(parse_config(path, chosen, topology, compiled)))
+        if folder is None:
+            subject = parse_config(path, load_board(board), _linked(path))
+        else:
+            subject = parse_config(path, *_build_choices(folder))
+        found |= set(check_config(subject))
     return sorted(found)

@@ -40,6 +40,11 @@ class Parameter:
         )
 
     @property
+    def is_burst(self) -> bool:
+        """Whether it is a memory that is asked for bursts."""
+        return "".join(self.type.split()).startswith(("hls::burst_maxi<", "burst_maxi<"))
+
+    @property
     def is_stream(self) -> bool:
         """Whether it is a stream."""
         return is_stream_type(self.type)

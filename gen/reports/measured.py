@@ -1,19 +1,21 @@
 """Everything the tools have measured of a build, gathered from the reports that lie there.
 
 ``BUILD/vitis/measured.json`` keeps it: per kernel area, estimated period, initiation intervals and
-pipeline depths of synthesis and the cycles of co-simulation; and the clock that the link achieved.
-Figures that nobody has measured yet are null.
+pipeline depths of synthesis, the cycles of co-simulation and, to compare, those of the same kernel
+in the timed simulation; and the clock that the link achieved. Figures that nobody has measured yet
+are null.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gen.errors import UserError
 from gen.reports.cosim import read_cosim
-from gen.reports.csynth import Resources, read_csynth
+from gen.reports.csynth import Function, Resources, read_csynth
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,17 @@ class MeasuredLoop:
 
 @dataclass(frozen=True)
 class MeasuredKernel:
-    """Reports of one kernel; ``cosim_cycles`` of one whole step."""
+    """Reports of one kernel; ``cosim_cycles`` of one whole step, ``simulated_cycles`` what the
+    timed simulation expects there. ``loop_overheads``: cycles that functions of one pipelined loop
+    take besides that loop.
+    """
 
     resources: Resources | None
     estimated_period_ns: float | None
     loops: tuple[MeasuredLoop, ...]
+    loop_overheads: tuple[int, ...]
     cosim_cycles: int | None
+    simulated_cycles: int | None
 
     @property
     def pipeline_depth(self) -> int | None:
@@ -50,16 +57,51 @@ class Measured:
     clock_mhz: float | None
 
 
-def _kernel(reports: Path, name: str) -> MeasuredKernel:
+def stage_of(kernel: str) -> str:
+    """Key of a kernel in [timing.stages]: gather and reduce have one in common."""
+    return "link" if kernel.startswith(("gather", "reduce")) else kernel
+
+
+def _overhead(function: Function) -> int | None:
+    """Cycles of a function besides those of its only loop, which is pipelined."""
+    if len(function.loops) != 1 or function.latency_worst is None:
+        return None
+    (loop,) = function.loops
+    if loop.ii is None or loop.latency is None or function.latency_worst < loop.latency:
+        return None
+    return function.latency_worst - loop.latency
+
+
+def simulated_cycles(build: Path, unit: str) -> int | None:
+    """Cycles of a unit by itself in the timed simulation, recorded with its vectors.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    path = build / "vitis" / "vectors" / "cycles.json"
+    if not path.is_file():
+        return None
+    try:
+        return int(json.loads(path.read_text())[unit])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); run make vectors again") from error
+
+
+def _kernel(build: Path, name: str, unit: str) -> MeasuredKernel:
+    reports = build / "vitis" / "reports"
     synthesis = reports / f"{name}_csynth.xml"
     simulation = reports / f"{name}_cosim.rpt"
     resources, period = None, None
     loops: dict[tuple[str, str], MeasuredLoop] = {}
+    overheads: dict[str, int] = {}
     if synthesis.is_file():
         report = read_csynth(synthesis)
         resources, period = report.top.resources, report.top.estimated_period_ns
         parts = [read_csynth(path) for path in sorted((reports / name).glob("*_csynth.xml"))]
         for function in [f for each in (report, *parts) for f in each.functions()]:
+            overhead = _overhead(function)
+            if overhead is not None:
+                overheads[function.name] = overhead
             for loop in function.loops:
                 if loop.ii is not None:
                     key = (function.name, loop.name)
@@ -68,7 +110,14 @@ def _kernel(reports: Path, name: str) -> MeasuredKernel:
     if simulation.is_file():
         result = read_cosim(simulation)
         cycles = result.total_cycles or result.latency_max
-    return MeasuredKernel(resources, period, tuple(loops.values()), cycles)
+    return MeasuredKernel(
+        resources,
+        period,
+        tuple(loops.values()),
+        tuple(overheads.values()),
+        cycles,
+        simulated_cycles(build, unit),
+    )
 
 
 def _link(folder: Path) -> tuple[float | None, float | None]:
@@ -83,15 +132,17 @@ def _link(folder: Path) -> tuple[float | None, float | None]:
         raise UserError(f"{found[-1]} is damaged ({error}); run make xclbin again") from error
 
 
-def gather(build: Path, kernels: list[str]) -> Measured:
-    """Read every report of a build that exists.
+def gather(build: Path, units: Mapping[str, str]) -> Measured:
+    """Read every report of a build that exists; ``units``: kernel to the instance of it that is
+    co-simulated.
 
     Raises:
         UserError: a report is damaged.
     """
     folder = build / "vitis"
     asked, achieved = _link(folder)
-    return Measured({name: _kernel(folder / "reports", name) for name in kernels}, asked, achieved)
+    kernels = {name: _kernel(build, name, unit) for name, unit in units.items()}
+    return Measured(kernels, asked, achieved)
 
 
 def save(measured: Measured, build: Path) -> Path:

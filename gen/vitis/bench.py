@@ -8,8 +8,8 @@ it, against them.
 from __future__ import annotations
 
 import ctypes
-import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def bench_text(kernel: Kernel, program: Program) -> str:
         parameters=[parameter.type for parameter in kernel.parameters],
         arguments=[
             *(f"{memory.name}.data()" for memory in kernel.memories),
-            *(each.name for each in (*kernel.scalars, *kernel.streams)),
+            *kernel.ports[len(kernel.memories) :],
         ],
     )
 
@@ -143,7 +143,7 @@ def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
     result = _recorded_step(card, library, engine, scratch, weights, dynamic, latent)
     if not np.array_equal(result, expected):
         raise AssertionError("the kernels' result differs from the integer reference")
-    buffers = {
+    buffers: dict[str, Sequence[Bytes] | Bytes] = {
         "latent": pack_latent(program, latent),
         "weights": weights,
         "dynamic": dynamic,

@@ -88,10 +88,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: not TOML.
     """
+    return parse_toml(path.read_text(), path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Contents of the text of a TOML file.
+
+    Raises:
+        UserError: not TOML.
+    """
     parser = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        with path.open("rb") as stream:
-            value: dict[str, Any] = parser.load(stream)
+        value: dict[str, Any] = parser.loads(text)
     except parser.TOMLDecodeError as error:
         raise UserError(f"{path} is not a TOML file ({error}); repair it") from error
     return value

@@ -63,8 +63,7 @@ def _run(program: Path, kernel: str, vectors: Path) -> list[str]:
     if done.returncode != 0:
         first = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no message")
         raise UserError(
-            f"the test bench of {kernel} failed on {vectors.name} "
-            f"({first.removeprefix('ERROR: ')})"
+            f"the test bench of {kernel} failed on {vectors.name} ({first.removeprefix('ERROR: ')})"
         )
     return [f"{vectors.name}: {line}" for line in done.stdout.splitlines()]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from gen.errors import UserError
 from gen.reports.cosim import read_cosim
 from gen.reports.csynth import CsynthReport, read_csynth
-from gen.vitis.engine import kernel_of
+from gen.reports.measured import simulated_cycles
+from gen.vitis.engine import engine_of, kernel_of
 from gen.vitis.tools import Result, hls_command, run_logged
 
 STEPS = ("csim", "csynth", "cosim")
@@ -78,7 +79,7 @@ def run_hls(build: Path, kernel: str, step: str, cosim_options: str = "") -> lis
             the co-simulation did not pass.
     """
     build = build.resolve()
-    kernel_of(build, kernel)
+    unit = engine_of(build).units_of(kernel_of(build, kernel))[0].name
     script = build / "vitis" / "hls" / f"{kernel}.tcl"
     if not script.is_file():
         raise UserError(f"{script} does not exist; run make vitis-files first")
@@ -112,4 +113,6 @@ def run_hls(build: Path, kernel: str, step: str, cosim_options: str = "") -> lis
     if not report.passed:
         raise UserError(f"cosim of kernel {kernel} did not pass; the log is {log}")
     _keep(found, target)
-    return [f"{kernel}: cosim passed, {report.total_cycles or report.latency_max} cycles"]
+    cycles, modelled = report.total_cycles or report.latency_max, simulated_cycles(build, unit)
+    beside = "" if modelled is None else f"; the timed simulation expects {modelled}"
+    return [f"{kernel}: cosim passed, {cycles} cycles{beside}"]

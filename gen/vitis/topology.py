@@ -208,9 +208,7 @@ class Topology:
         """Streams within every rank, then those between neighbours."""
         places = {(unit.kernel.kind, unit.rank): unit for unit in self.units}
 
-        def connect(
-            source: Unit, output: str, sink: Unit, entrance: str, fifo: str
-        ) -> Connection:
+        def connect(source: Unit, output: str, sink: Unit, entrance: str, fifo: str) -> Connection:
             ends = source.kernel.stream(output), sink.kernel.stream(entrance)
             assert ends[0] is not None and ends[1] is not None
             return Connection(source, ends[0], sink, ends[1], fifo)

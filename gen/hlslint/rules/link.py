@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gen.hlslint.config import Config, Setting
 from gen.hlslint.finding import Found
 from gen.hlslint.rules import config_rules
-from gen.vitis.topology import Stream
+from gen.vitis.topology import HANDSHAKE_WIRES, MAX_PORT_BITS, StreamPort
 
 _KEYS = frozenset({"nk", "sp", "stream_connect", "sc", "slr"})
 _MEMORY = re.compile(r"^(?P<kind>[A-Z]+)\[(?P<first>\d+)(?::(?P<last>\d+))?\]$")
@@ -55,12 +55,25 @@ def _connections(config: Config) -> Iterator[Connection]:
 
 
 def _ports(config: Config, kernel: str) -> tuple[str, ...]:
-    names = {each.name for each in config.topology.kernels}
-    return config.topology.ports(kernel) if kernel in names else ()
+    return next((each.ports for each in config.topology.kernels if each.name == kernel), ())
 
 
-def _stream(config: Config, port: str) -> Stream | None:
-    return next((each for each in config.topology.streams if each.port == port), None)
+def _stream(config: Config, units: dict[str, str], end: tuple[str, str]) -> StreamPort | None:
+    """The stream port at an end of a connection."""
+    kernel = units.get(end[0])
+    found = (each for each in config.topology.kernels if each.name == kernel)
+    return next((each.stream(end[1]) for each in found), None)
+
+
+def _slrs(config: Config) -> dict[str, int]:
+    """SLR of every unit that is placed on one that exists."""
+    placed: dict[str, int] = {}
+    for setting in config.values("slr"):
+        unit, _, place = setting.value.partition(":")
+        match = re.match(r"^SLR(\d+)$", place)
+        if match is not None and int(match[1]) < config.board.slrs:
+            placed[unit] = int(match[1])
+    return placed
 
 
 @config_rules("link-key")
@@ -115,7 +128,7 @@ def port(config: Config) -> Found:
             yield number, f"there is no compute unit {unit}"
         elif name is not None and name not in _ports(config, units[unit]):
             yield number, f"{unit} has no port {name or '(none)'}"
-        elif setting is not None and name is not None and _stream(config, name) is not None:
+        elif setting is not None and name is not None and _stream(config, units, (unit, name)):
             yield number, f"{unit}.{name} is a stream and has no memory"
 
 
@@ -150,13 +163,8 @@ def memory(config: Config) -> Found:
         mapped.add(_end(end))
         masters.update(found or [])
     for unit, name in units.items():
-        pointers = {
-            pointer
-            for each in config.topology.kernels
-            if each.name == name
-            for pointer in each.pointers
-        }
-        for pointer in sorted(pointers):
+        pointers = [each.pointers for each in config.topology.kernels if each.name == name]
+        for pointer in [pointer for each in pointers for pointer in each]:
             if (unit, pointer) not in mapped:
                 yield (
                     1,
@@ -172,16 +180,15 @@ def slr(config: Config) -> Found:
     """A unit without an SLR, or in another one than its memory, limits the clock."""
     if not config.is_link:
         return
-    placed: dict[str, int] = {}
+    placed = _slrs(config)
+    seen: set[str] = set()
     for setting in config.values("slr"):
         unit, _, place = setting.value.partition(":")
-        match = re.match(r"^SLR(\d+)$", place)
-        if match is None or int(match[1]) >= config.board.slrs:
+        if unit not in placed:
             yield setting.line, f"{config.board.name} has no {place or 'SLR'}"
-            continue
-        if unit in placed:
+        elif unit in seen:
             yield setting.line, f"{unit} is placed twice"
-        placed[unit] = int(match[1])
+        seen.add(unit)
     for unit in _units(config):
         if unit not in placed:
             yield 1, f"{unit} has no slr line"
@@ -207,19 +214,61 @@ def stream(config: Config) -> Found:
                 verb = "written to" if end == "source" else "read from"
                 name = ".".join(getattr(each, end))
                 yield each.line, f"{name} is {verb} more than one stream"
+    known = {
+        ((each.source.name, each.output.name), (each.sink.name, each.input.name))
+        for each in config.topology.connections
+    }
     for each in _connections(config):
-        source = _stream(config, each.source[1])
-        sink = _stream(config, each.sink[1])
+        source = _stream(config, units, each.source)
+        sink = _stream(config, units, each.sink)
         if source is None or sink is None:
             continue
-        if source.bits != sink.bits:
-            yield each.line, f"{source.bits} bits are connected to {sink.bits}"
-        if units.get(each.source[0]) != source.source:
+        if source.element != sink.element:
+            yield (
+                each.line,
+                f"{source.element} ({source.bits} bits) is connected to {sink.element} "
+                f"({sink.bits} bits)",
+            )
+        if not source.output:
             yield each.line, f"{'.'.join(each.source)} is no output"
-        if units.get(each.sink[0]) != sink.sink:
+        if sink.output:
             yield each.line, f"{'.'.join(each.sink)} is no input"
-        elif source.name != sink.name:
-            yield each.line, f"stream {source.name} is connected to {sink.name}"
+        elif source.output and (each.source, each.sink) not in known:
+            yield each.line, f"{'.'.join(each.source)} does not belong to {'.'.join(each.sink)}"
+
+
+@config_rules("link-width")
+def width(config: Config) -> Found:
+    """An AXI stream is 4096 bits wide at most; a wider one does not synthesise."""
+    units = _units(config)
+    for each in _connections(config):
+        source = _stream(config, units, each.source)
+        if source is not None and source.bits > MAX_PORT_BITS:
+            yield each.line, f"{'.'.join(each.source)} is {source.bits} bits wide"
+
+
+@config_rules("link-crossing")
+def crossing(config: Config) -> Found:
+    """Dies are joined by few wires: a stream over two borders, or too many bits over one, fail."""
+    units, placed = _units(config), _slrs(config)
+    wires: Counter[int] = Counter()
+    for each in _connections(config):
+        source = _stream(config, units, each.source)
+        ends = placed.get(each.source[0]), placed.get(each.sink[0])
+        if source is None or ends[0] is None or ends[1] is None:
+            continue
+        low, high = min(ends[0], ends[1]), max(ends[0], ends[1])
+        if high - low > 1:
+            yield each.line, f"{'.'.join(each.source)} crosses {high - low} borders of SLRs"
+        for border in range(low, high):
+            wires[border] += source.bits + HANDSHAKE_WIRES
+    for border, count in sorted(wires.items()):
+        if count > config.board.link_wires:
+            yield (
+                1,
+                f"{count} wires cross from SLR{border} to SLR{border + 1}, which takes "
+                f"{config.board.link_wires}",
+            )
 
 
 @config_rules("link-self")
@@ -236,9 +285,11 @@ def open_end(config: Config) -> Found:
     if not config.is_link:
         return
     used = {end for each in _connections(config) for end in (each.source, each.sink)}
-    for unit, name in _units(config).items():
+    units = _units(config)
+    for unit, name in units.items():
         for each in _ports(config, name):
-            if _stream(config, each) is not None and (unit, each) not in used:
+            end = (unit, each)
+            if _stream(config, units, end) is not None and end not in used:
                 yield 1, f"{unit}.{each} is not connected"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from gen.hlslint.finding import Found
 from gen.hlslint.pragma import Pragma
 from gen.hlslint.rules import unit_rules
-from gen.hlslint.syntax import row
-from gen.hlslint.unit import Function, Unit
-from gen.vitis.topology import ENGINE
+from gen.hlslint.syntax import declarators, declared_name, find, row, text
+from gen.hlslint.unit import Function, Parameter, Unit
+from gen.vitis.topology import RANKS, topology
 
 # words of Verilog, SystemVerilog, VHDL and C that a port must not be called by
 RESERVED = frozenset((Path(__file__).parent.parent / "reserved.txt").read_text().split())
@@ -44,13 +44,17 @@ def port_interface(unit: Unit) -> Found:
                 yield row(pragmas[0].node), f"kernel {top.name} has no port {port}"
         for parameter in top.parameters:
             modes = {pragma.mode for pragma in interfaces.get(parameter.name, [])}
-            wanted = (
-                "axis" if parameter.is_stream else "m_axi" if parameter.is_pointer else "s_axilite"
-            )
+            wanted = _mode(parameter)
             if wanted not in modes:
                 yield row(parameter.node), f"port {parameter.name} has no {wanted} interface"
             if modes - {wanted, "s_axilite"}:
                 yield row(parameter.node), f"port {parameter.name} has conflicting interfaces"
+
+
+def _mode(parameter: Parameter) -> str:
+    if parameter.is_stream:
+        return "axis"
+    return "m_axi" if parameter.is_pointer or parameter.is_burst else "s_axilite"
 
 
 @unit_rules("protocol")
@@ -104,12 +108,53 @@ def _power_of_two(value: int) -> bool:
     return value == 0 or (value & (value - 1) == 0 and value <= 1024)
 
 
+@unit_rules("burst-bundle")
+def burst_bundle(unit: Unit) -> Found:
+    """A burst_maxi port that shares its bundle mixes its bursts with another port's."""
+    for top in unit.tops:
+        interfaces = _interfaces(unit, top)
+        bundles = {
+            parameter.name: pragma.value("bundle")
+            for parameter in top.parameters
+            for pragma in interfaces.get(parameter.name, [])
+            if pragma.mode == "m_axi"
+        }
+        for parameter in top.parameters:
+            if parameter.is_burst:
+                bundle = bundles.get(parameter.name)
+                if sum(each == bundle for each in bundles.values()) > 1:
+                    yield row(parameter.node), f"burst port {parameter.name} shares its bundle"
+
+
+def _ranks(unit: Unit) -> int:
+    """RANKS of the engine that a unit is made for: the last struct to define it."""
+    ranks = 1
+    for field in find(unit.root, "field_declaration"):
+        for each in declarators(field):
+            value = field.child_by_field_name("default_value")
+            if declared_name(each) == "RANKS" and text(value).isdigit():
+                ranks = int(text(value))
+    return ranks
+
+
 @unit_rules("port-order")
 def port_order(unit: Unit) -> Found:
-    """The host counts arguments: a kernel with its ports in another order is misfed."""
-    known = {kernel.name: ENGINE.ports(kernel.name) for kernel in ENGINE.kernels}
+    """The host counts arguments: a kernel with its ports in another order is misfed.
+
+    A kernel whose stream has another element than the one at its other end is misfed, too.
+    """
+    ranks = _ranks(unit)
+    known = {kernel.name: kernel for kernel in topology(ranks if ranks in RANKS else 1).kernels}
     for top in unit.tops:
-        expected = known.get(top.name)
+        kernel = known.get(top.name)
+        if kernel is None:
+            continue
         names = tuple(parameter.name for parameter in top.parameters)
-        if expected is not None and names != expected:
-            yield row(top.node), f"kernel {top.name} has ports {names}, not {expected}"
+        if names != kernel.ports:
+            yield row(top.node), f"kernel {top.name} has ports {names}, not {kernel.ports}"
+            continue
+        for parameter, port in zip(top.parameters, kernel.parameters, strict=True):
+            found = "".join(parameter.type.split()).replace("Engine::RANKS", str(ranks))
+            wanted = "".join(port.type.rstrip("*& ").removeprefix("const ").split())
+            if found != wanted:
+                yield row(parameter.node), f"port {parameter.name} is {found}, not {wanted}"

@@ -173,8 +173,14 @@ def subject(unit: Unit) -> Found:
 
 
 def _has_reason(unit: Unit, pragma: Pragma) -> bool:
-    """Whether a comment of the pragma's file speaks of dependences."""
-    lines = unit.raw_lines(unit.source.origins[row(pragma.node)].path)
+    """Whether a comment stands among the pragmas above, or the file has one of dependences."""
+    place = unit.source.origins[row(pragma.node)]
+    lines = unit.raw_lines(place.path)
+    for line in reversed(lines[: place.line - 1]):
+        if line.lstrip().startswith("//"):
+            return True
+        if not line.lstrip().startswith("#pragma"):
+            break
     return any("depend" in line.partition("//")[2].lower() for line in lines)
 
 
@@ -182,7 +188,8 @@ def _has_reason(unit: Unit, pragma: Pragma) -> bool:
 def dependence(unit: Unit) -> Found:
     """A dependence that is wrongly denied gives right simulations and wrong hardware.
 
-    A comment in the same file has to say why there is none; the word ``depend`` marks it.
+    A comment has to say why there is none: among the pragmas above it, or anywhere in the file
+    with the word ``depend``.
     """
     for pragma in unit.pragmas:
         if pragma.name != "dependence":

@@ -8,6 +8,7 @@ from tree_sitter import Node
 
 from gen.hlslint.calls import calls_in, local_streams
 from gen.hlslint.finding import Found
+from gen.hlslint.layout import Layouts, plain_name, structs_of
 from gen.hlslint.preprocess import Define
 from gen.hlslint.rules import unit_rules
 from gen.hlslint.syntax import (
@@ -24,12 +25,6 @@ from gen.hlslint.unit import Unit, is_stream_type
 DEFAULT_MAX_BITS = 1024
 _WIDE = frozenset({"ap_int", "ap_uint", "ap_fixed", "ap_ufixed"})
 _SIDE_CHANNELS = ("ap_axiu", "ap_axis", "hls::axis", "qdma_axis")
-# bytes of a member, which is also its alignment
-_SIZES = {
-    "bool": 1, "int8_t": 1, "uint8_t": 1, "char": 1, "int16_t": 2, "uint16_t": 2, "short": 2,
-    "int32_t": 4, "uint32_t": 4, "int": 4, "unsigned": 4, "float": 4, "int64_t": 8,
-    "uint64_t": 8, "double": 8, "longlong": 8,
-}  # fmt: skip
 
 
 def _limit(unit: Unit) -> tuple[int, Define | None]:
@@ -78,52 +73,42 @@ def _stream_types(unit: Unit) -> Iterator[tuple[Node, str]]:
         yield stream.declaration, _element(stream.type)
 
 
-def _structs(unit: Unit) -> dict[str, Node]:
-    found = {}
-    for node in find(unit.root, "struct_specifier", "class_specifier"):
-        if node.child_by_field_name("body") is not None:
-            found[text(node.child_by_field_name("name"))] = node
-    return found
-
-
 def _faults(node: Node, structs: dict[str, Node]) -> Iterator[str]:
-    """Why a struct is no packed plain data."""
+    """Why a struct is no plain data."""
     name = text(node.child_by_field_name("name"))
     if any(child.type == "base_class_clause" for child in node.children):
         yield f"{name} has a base class"
     body = node.child_by_field_name("body")
-    sizes: set[int] = set()
     for member in [] if body is None else body.named_children:
         if member.type == "function_definition" or any(
             each.type == "function_declarator" for each in member.named_children
         ):
             yield f"{name} has member functions"
         elif member.type == "field_declaration" and "static" not in specifiers(member):
-            kind = unquoted(text(member.child_by_field_name("type"))).replace("std::", "")
             if any(
                 d.type in ("pointer_declarator", "reference_declarator")
                 for d in declarators(member)
             ):
                 yield f"{name} has a pointer or reference"
-            elif kind in _SIZES:
-                sizes.add(_SIZES[kind])
-            elif kind.split("::")[-1] in structs:
-                yield from _faults(structs[kind.split("::")[-1]], structs)
-    if len(sizes) > 1:
-        yield f"{name} has members of {sorted(sizes)} bytes and is padded"
+            inner = structs.get(plain_name(text(member.child_by_field_name("type"))))
+            if inner is not None:
+                yield from _faults(inner, structs)
 
 
 @unit_rules("stream-element")
 def stream_element(unit: Unit) -> Found:
     """A struct on a stream is padded to its largest member; elements are packed plain data."""
-    structs = _structs(unit)
+    structs = structs_of(unit)
+    layouts = Layouts(unit, structs)
     told: set[str] = set()
     for node, element in _stream_types(unit):
-        name = element.split("::")[-1]
+        name = plain_name(element)
         if name in structs and name not in told:
             told.add(name)
             for fault in dict.fromkeys(_faults(structs[name], structs)):
                 yield row(structs[name]), f"stream element {fault}"
+            if layouts.of(name).padded:
+                yield row(structs[name]), f"stream element {name} is padded"
         if element.endswith(("*", "&")):
             yield row(node), f"a stream of {element}"
 
