@@ -1,5 +1,6 @@
 """Every rule of the checker: a planted violation is found, the clean case is not."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,10 @@ import pytest
 
 from gen.errors import UserError
 from gen.hlslint.check import check_paths
-from gen.hlslint.rules import bench_rules, config_rules, storage, unit_rules
+from gen.hlslint.rules import bench_rules, config_rules, link, storage, unit_rules
 from gen.vitis.board import load_board
 from gen.vitis.emit import Options, emit
-from gen.vitis.topology import ENGINE
+from gen.vitis.topology import topology
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,6 +29,15 @@ struct Word {
 struct Pair {
     Word first;
     Word second;
+};
+static const int N = 8;
+struct Sums {
+    int32_t sum[N];
+    uint16_t square[N][3];
+};
+template <int M>
+struct Many {
+    Sums b[M];
 };
 
 static const int ROM[3] = {1, 2, 3};
@@ -60,6 +70,13 @@ static void consume(hls::stream<Word>& made, int count, hls::stream<Word>& sent)
     }
 }
 
+static void pass(hls::stream<Pair>& pairs, hls::stream<Many<4>>& sums) {
+    const Pair pair = pairs.read();
+    Many<4> all;
+    all.b[0].sum[0] = pair.first.b[0];
+    sums.write(all);
+}
+
 static void both(const Word* source, int count, hls::stream<Word>& sent) {
 #pragma HLS dataflow
     hls::stream<Word, 4> made("made");
@@ -68,9 +85,11 @@ static void both(const Word* source, int count, hls::stream<Word>& sent) {
 }
 
 extern "C" {
-void kernel(const Word* source, int count, hls::stream<Word>& xs_s) {
+void kernel(const Word* source, hls::burst_maxi<Word> rates, int count, hls::stream<Word>& xs_s) {
 #pragma HLS INTERFACE mode=m_axi port=source offset=slave bundle=gmem0 depth=64
+#pragma HLS INTERFACE mode=m_axi port=rates offset=slave bundle=gmem1 depth=64
 #pragma HLS INTERFACE s_axilite port=source bundle=control
+#pragma HLS INTERFACE s_axilite port=rates bundle=control
 #pragma HLS INTERFACE s_axilite port=count bundle=control
 #pragma HLS INTERFACE axis port=xs_s
 #pragma HLS INTERFACE s_axilite port=return bundle=control
@@ -78,6 +97,33 @@ void kernel(const Word* source, int count, hls::stream<Word>& xs_s) {
 }
 }
 """
+
+# rank 0's mac, the type of its first port and the name of its third one left open
+MAC = """
+namespace lda {
+template <int N>
+struct Beat {
+    Word b[N];
+};
+struct WeightRow {
+    int8_t b[128];
+};
+struct AccWord {
+    int32_t a[64];
+};
+}
+extern "C" {
+void mac(hls::stream<%s>& gs_s, hls::stream<lda::WeightRow>& ks_s, hls::stream<lda::WeightRow>& %s,
+         hls::stream<lda::AccWord>& as_s) {
+#pragma HLS INTERFACE axis port=gs_s
+#pragma HLS INTERFACE axis port=ks_s
+#pragma HLS INTERFACE axis port=ws_s
+#pragma HLS INTERFACE axis port=as_s
+#pragma HLS INTERFACE ap_ctrl_none port=return
+}
+"""
+
+TWO_RANKS = "struct E {\n    static const int RANKS = 2;\n};\n"
 
 FREE = """\
 #include "hls_stream.h"
@@ -106,6 +152,9 @@ def lint(tmp_path, text, name="kernel.cpp"):
 def test_clean_sources(tmp_path):
     assert lint(tmp_path, CLEAN) == []
     assert lint(tmp_path, FREE) == []
+    ranks = "struct E {\n    static const int RANKS = 2;\n};\n"
+    for unit in (MAC % ("lda::Beat<1>", "ws_s"), ranks + MAC % ("lda::Beat<2>", "ws_s")):
+        assert lint(tmp_path, CLEAN.replace('extern "C" {', unit)) == []
 
 
 # rule: [(text, replaced by, a line where it is found (None: anywhere))]
@@ -181,8 +230,7 @@ PLANTED = {
         ("int32_t memory[64];", "int32_t memory[64];\n    int32_t** p = 0;", "int32_t** p = 0;"),
         ("int8_t b[64];", "int8_t b[64];\n    int* q = reinterpret_cast<int*>(8);", None),
     ],
-    "volatile": [("const Word* source, int count, hls::stream<Word>& xs_s",
-                  "volatile Word* source, int count, hls::stream<Word>& xs_s", None)],
+    "volatile": [("void kernel(const Word* source", "void kernel(volatile Word* source", None)],
     "plain-char": [("int8_t b[64];", "char b[64];", "char b[64];")],
     "cxx14": [("made.read(word);", "if constexpr (sizeof(int) == 4) made.read(word);", None)],
     "top-function": [("void kernel(", "int kernel(", None)],
@@ -223,7 +271,9 @@ PLANTED = {
          "#define AP_INT_MAX_W 4096"),
     ],
     "stream-element": [
-        ("int8_t b[64];", "int8_t b[64];\n    int32_t tag;", "struct Word {"),
+        ("int8_t b[64];", "int8_t b[63];\n    int32_t tag;", "struct Word {"),
+        ("int8_t b[64];", "int32_t tag;\n    int8_t b[63];", "struct Word {"),
+        ("    Word second;\n", "    Word second;\n    int8_t one;\n    int16_t more[N];\n", None),
         ("int8_t b[64];", "int8_t b[64];\n    int f() { return 0; }", "struct Word {"),
         ("int8_t b[64];", "int8_t b[64];\n    int8_t* p;", "struct Word {"),
         ("struct Word {", "struct Base {};\nstruct Word : Base {", "struct Word : Base {"),
@@ -252,7 +302,12 @@ PLANTED = {
         ("offset=slave", "offset=off", None),
         ("depth=64", "depth=64 max_widen_bitwidth=96", None),
     ],
-    "port-order": [("void kernel(", "void wload(", None)],
+    "burst-bundle": [("bundle=gmem1", "bundle=gmem0", None)],
+    "port-order": [
+        ("void kernel(", "void wload(", None),
+        ('extern "C" {', MAC % ("lda::Beat<1>", "as_s"), None),
+        ('extern "C" {', TWO_RANKS + MAC % ("lda::Beat<1>", "ws_s"), None),
+    ],
     "uninitialised": [("    int i = 0;\n", "    int i;\n", "int i;")],
     "initialiser-size": [
         ("static const int ROM[3] = {1, 2, 3};",
@@ -415,20 +470,34 @@ def test_command_line(tmp_path):
 # --- configurations -----------------------------------------------------------------------------
 
 
+def write_program(build, ranks):
+    (build / "program.json").write_text(json.dumps({"engine": {"ranks": ranks}}))
+    (build / "src").mkdir(exist_ok=True)
+
+
 @pytest.fixture(scope="module")
 def emitted(tmp_path_factory):
     build = tmp_path_factory.mktemp("build")
-    (build / "program.json").write_text("{}")
-    (build / "src").mkdir()
-    emit(build, load_board("u250"), Options(ranks=2))
+    write_program(build, 2)
+    emit(build, load_board("u250"), Options())
     return build
 
 
 def test_emitted_files_are_clean(emitted, tmp_path):
     assert check_paths([emitted]) == []
-    (tmp_path / "program.json").write_text("{}")
-    emit(tmp_path, load_board("u55c"), Options(ranks=3))
-    assert check_paths([tmp_path]) == []
+    for board, ranks in (("u55c", 2), ("u250", 1), ("u250", 4)):
+        write_program(tmp_path, ranks)
+        emit(tmp_path, load_board(board))
+        assert check_paths([tmp_path]) == []
+
+
+def test_configuration_outside_of_a_build(emitted, tmp_path):
+    """Its ranks are those of its nk lines."""
+    path = tmp_path / "link.cfg"
+    path.write_text((emitted / "vitis" / LINK).read_text())
+    assert check_paths([path]) == []
+    path.write_text(path.read_text().replace("nk=store:2", "nk=store:1"))
+    assert check_paths([path]) != []
 
 
 LINK = "link/hw.222.cfg"
@@ -486,14 +555,25 @@ CONFIGS = {
         (LINK, "slr=mac_1:SLR0", "slr=mac_1:SLR0\nslr=mac_1:SLR1"),
         (LINK, "slr=store_1:SLR0", "slr=store_1:SLR1"),
     ],
+    "link-crossing": [
+        (LINK, "slr=mac_1:SLR0", "slr=mac_1:SLR1"),
+        (LINK, "slr=reduce_2:SLR1", "slr=reduce_2:SLR2"),
+    ],
     "link-stream": [
         (LINK, "mac_1.ks_s", "mac_1.ws_s"),
-        (LINK, "pre_1.px_s:mac_1.px_s", "mac_1.px_s:pre_1.px_s"),
+        (LINK, "pre_1.px_s:gather_1.px_s", "gather_1.px_s:pre_1.px_s"),
         (LINK, "mac_1.as_s:post_1.as_s", "mac_1.as_s:post_1.rs_s"),
-        (LINK, "store_1.ks_s:mac_1.ks_s", "store_1.xs_s:mac_1.ks_s"),
+        (LINK, "store_1.rs_s:post_1.rs_s", "store_1.xs_s:post_1.rs_s"),
+        (LINK, "mac_1.as_s:post_1.as_s", "mac_1.as_s:post_2.as_s"),
+        (LINK, "gather_1.to_right_s:gather_2.from_left_s",
+         "gather_2.to_left_s:gather_2.from_left_s"),
+        (LINK, "gather_1.to_right_s:gather_2", "reduce_1.to_right_s:gather_2"),
     ],
-    "link-self": [(LINK, "pre_1.px_s:mac_1.px_s", "mac_1.px_s:mac_1.as_s")],
-    "link-open": [(LINK, "stream_connect=pre_2.ss_s", "# stream_connect=pre_2.ss_s")],
+    "link-self": [(LINK, "pre_1.px_s:gather_1.px_s", "gather_1.ks_s:gather_1.px_s")],
+    "link-open": [
+        (LINK, "stream_connect=gather_2.ss_s", "# stream_connect=gather_2.ss_s"),
+        (LINK, "stream_connect=reduce_2.to_left_s", "# stream_connect=reduce_2.to_left_s"),
+    ],
     "link-depth": [
         (LINK, "mac_1.as_s:post_1.as_s:32", "mac_1.as_s:post_1.as_s"),
         (LINK, "mac_1.as_s:post_1.as_s:32", "mac_1.as_s:post_1.as_s:0"),
@@ -533,13 +613,20 @@ def test_planted_configuration(emitted, rule, name, old, new):
 
 
 def test_every_configuration_rule_has_a_planted_violation():
-    assert {rule.name for rule in config_rules.all} == set(CONFIGS)
+    assert {rule.name for rule in config_rules.all} == {*CONFIGS, "link-width"}
+
+
+def test_port_that_is_too_wide(emitted, monkeypatch):
+    """No legal engine has one: the bound is moved instead."""
+    monkeypatch.setattr(link, "MAX_PORT_BITS", 1024)
+    found = check_paths([emitted / "vitis" / LINK])
+    assert {each.rule for each in found} == {"link-width"}
+    assert any("mac_1.as_s is 2048 bits wide" in each.message for each in found)
 
 
 def test_too_many_masters_on_one_memory(tmp_path):
-    (tmp_path / "program.json").write_text("{}")
-    board = load_board("u250")
-    emit(tmp_path, board, Options(ranks=4))
+    write_program(tmp_path, 4)
+    emit(tmp_path, load_board("u250"))
     path = tmp_path / "vitis" / LINK
     assert "link-memory" not in {each.rule for each in check_paths([tmp_path])}
     text = path.read_text()
@@ -550,5 +637,6 @@ def test_too_many_masters_on_one_memory(tmp_path):
 
 
 def test_kernels_of_the_project_are_clean():
-    tops = [ROOT / "hls" / "kernels" / f"{kernel.name}.hpp" for kernel in ENGINE.kernels]
+    kinds = {kernel.kind for kernel in topology(4).kernels}
+    tops = [ROOT / "hls" / "kernels" / f"{kind}.hpp" for kind in kinds]
     assert [str(each) for each in check_paths(tops)] == []

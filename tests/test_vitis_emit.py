@@ -1,18 +1,30 @@
 """Emitted inputs of the Vitis tools: what they say, and what is refused."""
 
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from gen.emit import kernel_tops, line_ports
 from gen.errors import UserError
 from gen.vitis.board import board_names, load_board
 from gen.vitis.depths import read_depths
 from gen.vitis.emit import Options, emit, period_ns
-from gen.vitis.topology import CLOCK_KEYS, ENGINE
+from gen.vitis.topology import CLOCK_KEYS, RANKS, topology
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write_program(folder, ranks):
+    (folder / "program.json").write_text(json.dumps({"engine": {"ranks": ranks}}))
+    (folder / "src").mkdir(exist_ok=True)
 
 
 @pytest.fixture
 def build(tmp_path):
-    (tmp_path / "program.json").write_text("{}")
-    (tmp_path / "src").mkdir()
+    write_program(tmp_path, 1)
     return tmp_path
 
 
@@ -24,33 +36,90 @@ def values(build, name, key):
     return [line.split("=", 1)[1] for line in lines(build, name) if line.startswith(f"{key}=")]
 
 
-def test_topology_is_closed():
-    for stream in ENGINE.streams:
-        assert stream.name in ENGINE.kernel(stream.source).streams
-        assert stream.name in ENGINE.kernel(stream.sink).streams
-        assert stream.source != stream.sink
-        assert stream.bits % 8 == 0 and stream.bits <= 4096
-    uses = [name for kernel in ENGINE.kernels for name in kernel.streams]
-    assert sorted(uses) == sorted([stream.name for stream in ENGINE.streams] * 2)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_topology_is_closed(ranks):
+    """Every stream port is one end of one connection, of its own type and direction."""
+    engine = topology(ranks)
+    ends = []
+    for each in engine.connections:
+        assert each.source != each.sink and each.output.output and not each.input.output
+        assert each.output.element == each.input.element
+        assert each.output.stream == each.input.stream
+        assert each.output.bits % 8 == 0 and each.output.bits <= 4096
+        ends += [(each.source.name, each.output.name), (each.sink.name, each.input.name)]
+    ports = [(unit.name, port.name) for unit in engine.units for port in unit.kernel.streams]
+    assert sorted(ends) == sorted(ports)
+    names = [unit.name for unit in engine.units]
+    assert len(set(names)) == len(names) == 7 * ranks
+    assert len({each.fifo for each in engine.connections}) == len(engine.connections)
 
 
 def test_ports_in_the_order_of_the_contract():
-    assert ENGINE.ports("store") == ("latent", "result", "xs_s", "ks_s", "rs_s", "ys_s")
-    assert ENGINE.ports("mac") == ("px_s", "ks_s", "ws_s", "as_s")
-    assert {kernel.name for kernel in ENGINE.kernels if kernel.started} == {"store", "wload"}
+    four = topology(4)
+    assert four.kernel("store").ports == ("latent", "result", "xs_s", "rs_s", "ys_s")
+    assert four.kernel("wload").ports == (
+        "weights", "dynamic", "reload", "hd_s", "pp_s", "ws_s", "qp_s",
+    )  # fmt: skip
+    assert four.kernel("mac").ports == ("gs_s", "ks_s", "ws_s", "as_s")
+    assert four.kernel("gather_1").ports == (
+        "px_s", "from_right_s", "to_right_s", "gs_s", "ks_s", "ss_s",
+    )  # fmt: skip
+    assert four.kernel("reduce_3").ports == (
+        "st_s", "from_left_s", "from_right_s", "to_left_s", "to_right_s", "sg_s",
+    )  # fmt: skip
+    assert topology(1).kernel("gather_1").ports == ("px_s", "gs_s", "ks_s", "ss_s")
+    assert {kernel.name for kernel in four.kernels if kernel.started} == {"store", "wload"}
+
+
+def test_elements_of_the_line():
+    """Rightward rank r sends r+1 words, leftward R-1-r come back (docs/engine.md)."""
+    four = topology(4)
+    types = {each.fifo: (each.output.element, each.output.bits) for each in four.connections}
+    assert types["gather.r12"] == ("lda::Beat<1>", 512)
+    assert types["gather.r34"] == ("lda::Beat<3>", 1536)
+    assert types["gather.r21"] == ("lda::Beat<3>", 1536)
+    assert types["reduce.r43"] == ("lda::StatBeat<1>", 640)
+    assert types["gs_3"] == ("lda::Beat<4>", 2048)
+    assert types["sg_3"] == ("lda::StatBeat<4>", 2560)
+    assert [four.crossing_wires(rank) for rank in range(3)] == [4 * (512 + 640) + 8] * 3
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_topology_is_that_of_the_sources(ranks):
+    tops = kernel_tops(ranks)
+    kernels = topology(ranks).kernels
+    assert {(k.name, k.kind, k.rank) for k in kernels} == set(tops)
+    for kernel in kernels:
+        if kernel.rank is not None:
+            many = "Beat" if kernel.kind == "gather" else "StatBeat"
+            line = [(p.name, p.element) for p in kernel.streams if p.stream == "link"]
+            assert line == [(n, f"lda::{many}<{c}>") for n, c in line_ports(kernel.rank, ranks)]
+
+
+def test_widths_are_those_of_the_compiler(tmp_path):
+    """sizeof of every stream element; docs/engine.md speaks of bits."""
+    elements = {(p.element, p.bits) for k in topology(4).kernels for p in k.streams}
+    checks = [f'static_assert(sizeof({e}) * 8 == {bits}, "");' for e, bits in elements]
+    source = tmp_path / "widths.cpp"
+    source.write_text("\n".join(['#include "types.hpp"', *sorted(checks)]) + "\n")
+    flags = ["-std=c++14", "-fsyntax-only", "-Ihls/sim", "-Ihls/kernels"]
+    subprocess.run(["g++", *flags, str(source)], check=True, cwd=ROOT)
 
 
 def test_link_of_one_rank(build):
     emit(build, load_board("u250"))
     name = "link/hw.222.cfg"
     assert lines(build, name)[1] == "kernel_frequency=0:222"
-    assert values(build, name, "nk") == ["store:1", "wload:1", "pre:1", "mac:1", "post:1"]
+    assert values(build, name, "nk") == [
+        "store:1", "wload:1", "pre:1", "gather_1:1:gather_1", "reduce_1:1:reduce_1", "mac:1",
+        "post:1",
+    ]  # fmt: skip
     assert values(build, name, "sp") == [
         "store_1.latent:DDR[0]", "store_1.result:DDR[0]",
         "wload_1.weights:DDR[0]", "wload_1.dynamic:DDR[0]",
     ]  # fmt: skip
-    assert len(values(build, name, "stream_connect")) == 11
-    assert set(values(build, name, "slr")) == {f"{k.name}_1:SLR0" for k in ENGINE.kernels}
+    assert len(values(build, name, "stream_connect")) == 14
+    assert set(values(build, name, "slr")) == {f"{u.name}:SLR0" for u in topology(1).units}
 
 
 def test_strategy_comes_before_the_steps_it_would_reset(build):
@@ -73,19 +142,27 @@ def test_emulation_has_no_implementation(build):
 
 
 def test_four_ranks_fill_the_u250(build):
-    emit(build, load_board("u250"), Options(ranks=4))
+    write_program(build, 4)
+    emit(build, load_board("u250"))
     name = "link/hw.222.cfg"
     assert values(build, name, "nk")[0] == "store:4"
+    assert "gather_3:1:gather_3" in values(build, name, "nk")
     assert "store_4.latent:DDR[3]" in values(build, name, "sp")
     assert "mac_3:SLR2" in values(build, name, "slr")
-    assert len(values(build, name, "stream_connect")) == 44
+    connections = values(build, name, "stream_connect")
+    assert len(connections) == 4 * 14 + 3 * 4
+    link = read_depths(topology(4), build)["link"]
+    assert f"gather_2.to_left_s:gather_1.from_right_s:{link}" in connections
+    assert f"reduce_3.to_right_s:reduce_4.from_left_s:{link}" in connections
+    assert json.loads("\n".join(lines(build, "vitis.json")))["crossing_wires"] == [4616] * 3
 
 
 def test_second_board_from_data_only(build):
-    emit(build, load_board("u55c"), Options(ranks=3))
+    write_program(build, 2)
+    emit(build, load_board("u55c"))
     name = "link/hw.222.cfg"
     assert "wload_2.weights:HBM[8:15]" in values(build, name, "sp")
-    assert "post_3:SLR2" in values(build, name, "slr")
+    assert "post_2:SLR1" in values(build, name, "slr")
     assert "part=xcu55c-fsvh2892-2L-e" in lines(build, "hls/mac.cfg")
     assert "xcu55c" in (build / "vitis" / "hls" / "mac.tcl").read_text()
     assert "PLATFORM ?= xilinx_u55c_gen3x16_xdma_3_202210_1" in lines(build, "settings.mk")
@@ -104,6 +181,17 @@ def test_boards_are_consistent(name):
     assert list(board.clocks_mhz) == sorted(board.clocks_mhz, reverse=True)
     assert all(len(tag) <= 15 for tag in board.memories)  # the limit of xclbin metadata
     assert set(board.tools.warned) <= set(board.tools.known)
+
+
+def test_another_engine_leaves_nothing_of_the_one_before(build):
+    write_program(build, 2)
+    emit(build, load_board("u250"))
+    assert (build / "vitis" / "hls" / "gather_2.tcl").is_file()
+    write_program(build, 1)
+    emit(build, load_board("u250"), Options(extra_clocks_mhz=(180,)))
+    assert not (build / "vitis" / "hls" / "gather_2.tcl").exists()
+    emit(build, load_board("u250"))
+    assert (build / "vitis" / "link" / "hw.180.cfg").is_file()  # the same engine's
 
 
 def test_clock_spellings(build):
@@ -147,13 +235,14 @@ def test_period_is_never_longer_than_the_clock_allows(mhz):
 
 
 def test_depths_are_those_of_the_kernels(build):
-    known = read_depths(ENGINE, build)
-    assert set(known) == {stream.name for stream in ENGINE.streams}
+    one = topology(1)
+    known = read_depths(one, build)
+    assert set(known) == set(one.streams) == set(topology(4).streams) - {"link"}
     (build / "src" / "engine.hpp").write_text("struct E { static const int DEPTH_KS = 4096; };")
-    assert read_depths(ENGINE, build) == {**known, "ks": 4096}
+    assert read_depths(one, build) == {**known, "ks": 4096}
     emit(build, load_board("u250"))
     connections = values(build, "link/hw.222.cfg", "stream_connect")
-    assert "store_1.ks_s:mac_1.ks_s:4096" in connections
+    assert "gather_1.ks_s:mac_1.ks_s:4096" in connections
     assert f"mac_1.as_s:post_1.as_s:{known['as']}" in connections
 
 
@@ -161,7 +250,7 @@ def test_stream_without_depth_is_refused(build, tmp_path):
     defaults = tmp_path / "params.hpp"
     defaults.write_text("static const int DEPTH_XS = 64;\n")
     with pytest.raises(UserError, match="stream px has no depth"):
-        read_depths(ENGINE, build, defaults)
+        read_depths(topology(1), build, defaults)
 
 
 def test_pipeline_style_is_said_everywhere(build):
@@ -190,8 +279,6 @@ def test_unchanged_files_are_not_touched(build):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(ranks=5), "5 ranks do not fit on u250"),
-        (Options(ranks=0), "choose 1 to 4"),
         (Options(clock_key="freq"), "no clock key"),
         (Options(strategies=()), "choose from Performance_Explore"),
     ],
@@ -201,10 +288,23 @@ def test_refused_options(build, options, message):
         emit(build, load_board("u250"), options)
 
 
+def test_engine_that_does_not_fit(build):
+    write_program(build, 4)
+    with pytest.raises(UserError, match=r"4 ranks, which do not fit on u55c; build it for 1 or 2"):
+        emit(build, load_board("u55c"))
+    narrow = replace(load_board("u250"), link_wires=4615)
+    with pytest.raises(UserError, match="4616 wires would cross"):
+        emit(build, narrow)
+    assert not (build / "vitis").exists()
+    write_program(build, 3)
+    with pytest.raises(UserError, match="is not a layer program"):
+        emit(build, load_board("u250"))
+
+
 def test_refused_folders(tmp_path):
     spaced = tmp_path / "my build"
     spaced.mkdir()
-    (spaced / "program.json").write_text("{}")
+    write_program(spaced, 1)
     with pytest.raises(UserError, match="space"):
         emit(spaced, load_board("u250"))
     with pytest.raises(UserError, match="run make build first"):

@@ -79,6 +79,9 @@ def emit_benches(build: Path, program: Program) -> list[Path]:
     kernels = topology(program.ranks).kernels
     texts = {f"{kernel.name}_tb.cpp": bench_text(kernel, program) for kernel in kernels}
     texts["bench.hpp"] = (BENCH / "bench.hpp").read_text()
+    for path in folder.glob("*_tb.cpp"):
+        if path.name not in texts:
+            path.unlink()
     return [folder / name for name, text in texts.items() if write_changed(folder / name, text)]
 
 

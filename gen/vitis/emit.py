@@ -13,6 +13,7 @@ vitis.json             the choices above, to be read by people
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,18 @@ def link_config(
     )
 
 
+def _drop_others(folder: Path, choices: Mapping[str, object]) -> None:
+    """Remove what was emitted for another board or other kernels; it would never change again."""
+    try:
+        before = json.loads((folder / "vitis.json").read_text())
+        same = all(before[key] == choices[key] for key in ("board", "kernels"))
+    except (OSError, ValueError, KeyError):
+        same = False
+    if not same:
+        for name in ("hls", "compile", "link"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def emit(build: Path, board: Board, options: Options | None = None) -> list[Path]:
     """Write the files named above and return those that changed.
 
@@ -189,4 +202,5 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
     )
     texts["vitis.json"] = json.dumps(choices, indent=1, sort_keys=True) + "\n"
     folder = build / "vitis"
+    _drop_others(folder, choices)
     return [folder / name for name, text in texts.items() if write_changed(folder / name, text)]
