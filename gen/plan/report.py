@@ -56,7 +56,8 @@ class Plan:
         """
         program, limits = self.choice.program, self.limits
         ranks = self.choice.engine.ranks
-        to_card = (program.input_rows * 128 + program.step_words * 64) * ranks
+        changing = sum(each.words for each in (*program.step_biases, *program.step_affines))
+        to_card = (program.input_rows * 128 + changing * 64) * ranks
         to_host = program.output_rows * 128 * ranks
         moved = to_card / limits.host_to_card_gb_per_s + to_host / limits.card_to_host_gb_per_s
         transfers = 3 * ranks

@@ -118,12 +118,19 @@ def _mac(engine: Engine, weight_bits: int) -> list[Cost]:
 
 def _post(engine: Engine) -> list[Cost]:
     shift, rule = RULES["shift bit"]
-    # per lane: scale (32 x 17 bits: 2), row division (32 x 18: 2), gate (16 x 16), square (16 x 16)
-    per_lane = LANES * (2 * 62 * shift + 64 + 30)
-    tables = LANES * (TABLE_SIZE * 16 // LUTRAM_BITS + 144)
+    # per lane: products of 32 x 17 bits (scale: 2), 32 x 18 (row division: 2), 16 x 16 (gate), and
+    # 16 x 16 (square); a left and a right shift of 49 bits, an adder, saturation
+    per_lane = LANES * (2 * 49 * shift + 64 + 30)
+    table = memory(TABLE_SIZE // 4, 64, "bram")
+    tables = Resources(*(LANES * getattr(table, f.name) for f in fields(table)))
     return [
         Cost("post: scaling", _logic(per_lane, LANES * 6), f"widths in post_word.hpp; {rule}"),
-        Cost("post: gate tables", _logic(tables), "one copy per lane in LUTRAM, 32:1 multiplexers"),
+        Cost(
+            "post: gate tables",
+            _logic(LANES * 16) + tables,
+            "one copy per lane in block RAM, 4:1 multiplexers (post_word.hpp)",
+        ),
+        Cost("post: reciprocals", _logic(8 * 1000), "eight pipelined dividers, 24 bits (assumed)"),
         Cost("post: statistics", _logic(10000), "adder trees over 64 lanes, 32 and 48 bits"),
         Cost(
             "post: parameters",

@@ -21,7 +21,6 @@ from gen.plan.resources import (
     big_memories,
     big_memory,
     link_wires,
-    mac_dsps,
     rank_costs,
 )
 from gen.program.cost import StepCost, step_cost
@@ -230,10 +229,12 @@ def _missing(engine: Engine, limits: Limits, weight_bits: int) -> str:
     """What a shape has too much of, at its leanest."""
     memories = dict.fromkeys(big_memories(engine), "uram")
     lines = []
-    for fabric in range(engine.outputs + 1):
-        lean = replace(engine, fabric_outputs=fabric)
-        if mac_dsps(lean, weight_bits) <= limits.usable("dsp"):
-            break
+
+    def excess(fabric: int) -> float:
+        used = used_resources(replace(engine, fabric_outputs=fabric), memories, weight_bits)
+        return max(used.as_dict()[kind] / limits.usable(kind) for kind in ("lut", "dsp"))
+
+    lean = replace(engine, fabric_outputs=min(range(engine.outputs + 1), key=excess))
     used = used_resources(lean, memories, weight_bits).as_dict()
     for kind in KINDS:
         if used[kind] > limits.usable(kind):

@@ -104,6 +104,7 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
               "post: more octets with row statistics than ROW_OCTETS");
 
 #pragma HLS array_partition variable = memory.gate_table.lane complete dim = 1
+#pragma HLS bind_storage variable = memory.gate_table.lane type = ram_s2p impl = bram
     RowSums tile_row_sums[TILE_WORDS];
 #pragma HLS array_partition variable = tile_row_sums complete
     StatSums tile_stats[TILE_WORDS];
@@ -119,7 +120,8 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     int running_key = -1;
     Word even = Word();  // the even octet of a narrow pair
 
-    int table_left = gated ? 2 * TABLE_SIZE / WORD_BYTES : 0;
+    int table_row = gated ? 0 : TABLE_ROWS;
+    Word parameter = Word();
     int units_left = shape.units, units_now = least(shape.per_round, shape.units);
     bool first_round = true;
     int param = 0, param_unit = 0, settle = 0;
@@ -151,11 +153,11 @@ WORDS:
             sender.next(entry.items);
         }
         if (loading) {
-            const Word parameter = qp_s.read();
-            if (table_left > 0) {
-                load_gate_table(parameter, 2 * TABLE_SIZE / WORD_BYTES - table_left,
-                                memory.gate_table);
-                --table_left;
+            const bool table = table_row < TABLE_ROWS;
+            if (!table || table_row % ROWS_PER_WORD == 0) parameter = qp_s.read();
+            if (table) {
+                load_gate_row(parameter, table_row, memory.gate_table);
+                ++table_row;
             } else {
                 if (param == 0) {
                     memory.scale[param_unit] = parameter;

@@ -45,25 +45,40 @@ struct ResultWord {
     int16_t y[LANES];
 };
 
-// Activation of the gate rows. In hardware every lane has its own copy, 64 words of 64 bytes in
-// LUTRAM, so that a table is replaced in 64 cycles and read in all lanes at once.
+// Activation of the gate rows. In hardware every lane has its own copy in one block RAM, rows of
+// four entries, so that a table is replaced in TABLE_ROWS cycles and read in all lanes at once.
+// Copies in LUTRAM, replaced in 64 cycles, would take 12 % of an SLR's look-up tables.
+static const int ROW_ENTRIES = 4;
+static const int TABLE_ROWS = TABLE_SIZE / ROW_ENTRIES;
+static const int ROWS_PER_WORD = WORD_BYTES / (2 * ROW_ENTRIES);
+
+struct TableRow {
+    int16_t entry[ROW_ENTRIES];
+};
+
 struct GateTable {
 #ifdef LDA_FAST
     int16_t value[TABLE_SIZE];
 #else
-    Word lane[LANES][2 * TABLE_SIZE / WORD_BYTES];
+    TableRow lane[LANES][TABLE_ROWS];
 #endif
 };
 
-inline void load_gate_table(const Word& word, int index, GateTable& table) {
+// Row `row` of the table, which is in `word`.
+inline void load_gate_row(const Word& word, int row, GateTable& table) {
 #pragma HLS inline
+    TableRow entries;
+    for (int k = 0; k < ROW_ENTRIES; ++k) {
+#pragma HLS unroll
+        entries.entry[k] = int16_at(word, row % ROWS_PER_WORD * ROW_ENTRIES + k);
+    }
 #ifdef LDA_FAST
-    for (int k = 0; k < WORD_BYTES / 2; ++k)
-        table.value[index * (WORD_BYTES / 2) + k] = int16_at(word, k);
+    for (int k = 0; k < ROW_ENTRIES; ++k)
+        table.value[row * ROW_ENTRIES + k] = entries.entry[k];
 #else
     for (int l = 0; l < LANES; ++l) {
 #pragma HLS unroll
-        table.lane[l][index] = word;
+        table.lane[l][row] = entries;
     }
 #endif
 }
@@ -74,7 +89,7 @@ inline int16_t gate_value(const GateTable& table, int lane, int index) {
     static_cast<void>(lane);
     return table.value[index];
 #else
-    return int16_at(table.lane[lane][index / (WORD_BYTES / 2)], index % (WORD_BYTES / 2));
+    return table.lane[lane][index / ROW_ENTRIES].entry[index % ROW_ENTRIES];
 #endif
 }
 

@@ -1,0 +1,157 @@
+"""The plan: structure without weights, resources, the search and what it says."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gen.__main__ import main
+from gen.errors import UserError
+from gen.model import find_model
+from gen.plan.command import make_plan
+from gen.plan.engine_file import engine_toml
+from gen.plan.limits import KINDS, load_limits
+from gen.plan.report import as_dict, as_text
+from gen.plan.resources import (
+    big_memories,
+    big_memory,
+    dsp_lanes,
+    link_wires,
+    mac_dsps,
+    memory,
+    rank_costs,
+)
+from gen.plan.search import place, used_resources
+from gen.plan.structure import layer_graph, load_structure, macs_per_step
+from gen.program.engine import load_engine
+
+
+@pytest.fixture(scope="module")
+def cifar():
+    return make_plan("ddpm-cifar10-32")
+
+
+def test_macs_agree_with_torch_counter():
+    """torch counts two operations per MAC, and the time embedding, which the host computes."""
+    model = find_model("ddpm-cifar10-32")
+    unet = load_structure(model)
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        unet(torch.zeros(1, 3, 32, 32), torch.zeros(1))
+    counted = counter.get_total_flops() / 2
+    embedding = sum(
+        layer.weight.numel()
+        for name, layer in unet.named_modules()
+        if isinstance(layer, torch.nn.Linear) and "time_emb" in name
+    )
+    assert macs_per_step(layer_graph(model)) == counted - embedding
+
+
+def test_every_part_costs_something_and_says_why():
+    engine = load_engine("u250")
+    for bits in (8, 4):
+        for cost in rank_costs(replace(engine, fabric_outputs=2), bits):
+            assert sum(cost.resources.as_dict().values()) > 0, cost.part
+            assert cost.source
+
+
+@pytest.mark.parametrize(("bits", "lanes"), [(8, 2), (4, 3)])
+def test_dsp_lanes_follow_the_packing(bits, lanes):
+    # lanes = 1 + floor((27 - W) / (W + A - 1)); two int8 lanes come from the 18-bit spacing
+    assert dsp_lanes(bits) == lanes
+    assert 1 + (27 - 4) // (4 + 8 - 1) == dsp_lanes(4)
+    engine = replace(load_engine("u250"), fabric_outputs=2)
+    macs = engine.pixels * engine.inputs * (engine.outputs - 2)
+    assert mac_dsps(engine, bits) == macs // lanes
+
+
+def test_memories_fill_whole_blocks():
+    assert memory(4096, 72, "uram").uram == 1
+    assert memory(4097, 72, "uram").uram == 2
+    assert memory(4096, 73, "uram").uram == 2
+    assert memory(513, 72, "bram").bram36 == 2
+    assert memory(64, 512, "lutram").lut == 512
+
+
+def test_links_cost_nothing_in_one_rank_and_stay_within_the_crossing():
+    engine = load_engine("u250")
+    assert link_wires(replace(engine, ranks=1)) == 0
+    assert link_wires(replace(engine, ranks=4)) <= load_limits("u250").link_wires
+
+
+def test_placement_respects_every_limit():
+    limits, engine = load_limits("u250"), replace(load_engine("u250"), store_rows=8192)
+    placed = place(engine, limits, 8, [0, 4096, 8192], [0, 100, 150])
+    assert placed is not None
+    chosen, memories = placed
+    used = used_resources(chosen, memories, 8).as_dict()
+    for kind in KINDS:
+        assert used[kind] <= limits.usable(kind), kind
+    assert chosen.cache_rows == 8192
+
+
+def test_placement_gives_up_cache_before_the_engine():
+    limits, engine = load_limits("u250"), replace(load_engine("u250"), store_rows=8192)
+    count = sum(big_memory(engine, name, "uram").uram for name in big_memories(engine))
+    tight = replace(limits, resources={**limits.resources, "uram": count, "bram36": 240},
+                    headroom={**limits.headroom, "uram": 1.0, "bram36": 1.0})  # fmt: skip
+    placed = place(engine, tight, 8, [0, 65536], [0, 1000])
+    assert placed is not None
+    assert placed[0].cache_rows == 0
+
+
+def test_nothing_fits_without_uram_and_bram():
+    limits = load_limits("u250")
+    bare = replace(limits, resources={**limits.resources, "uram": 1, "bram36": 200})
+    assert place(load_engine("u250"), bare, 8, [0], [0]) is None
+
+
+def test_plan_is_within_limits_and_adds_up(cifar):
+    data = as_dict(cifar)
+    assert data["fits"] and data["source"] == "modelled"
+    assert data["mac_units"] >= 14000
+    for each in data["resources"].values():
+        for kind, value in each.items():
+            assert 0 < value["used"] <= value["limit"] < value["available"], kind
+    parts = data["breakdown"]
+    assert sum(part["cycles"] for part in parts.values()) == pytest.approx(
+        data["cycles_per_step"], abs=2
+    )
+    ideal = data["macs_per_step"] / data["mac_units"]
+    assert data["efficiency"] == pytest.approx(ideal / data["cycles_per_step"])
+    assert data["ms_per_step"] == pytest.approx(data["cycles_per_step"] / 222e3)
+    assert len(data["layers"]) == 10
+
+
+def test_text_names_what_json_holds(cifar):
+    text = as_text(cifar)
+    for word in ("modelled", "efficiency", "bound by", "costliest", "crossing"):
+        assert word in text
+
+
+def test_engine_file_is_a_board(cifar, tmp_path):
+    path = tmp_path / "engine.toml"
+    path.write_text(engine_toml(cifar.choice.engine, "x", "u250"))
+    assert load_engine(path) == cifar.choice.engine
+
+
+def test_json_of_the_command(tmp_path, capsys):
+    out = tmp_path / "deep" / "plan.json"
+    status = main(["plan", "models/shapes-ldm", "--json", "--out", str(out)])
+    assert status == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["cycles_per_step"] == json.loads(out.read_text())["cycles_per_step"]
+
+
+def test_faster_clock_is_faster_in_time_only(cifar):
+    assert as_dict(cifar)["levers"]["clock 300 MHz"] == pytest.approx(
+        as_dict(cifar)["ms_per_step"] * 222 / 300
+    )
+
+
+def test_unknown_board_and_cards():
+    with pytest.raises(UserError, match="u250"):
+        make_plan("ddpm-cifar10-32", board="u999")
+    with pytest.raises(UserError, match="at least one"):
+        make_plan("ddpm-cifar10-32", cards=0)
