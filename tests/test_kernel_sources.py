@@ -7,44 +7,87 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generic_card import BASE_FLAGS, ROOT
+from cpp import BASE_FLAGS, ROOT
 from layerkit import random_qgraph
 
 from gen.emit import emit_sources
 from gen.program import Engine, lower
+from gen.vitis.topology import RANKS, topology
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("src")
-    emit_sources(lower(random_qgraph("linear", np.random.default_rng(1)), Engine()), folder)
-    return folder
+def sources(tmp_path_factory) -> dict[int, Path]:
+    """Sources of one program by the number of ranks."""
+    made = {}
+    for ranks in RANKS:
+        made[ranks] = tmp_path_factory.mktemp(f"src{ranks}")
+        qgraph = random_qgraph("linear", np.random.default_rng(1))
+        emit_sources(lower(qgraph, Engine(ranks=ranks)), made[ranks])
+    return made
 
 
-@pytest.mark.parametrize("kernel", ["store", "wload", "pre", "mac", "post"])
-def test_top_compiles_for_synthesis(kernel, sources):
+def tops() -> list[tuple[int, str]]:
+    """(ranks, top) of every translation unit that differs; ranks change types only elsewhere."""
+    found = [(4, kernel.name) for kernel in topology(4).kernels]
+    others = [(n, k.name) for n in (1, 2) for k in topology(n).kernels if k.rank is not None]
+    return found + others
+
+
+@pytest.mark.parametrize(("ranks", "kernel"), tops())
+def test_top_compiles_for_synthesis(ranks, kernel, sources):
     """What only Vitis sees is C++14, and without simulation marks."""
     flags = [flag for flag in BASE_FLAGS if "hls/sim" not in flag and flag != "-shared"]
-    includes = [ROOT / "tests/kernels/standin", ROOT / "hls/kernels", sources]
+    includes = [ROOT / "tests/kernels/standin", ROOT / "hls/kernels", sources[ranks]]
     subprocess.run(
         ["g++", *flags, "-D__SYNTHESIS__", "-fsyntax-only", "-pedantic", "-Wno-unused-parameter",
-         *(f"-I{folder}" for folder in includes), str(sources / f"{kernel}.cpp")],
+         *(f"-I{folder}" for folder in includes), str(sources[ranks] / f"{kernel}.cpp")],
         check=True,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("pixels", "message"),
-    [(24, "a tile is a power of two"), (8, "the lag covers"), (512, "ys and as together hold")],
-)
-def test_illegal_parameters_do_not_compile(pixels, message):
+CHECK = """\
+#include "params.hpp"
+struct Engine : lda::EngineDefaults {{
+{constants}
+}};
+static_assert(lda::CheckEngine<Engine>::ok, "checked");
+"""
+
+
+def check_engine(tmp_path, constants) -> subprocess.CompletedProcess[str]:
+    lines = [f"    static const int {name} = {value};" for name, value in constants.items()]
+    source = tmp_path / "engine.cpp"
+    source.write_text(CHECK.format(constants="\n".join(lines)))
     flags = [flag for flag in BASE_FLAGS if flag != "-shared"]
-    extra = ["-fsyntax-only", f"-DLDA_PP={pixels}", "-DLDA_LAG=8"]
-    done = subprocess.run(
-        ["g++", *flags, *extra, str(ROOT / "hls/card/generic.cpp")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["g++", *flags, "-fsyntax-only", f"-I{ROOT / 'hls/kernels'}", str(source)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"RANKS": 3}, "1, 2 or 4 ranks"),
+        ({"PI": 8}, "16 inputs and 8 outputs"),
+        ({"PO": 16}, "16 inputs and 8 outputs"),
+        ({"PP": 24}, "a tile is a power of two"),
+        ({"PP": 16}, "a tile is a power of two"),
+        ({"FABRIC_OUTPUTS": 9}, "of PO outputs"),
+        ({"WINDOW_ROWS": 0}, "memory sizes"),
+        ({"SUMS": 12}, "memory sizes"),
+        ({"NORMALISERS": 3}, "1, 2, 4 or 8 rows"),
+        ({"GUARD": 0}, "a word is read after it was written"),
+        ({"DEPTH_YS": 131}, "ys holds the micro-slots"),
+        ({"DEPTH_RS": 131}, "rs holds the residuals"),
+        ({"DEPTH_QP": 319}, "qp holds the parameters"),
+        ({"LAG": 1}, "post takes residuals"),
+    ],
+)
+def test_illegal_parameters_do_not_compile(constants, message, tmp_path):
+    done = check_engine(tmp_path, constants)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_default_parameters_compile(tmp_path):
+    for ranks in RANKS:
+        assert check_engine(tmp_path, {"RANKS": ranks}).returncode == 0

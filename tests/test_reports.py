@@ -1,6 +1,9 @@
 """Readers of tool reports, over files written by hand after the documented formats."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +11,20 @@ import pytest
 from layerkit import random_qgraph
 
 from gen.errors import UserError
-from gen.program import Engine, lower
-from gen.program.cost import step_cycles
+from gen.program import Engine, lower, save_program
+from gen.program.cost import step_cost
+from gen.program.engine import load_engine
+from gen.reports.calibrate import calibrate, write_engine
 from gen.reports.cosim import read_cosim
 from gen.reports.csynth import read_csynth
 from gen.reports.link import parse_info, parse_link_log, read_link_logs
-from gen.reports.measured import gather, save
+from gen.reports.measured import gather, save, stage_of
 from gen.reports.table import rows, text
 from gen.reports.text import integer, number
+from gen.vitis.topology import topology
 
-DATA = Path(__file__).parent / "data" / "vitis"
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data" / "vitis"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +168,7 @@ def test_info_clocks():
     ]  # fmt: skip
     assert info.uuid == "1-2-3"
     assert info.platform == "xilinx_u250_gen3x16_xdma_4_1_202210_1"
-    assert info.kernels == ("store", "wload", "pre", "mac", "post")
+    assert info.kernels == ("store", "wload", "pre", "gather_1", "reduce_1", "mac", "post")
 
 
 def test_info_of_something_else():
@@ -179,6 +186,9 @@ def reported(tmp_path):
     reports.mkdir(parents=True)
     (reports / "mac_csynth.xml").write_text((DATA / "csynth.xml").read_text())
     (reports / "mac_cosim.rpt").write_text((DATA / "cosim.rpt").read_text())
+    (tmp_path / "vitis" / "vectors").mkdir()
+    cycles = {unit.name: 12 for unit in topology(1).units} | {"mac_1": 2400}
+    (tmp_path / "vitis" / "vectors" / "cycles.json").write_text(json.dumps(cycles))
     linked = tmp_path / "vitis" / "hw.platform"
     linked.mkdir()
     (linked / "engine.222.json").write_text('{"clock_asked_mhz": 222, "clock_mhz": 198.3}')
@@ -186,40 +196,155 @@ def reported(tmp_path):
 
 
 def test_gathered_figures(reported):
-    measured = gather(reported, ["mac", "post"])
+    measured = gather(reported, {"mac": "mac_1", "post": "post_1"})
     assert (measured.clock_asked_mhz, measured.clock_mhz) == (222, 198.3)
     mac, post = measured.kernels["mac"], measured.kernels["post"]
     assert mac.cosim_cycles == 2431
+    assert mac.simulated_cycles == 2400
     assert mac.pipeline_depth == 11
+    # the module of one loop takes 131 cycles, 130 of them in the loop
+    assert mac.loop_overheads == (1,)
     assert [(loop.name, loop.ii) for loop in mac.loops] == [("tiles", 1), ("words", 2)]
     assert (post.resources, post.cosim_cycles, post.pipeline_depth) == (None, None, None)
+    assert post.simulated_cycles == 12
     saved = json.loads(save(measured, reported).read_text())
     assert saved["kernels"]["mac"]["resources"]["dsp"] == 1024
     assert saved["kernels"]["post"]["resources"] is None
 
 
-def test_table_of_modelled_and_measured(reported):
+@pytest.fixture(scope="module")
+def program():
     qgraph = random_qgraph("linear", np.random.default_rng(3), size=(4, 4), channels=16)
-    program = lower(qgraph, Engine())
-    found = {(row.figure, row.unit): row for row in rows(program, gather(reported, ["mac"]))}
+    return lower(qgraph, Engine())
+
+
+def test_table_of_modelled_and_measured(reported, program):
+    measured = gather(reported, {"mac": "mac_1"})
+    found = {(row.figure, row.unit): row for row in rows(program, measured)}
     assert found["clock", "MHz"].ratio == pytest.approx(198.3 / 222)
-    assert found["step", "cycles"].modelled == step_cycles(program)
+    assert found["step", "cycles"].modelled == step_cost(program).cycles
     assert found["step", "cycles"].measured == 2431
     assert found["step", "ms"].measured == pytest.approx(2431 / 198.3e3)
-    assert found["mac multipliers", "DSP"].modelled == 32 * 16 * 8
+    deeper = {**program.engine.timing.stages, "mac": 10}
+    timing = replace(program.engine.timing, stages=deeper, loop_entry=1, loop_exit=0)
+    timed = replace(program, engine=replace(program.engine, timing=timing))
+    assert found["step, measured stages", "cycles"].modelled == step_cost(timed).cycles
+    assert step_cost(timed).cycles != step_cost(program).cycles
+    assert (found["mac stages", "cycles"].modelled, found["mac stages", "cycles"].measured) == (
+        program.engine.timing.stages["mac"], 10,
+    )  # fmt: skip
+    alone = found["mac alone", "cycles"]
+    assert (alone.modelled, alone.measured) == (2400, 2431)
+    # two products per DSP
+    assert 2048 <= found["mac area", "DSP"].modelled < 2100
     assert found["mac slowest loop", "II"].measured == 2
     lines = text(list(found.values()))
     assert any("222" in line and "198.3" in line and "0.89" in line for line in lines)
 
 
-def test_table_of_a_build_without_reports(tmp_path):
-    qgraph = random_qgraph("linear", np.random.default_rng(3), size=(4, 4), channels=16)
-    found = rows(lower(qgraph, Engine()), gather(tmp_path, ["mac"]))
+def test_table_of_a_build_without_reports(tmp_path, program):
+    found = rows(program, gather(tmp_path, {"mac": "mac_1", "gather_1": "gather_1"}))
     assert all(row.measured is None and row.ratio is None for row in found)
+    stages = {row.figure: row.modelled for row in found}
+    assert stages["gather_1 stages"] == program.engine.timing.stages["link"]
+
+
+# --- calibration --------------------------------------------------------------------------------
+
+
+def synthesised(folder, depths):
+    """Reports made by hand: the example's, its loop's depth changed per kernel."""
+    reports = folder / "vitis" / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    example = (DATA / "csynth.xml").read_text()
+    for kernel, depth in depths.items():
+        changed = example.replace("<PipelineDepth>11<", f"<PipelineDepth>{depth}<")
+        assert changed != example or depth == 11
+        (reports / f"{kernel}_csynth.xml").write_text(changed)
+    return calibrate(gather(folder, {kernel: f"{kernel}_1" for kernel in depths}))
+
+
+def test_depths_become_stages(tmp_path):
+    """A kernel's deepest loop counts; gather and reduce of all ranks have one figure."""
+    found = synthesised(tmp_path, {"store": 13, "gather_1": 7, "gather_2": 9, "reduce_1": 6})
+    assert found.stages == {"store": 12, "link": 8}
+    assert (found.loop_entry, found.loop_exit) == (1, 0)
+    timing = found.applied(Engine().timing)
+    assert timing.stages == {**Engine().timing.stages, "store": 12, "link": 8}
+    assert timing.loop_exit == 0
+    assert {stage_of(each) for each in ("gather_3", "reduce_1", "mac")} == {"link", "mac"}
+
+
+def test_nothing_measured_changes_nothing(tmp_path):
+    found = calibrate(gather(tmp_path, {"mac": "mac_1"}))
+    assert found.empty
+    assert found.applied(Engine().timing) == Engine().timing
+    path = tmp_path / "engine.toml"
+    with pytest.raises(UserError, match="run make csynth"):
+        write_engine(path, found, Engine())
+    assert not path.exists()
+
+
+def test_board_file_takes_measured_timing(tmp_path):
+    """Only the measured lines of a board file change, and the loader reads them."""
+    path = tmp_path / "board.toml"
+    before = (ROOT / "gen" / "boards" / "u250.toml").read_text()
+    path.write_text(before)
+    write_engine(path, synthesised(tmp_path, {"mac": 14, "gather_1": 5}), Engine())
+    old, new = load_engine("u250"), load_engine(path)
+    assert new.timing.stages == {**old.timing.stages, "mac": 13, "link": 4}
+    assert replace(new, timing=old.timing) == old
+    changed = [
+        (a, b) for a, b in zip(before.splitlines(), path.read_text().splitlines(), strict=True)
+        if a != b
+    ]  # fmt: skip
+    assert [b for _, b in changed] == [
+        f"{line}  # measured: csynth"
+        for line in ("loop_entry = 1", "loop_exit = 0", "link = 4", "mac = 13")
+    ]
+
+
+def test_engine_file_takes_measured_timing(tmp_path):
+    """A new file holds the build's engine; one without the tables gains them."""
+    found = synthesised(tmp_path, {"post": 21})
+    engine = replace(Engine(), ranks=2, lag=40)
+    new = tmp_path / "new.toml"
+    write_engine(new, found, engine)
+    assert load_engine(new) == replace(engine, timing=found.applied(engine.timing))
+    bare = tmp_path / "bare.toml"
+    bare.write_text("[engine]\nranks = 2")
+    write_engine(bare, found, Engine())
+    assert load_engine(bare).timing.stages["post"] == 20
+    assert load_engine(bare).ranks == 2
+
+
+@pytest.mark.parametrize("content", ["[engine\n", "[engine]\nrank = 2\n"])
+def test_file_that_is_no_engine_is_left_alone(tmp_path, content):
+    path = tmp_path / "engine.toml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"engine\.toml"):
+        write_engine(path, synthesised(tmp_path, {"post": 21}), Engine())
+    assert path.read_text() == content
+
+
+def test_command_line(reported, program):
+    save_program(program, reported / "program.json")
+    path = reported / "engine.toml"
+    command = [sys.executable, "-m", "gen.reports", str(reported), "--engine", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"measured timing written to {path}: loop_entry = 1, loop_exit = 0, mac = 10" in done.stdout
+    )
+    assert load_engine(path).timing.stages["mac"] == 10
+    (reported / "vitis" / "reports" / "mac_csynth.xml").unlink()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("run make csynth") and "Traceback" not in done.stderr
 
 
 def test_damaged_link_description(reported):
     (path,) = (reported / "vitis").rglob("engine.222.json")
     path.write_text("{}")
     with pytest.raises(UserError, match="run make xclbin again"):
-        gather(reported, ["mac"])
+        gather(reported, {"mac": "mac_1"})

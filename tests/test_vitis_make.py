@@ -15,22 +15,26 @@ from gen.vitis.board import load_board
 from gen.vitis.card_run import CardBuild, compile_kernel, link_card
 from gen.vitis.emit import Options, emit
 from gen.vitis.hls_run import run_hls
+from gen.vitis.topology import topology
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = ["store", "wload", "pre", "mac", "post"]
+RANKS = 2
+ENGINE = topology(RANKS)
+KERNELS = [kernel.name for kernel in ENGINE.kernels]
 
 
 @pytest.fixture
 def build(tmp_path):
     build = tmp_path / "build"
     (build / "src").mkdir(parents=True)
-    (build / "program.json").write_text("{}")
+    (build / "program.json").write_text(json.dumps({"engine": {"ranks": RANKS}}))
+    for unit in ENGINE.units:
+        (build / "vitis" / "vectors" / unit.name).mkdir(parents=True)
+        (build / "vitis" / "vectors" / unit.name / "px_s.bin").write_bytes(bytes(64))
     for kernel in KERNELS:
         (build / "src" / f"{kernel}.cpp").write_text(f'extern "C" void {kernel}() {{}}\n')
         (build / "vitis" / "bench").mkdir(parents=True, exist_ok=True)
         (build / "vitis" / "bench" / f"{kernel}_tb.cpp").write_text("int main() { return 0; }\n")
-        (build / "vitis" / "vectors" / kernel).mkdir(parents=True)
-        (build / "vitis" / "vectors" / kernel / "px.bin").write_bytes(bytes(64))
     emit(build, load_board("u250"))
     (build / "vitis" / "vectors" / "made").write_text("by hand")
     return build
@@ -86,12 +90,12 @@ def test_xo_compiles_once_and_again_only_what_changed(build, tmp_path):
     assert status == 0, text
     folder = build / "vitis" / f"hw.{standin.PLATFORM}"
     assert sorted(path.name for path in folder.glob("*.xo")) == sorted(f"{k}.xo" for k in KERNELS)
-    assert len(names(tmp_path / "bin")) == 5
+    assert len(names(tmp_path / "bin")) == len(KERNELS) == 9
     assert flow(build, environment, "xo") == (0, "")
-    assert len(names(tmp_path / "bin")) == 5
-    os.utime(build / "src" / "mac.cpp")
+    assert len(names(tmp_path / "bin")) == 9
+    os.utime(build / "src" / "gather_2.cpp")
     assert flow(build, environment, "xo")[0] == 0
-    assert len(names(tmp_path / "bin")) == 6
+    assert len(names(tmp_path / "bin")) == 10
 
 
 def test_interrupted_compilation_leaves_nothing_and_is_resumed(build, tmp_path):
@@ -102,8 +106,8 @@ def test_interrupted_compilation_leaves_nothing_and_is_resumed(build, tmp_path):
     folder = build / "vitis" / f"hw.{standin.PLATFORM}"
     assert sorted(path.name for path in folder.glob("*.xo")) == ["store.xo", "wload.xo"]
     assert flow(build, environment, "xo")[0] == 0
-    # store, wload, pre (failed), then pre, mac, post
-    assert len(names(tmp_path / "bin")) == 6
+    # pre is tried twice
+    assert len(names(tmp_path / "bin")) == len(KERNELS) + 1
 
 
 def test_xclbin_at_the_asked_clock(compiled, tmp_path):
@@ -188,10 +192,32 @@ def test_simulations(build, tmp_path):
     status, text = flow(build, environment, "csim", "cosim", "KERNEL=pre")
     assert status == 0, text
     assert "pre: csim passed" in text
-    assert "pre: cosim passed, 2431 cycles" in text
+    assert "pre: cosim passed, 2431 cycles\n" in text
     assert flow(build, environment, "csim", "cosim", "KERNEL=pre") == (0, "")
     os.utime(build / "vitis" / "vectors" / "made", (4e9, 4e9))
     assert "csim passed" in flow(build, environment, "csim", "KERNEL=pre")[1]
+
+
+def test_cosimulation_is_compared_with_the_timed_simulation(build, box):
+    pytest.importorskip("_tkinter", reason="needs Python's Tcl to interpret the scripts")
+    box()
+    cycles = {unit.name: 100 * number for number, unit in enumerate(ENGINE.units, 1)}
+    (build / "vitis" / "vectors" / "cycles.json").write_text(json.dumps(cycles))
+    (line,) = run_hls(build, "gather_2", "cosim")
+    assert line == (
+        f"gather_2: cosim passed, 2431 cycles; the timed simulation expects {cycles['gather_2']}"
+    )
+    (build / "vitis" / "vectors" / "cycles.json").write_text("{}")
+    with pytest.raises(UserError, match="run make vectors again"):
+        run_hls(build, "gather_2", "cosim")
+
+
+def test_kernel_that_does_not_exist(build, box):
+    box()
+    with pytest.raises(UserError, match="gather_3 is no kernel of .*gather_2"):
+        run_hls(build, "gather_3", "csynth")
+    with pytest.raises(UserError, match="gather is no kernel"):
+        compile_kernel(card(build), "gather")
 
 
 @pytest.mark.parametrize(
@@ -238,7 +264,10 @@ def test_missing_platform_is_one_sentence(build, box, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("nk=mac:1", "nk=mac2:1"),
+        ("nk=mac:2", "nk=mac2:2"),
+        ("nk=mac:2", "nk=mac:1"),
+        ("nk=mac:2", "nk=mac:2:mac_1.mac_2"),
+        ("nk=gather_2:1:gather_2", "nk=gather_2:1"),
         ("kernel_frequency", "kernel_freq"),
         ("slr=mac_1:", "slr=mac_9:"),
         ("synth.jobs=8", "synth.jobs=8 # many"),

@@ -158,11 +158,25 @@ def compile_kernel(options, rest):
     )
 
 
+def units_of(value):
+    """Units of an nk line; several names in one line are not the same in all versions."""
+    kernel, count, *names = value.split(":")
+    if len(names) > 1 or any(each in name for name in names for each in ".,"):
+        refuse(f"nk={value} is not clear")
+    if names and count != "1":
+        refuse(f"nk={value}: one name for {count} units")
+    return set(names) or {f"{kernel}_{number + 1}" for number in range(int(count))}
+
+
 def link(options, rest):
     values = parse_config(options["--config"], LINK_KEYS)
     objects = [json.loads(existing(path).read_text()) for path in rest]
-    units = {f"{v.split(':')[0]}_1" for _, key, v in values if key == "nk"}
-    if units != {f"{each['kernel']}_1" for each in objects}:
+    units, named = set(), []
+    for _, key, value in values:
+        if key == "nk":
+            units |= units_of(value)
+            named.append(value.split(":")[0])
+    if sorted(named) != sorted(each["kernel"] for each in objects):
         refuse("kernels linked and kernels named by nk differ")
     if any(each["target"] != options["-t"] for each in objects):
         refuse("an object was compiled for another target")
