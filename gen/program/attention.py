@@ -52,8 +52,10 @@ def cuts(
     for node in order:
         if len(node) == 2:
             free = engine.store_rows - live_sum(others, plan.times(node[0])[0])
-            rows = engine.scores_rows or max(0, free // 2)
             keys, values = layers[node[0]], layers[node[1]]
+            # one tile at least: the memory map says so if the store is too small even for that
+            least = keys.dest.local_groups * engine.tile_octets
+            rows = engine.scores_rows or max(free // 2, least)
             found[keys.dest.name] = _best(keys, values, rows, engine)
     return found
 

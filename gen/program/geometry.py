@@ -169,7 +169,7 @@ def strip(
     fill = (end - first) // GROUP
     lead = fill
     if window.ordered:
-        lead = min(fill, ceil_div(start + pixels + max(0, *offset, 0), GROUP))
+        lead = min(fill, _lead(window, out_slot, slots, start, offset, pixels))
     return Strip(
         items=items,
         out_slot=out_slot,
@@ -183,6 +183,25 @@ def strip(
         split=_split(window, items, first, fill, origin, window_slots, pixels, ranks),
         offset=offset,
     )
+
+
+def _lead(
+    window: Geometry, out_slot: int, slots: int, start: int, offset: tuple[int, ...], pixels: int
+) -> int:
+    """Octets to fill before the first tile so that every later tile, for each of which a tile's
+    octets more are filled, finds what the taps of its valid lanes read.
+    """
+    lane = np.arange(slots)
+    inside = (out_slot + lane) % window.pitch
+    y, x = inside // window.width, inside % window.width
+    reach = np.zeros(slots, dtype=np.int64)
+    for k, (ty, tx) in enumerate(zip(window.ty, window.tx, strict=True)):
+        valid = (
+            (y + ty >= 0) & (y + ty < window.limit_y) & (x + tx >= 0) & (x + tx < window.limit_x)
+        )
+        octets = (start + lane + offset[k]) // GROUP + 1
+        reach = np.maximum(reach, np.where(valid & (y < window.height), octets, 0))
+    return int((reach - lane // pixels * (pixels // GROUP)).max())
 
 
 def window_indices(

@@ -1,0 +1,214 @@
+"""Planted faults in finished programs: every one is found and named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from layerkit import random_qgraph
+
+from gen.program import Engine, lower, verify_program
+from gen.program.check import ProgramError
+from gen.program.structs import FLUSH_NEVER, STATS_GROUP, STATS_GROUP_ADD, Addr
+
+WINDOW_KINDS = ("conv3x3", "stride2", "upsample")
+
+
+def some_program(kind="self_attention", seed=5, size=(6, 5), channels=None, **engine):
+    qgraph = random_qgraph(kind, np.random.default_rng(seed), size=size, channels=channels)
+    program = lower(qgraph, Engine(**{"ranks": 2, **engine}))
+    verify_program(program)
+    return program
+
+
+def changed(program, index, kernel, **values):
+    entry = program.entries[index]
+    part = dataclasses.replace(getattr(entry, kernel), **values)
+    entries = list(program.entries)
+    entries[index] = dataclasses.replace(entry, **{kernel: part})
+    return dataclasses.replace(program, entries=entries)
+
+
+def index_of(program, layer):
+    return program.entries_of(layer)[0]
+
+
+def moved(region, rows):
+    return dataclasses.replace(
+        region, row=dataclasses.replace(region.row, base=region.row.base + rows)
+    )
+
+
+def refused(program, words):
+    with pytest.raises(ProgramError, match=words):
+        verify_program(program)
+
+
+def test_overlap():
+    program = some_program()
+    q, k = program.tensors["q.out"], index_of(program, "k")
+    dest = program.entries[k].store.dest
+    wrong = changed(program, k, "store", dest=moved(dest, q.row - dest.row.base))
+    refused(wrong, r"layer qk: reading part \d+ of q\.out finds part \d+ of k\.out")
+
+
+@pytest.mark.parametrize("rows", [-1, 1])
+def test_off_by_one_address(rows):
+    program = some_program("concat_groupnorm_silu")
+    conv = index_of(program, "conv")
+    first, second = program.entries[conv].store.source
+    refused(changed(program, conv, "store", source=(first, moved(second, rows))), "layer conv")
+
+
+def test_strides():
+    program = some_program()
+    qk = index_of(program, "qk")
+    weights = program.entries[qk].store.weights
+    for member in ("row", "octet"):
+        address = getattr(weights, member)
+        wrong = dataclasses.replace(weights, **{member: Addr(address.base, address.s0 + 1, 0)})
+        refused(changed(program, qk, "store", weights=wrong), "layer qk")
+    wrong = dataclasses.replace(weights, group_rows=weights.group_rows + 1)
+    refused(changed(program, qk, "store", weights=wrong), "layer qk")
+
+
+def test_capacity():
+    program = some_program()
+    small = dataclasses.replace(program.engine, store_rows=program.store_peak - 8)
+    refused(dataclasses.replace(program, engine=small), "is addressed")
+
+
+@pytest.mark.parametrize("layer", ["qk", "pv", "copy"])
+def test_missing_flush(layer):
+    program = some_program(lag=64)
+    index = index_of(program, layer)
+    assert program.entries[index].store.flush != FLUSH_NEVER
+    wrong = changed(program, index, "store", flush=FLUSH_NEVER, pending=0)
+    refused(wrong, f"layer {layer}: .* is read before it is written; a flush is missing")
+
+
+def test_flush_is_left_out_where_the_lag_allows_it():
+    """The shortcut's many micro-slots lie between the first convolution and its reader."""
+    program = some_program("concat_groupnorm_silu", size=(16, 16), lag=8)
+    conv = index_of(program, "conv")
+    assert program.entries[conv].store.flush != FLUSH_NEVER  # reads skip.out, written just before
+    skip = index_of(program, "skip")
+    assert program.entries[skip].store.flush == FLUSH_NEVER
+
+
+@pytest.mark.parametrize(
+    ("kernel", "change", "stream"),
+    [
+        ("post", {"wide": 0}, "ys"),
+        ("pre", {"groups": (9, 0)}, "xs"),
+        ("gather", {"groups": (9, 0)}, "px"),
+        ("reduce", {"stat_words": 3}, "st"),
+        ("wload", {"pp_words": 99}, "pp"),
+        ("wload", {"bias_words": 7}, "qp"),
+        ("wload", {"ws_rows": 7}, "ws"),
+    ],
+)
+def test_stream_counts(kernel, change, stream):
+    program = some_program("conv3x3", seed=2, size=(4, 4))
+    wrong = changed(program, index_of(program, "conv"), kernel, **change)
+    refused(wrong, f"layer conv: .* elements of {stream} are sent")
+
+
+def test_kernels_agree():
+    program = some_program("conv3x3", seed=2, size=(4, 4))
+    conv = index_of(program, "conv")
+    shape = program.entries[conv].mac.shape
+    other = dataclasses.replace(shape, lead=shape.lead + 1)
+    refused(changed(program, conv, "mac", shape=other), "disagree about its shape")
+    refused(changed(program, conv, "wload", per_round=99), "other units")
+    refused(changed(program, conv, "mac", first_rows=1), "the first one of 1")
+
+
+@pytest.mark.parametrize("kind", WINDOW_KINDS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"start": 1}, "reads another pixel|reads outside"),
+        ({"origin": 8}, "reads another pixel|reads outside"),
+        ({"fill_slot": 8}, "reads another pixel|two source pixels"),
+        ({"window_slots": 64}, "reads outside|reads another pixel"),
+    ],
+)
+def test_window_geometry(kind, change, words):
+    program = some_program(kind, seed=3, size=(12, 12))
+    index = len(program.entries) - 1
+    refused(changed(program, index, "mac", **change), words)
+
+
+def test_taps():
+    program = some_program("conv3x3", seed=3, size=(12, 12))
+    conv = index_of(program, "conv")
+    offset = program.entries[conv].mac.offset
+    for wrong in (offset[1:] + offset[:1], (offset[0] - 1, *offset[1:])):
+        refused(changed(program, conv, "mac", offset=wrong), r"tap \d reads")
+
+
+def test_short_lead():
+    program = some_program("conv3x3", seed=3, size=(16, 16))
+    conv = index_of(program, "conv")
+    entry = program.entries[conv]
+    shape = dataclasses.replace(entry.mac.shape, lead=entry.mac.shape.lead - 1)
+    for kernel in ("store", "pre", "gather", "mac", "post"):
+        program = changed(program, conv, kernel, shape=shape)
+    refused(program, "layer conv: tap . reads a pixel before it is filled")
+
+
+@pytest.mark.parametrize("kind", ["stride2", "upsample"])
+def test_half_banks(kind):
+    """A larger split is always right, a smaller one never."""
+    program = some_program(kind, seed=3, size=(8, 8), channels=64, ranks=4)
+    index = len(program.entries) - 1
+    split = program.entries[index].mac.split
+    assert split > 1
+    verify_program(changed(program, index, "mac", split=8))
+    refused(changed(program, index, "mac", split=split // 2), "writes a half bank twice")
+
+
+def test_statistics():
+    program = some_program("concat_groupnorm_silu")
+    conv = index_of(program, "conv")
+    pre = program.entries[conv].pre
+    base = (Addr(pre.stats_base[0].base + 2), *pre.stats_base[1:])
+    refused(changed(program, conv, "pre", stats_base=base), "layer conv: reading part .* of x.out")
+    base = (Addr(pre.stats_base[0].base + 1), *pre.stats_base[1:])
+    refused(changed(program, conv, "pre", stats_base=base), "multiple of the ranks")
+    program = some_program("layernorm")
+    linear = index_of(program, "linear")
+    refused(changed(program, linear, "pre", row_in=Addr(1)), "octet of row statistics")
+
+
+def test_statistics_of_strips():
+    """Sums of later strips are added to those of the first, which are not added to anything."""
+    program = some_program("concat_groupnorm_silu", 6, (12, 24), channels=8, window_rows=8)
+    strips = program.entries_of("x")
+    assert len(strips) > 1
+    refused(
+        changed(changed(program, strips[0], "pre", stats=STATS_GROUP_ADD), strips[0], "post",
+                stats=STATS_GROUP_ADD), "layer x: reading part"
+    )  # fmt: skip
+    refused(
+        changed(changed(program, strips[1], "pre", stats=STATS_GROUP), strips[1], "post",
+                stats=STATS_GROUP), "layer x: sums of a later strip replace"
+    )  # fmt: skip
+
+
+def test_buffers_and_cache():
+    program = some_program("conv3x3", cache_rows=1000)
+    conv = index_of(program, "conv")
+    wload = program.entries[conv].wload
+    assert wload.cache >= 0
+    refused(changed(program, conv, "wload", ws=Addr(program.static_words)), "lie outside buffer 0")
+    other = program.entries[1 - conv].wload
+    refused(changed(program, conv, "wload", cache=other.cache), "share rows of the weight cache")
+    refused(changed(program, conv, "wload", cache=999), "rows 999.. of the weight cache")
+
+
+def test_segments():
+    program = some_program()
+    one = program.segments[0]
+    wrong = [dataclasses.replace(one, count=one.count - 1), *program.segments[1:]]
+    refused(dataclasses.replace(program, segments=wrong), "skipped or repeated")
