@@ -246,12 +246,10 @@ def drawn_layer(
     fill, tile_octets = last - first + 1, pixels // 8
     lead = fill
     if stride == 1 and up == 0:
-        lead = max(
-            source // 8 - first + 1 - (slot - out_slot) // pixels * tile_octets
-            for slot, source, _ in seen
-        )
-        tiles = -(-slots // pixels)
-        lead = min(fill, max(lead, fill - tiles * tile_octets))
+        reach = out_slot + pixels + max(0, *blank.offset) - first * 8
+        lead = min(fill, -(-reach // 8) + int(rng.integers(0, 4)))
+        if fill - lead > -(-slots // pixels) * tile_octets:
+            return None
     entry = replace(
         blank, fill_slot=first * 8, origin=origin, start=out_slot - origin,
         window_slots=window_slots, shape=replace(blank.shape, fill=fill, lead=lead),
@@ -375,12 +373,21 @@ def single(layer: Layer, ring: bool = False) -> Program:
 
 
 def pointwise(
-    ranks: int, units: int, per_round: int, tiles: int, groups: int, ring: int = RING_NONE
+    ranks: int,
+    units: int,
+    per_round: int,
+    tiles: int,
+    groups: int,
+    ring: int = RING_NONE,
+    late: int = 0,
 ) -> Layer:
-    """A linear layer over ``tiles`` tiles of one item, from ``groups`` groups."""
+    """A linear layer over ``tiles`` tiles of one item, from ``groups`` groups.
+
+    ``late`` octets of the lead are not for the first tile.
+    """
     pitch, steps = tiles * 32, -(-groups // 2)
     entry = MacEntry(
-        shape=Shape(units, per_round, 1, tiles * 4, steps, 4, tiles * 4, ring, 0),
+        shape=Shape(units, per_round, 1, tiles * 4, steps, 4 + late, tiles * 4, ring, 0),
         items=1, out_slot=0, fill_slot=0, height=tiles, width=32, pitch=pitch, src_height=tiles,
         src_width=32, src_pitch=pitch, stride=1, up=0, origin=0, start=0, window_slots=pitch,
         split=1, limit_y=tiles, limit_x=32, taps=1, subs=steps, offset=(0,) * 9, ty=(0,) * 9,
@@ -390,8 +397,8 @@ def pointwise(
     return Layer(entry, 32, ranks)
 
 
-# Cycles of a run besides its slots: first token, loop entry, pipeline, loop exit, last token.
-OVERHEAD = 14
+# Cycles of a run besides its slots: first job, loop entry, pipelines, loop exit, last token.
+OVERHEAD = 22
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
@@ -423,8 +430,21 @@ def test_following_rows_are_there_when_an_execution_begins():
         for n in (1, 2)
     )
     fill, tiles, last = 16, 4 * 4 * 8, 4
-    loop = 1 + STAGES + 1
-    assert two.cycles - one.cycles == fill + tiles + last + loop
+    job = 1
+    assert two.cycles - one.cycles == fill + tiles + max(job, last)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_lead_beyond_the_first_tile_hides_guard(late):
+    """Two Beats an octet, eight steps and eight Beats a tile."""
+    layer = pointwise(4, 2, 2, 16, 8, late=late)
+    run = single(layer).run(library(*FAST, "-DLDA_RANKS=4"))
+    assert run.status == 0, run.text
+    lead = max(2 * (4 + late), 2 * 3 + GUARD)
+    # 15 tiles fill the next one; without the octet that is there already, the first Beat of a
+    # slot's last octet comes two cycles before the slot's end
+    filling = 15 - late
+    assert run.cycles == lead + 16 * 8 + (0 if late else filling * 2) + 4 + OVERHEAD
 
 
 def test_weights_from_a_slow_memory_do_not_hold_up_a_round_of_many_tiles():
@@ -513,7 +533,8 @@ def test_entries_that_do_not_fit_end_the_run():
         "mac: the pitch of an item is not its pixels rounded up to 16": {"pitch": 6 * 32 + 16},
         "mac: a window pixel outside of the window buffer": {"origin": -(1 << 14), "start": 1 << 14,
             "window_slots": 1 << 15},
-        "mac: a tap reads a window pixel that is not there": {"shape": replace(shape, lead=3)},
+        "mac: the first tile reaches beyond the lead": {"shape": replace(shape, lead=3)},
+        "mac: a tap reads a window pixel that is not there": {"shape": replace(shape, fill=20)},
         "mac: octets of the fill that no tile waits for": {"shape": replace(shape, octets=16)},
     }  # fmt: skip
     for text, changes in cases.items():

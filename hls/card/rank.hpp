@@ -87,11 +87,12 @@ class Rank {
                              rw_, px);
             },
             P::STAGES_PRE, sim::Style::flp);
+        device.spawn(
+            name("mac.plan"),
+            [this, p] { mac_plan<P>(p->segments, p->segment_count, p->mac, jobs_); }, P::STAGES_MAC,
+            sim::Style::flp);
         device.spawn_free(
-            name("mac"),
-            [this, p] {
-                mac<P>(p->segments, p->segment_count, p->mac, memory_->mac, gs, ks, ws_, as_);
-            },
+            name("mac"), [this] { mac_array<P>(jobs_, memory_->mac, gs, ks, ws_, as_); },
             P::STAGES_MAC, sim::Style::flp);
         device.spawn_free(
             name("post"),
@@ -112,6 +113,7 @@ class Rank {
         device.register_fifo(qp_, name("wload.route"), name("post"));
         device.register_fifo(sc_, name("pre.norm"), name("pre.apply"));
         device.register_fifo(rw_, name("pre.norm"), name("pre.apply"));
+        device.register_fifo(jobs_, name("mac.plan"), name("mac"));
         device.register_fifo(as_, name("mac"), name("post"));
         device.register_fifo(static_runs_, name("wload.plan"), name("wload.static"));
         device.register_fifo(dynamic_runs_, name("wload.plan"), name("wload.dynamic"));
@@ -172,6 +174,7 @@ class Rank {
     hls::stream<Pair, P::DEPTH_RS> rs_{name("rs")};
     hls::stream<Pair, P::DEPTH_YS> ys_{name("ys")};
     hls::stream<AccWord, P::DEPTH_AS> as_{name("as")};
+    hls::stream<MacJob, JOBS_DEPTH> jobs_{name("mac.jobs")};
     hls::stream<Word, P::DEPTH_HD> hd_{name("hd")};
     hls::stream<Word, P::DEPTH_PP> pp_{name("pp")};
     hls::stream<WeightRow, P::DEPTH_WS> ws_{name("ws")};

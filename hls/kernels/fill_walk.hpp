@@ -20,30 +20,46 @@ struct FillLanes {
     int32_t index[GROUP];
 };
 
-struct FillWalk {
-    Lanes<GROUP> lanes;  // of the source octet; not used if `direct`
-    bool direct;         // stride 1, up 0
+// What does not change from octet to octet.
+struct FillPlan {
+    Grid grid;           // of the sources
+    int32_t direct;      // 1: stride 1, up 0
     int32_t passes;      // cycles of a Beat: copies x split
     int32_t split_bits;  // log2 split
+    int32_t plane;       // window pixels of a phase (stride 2)
+};
+
+inline FillPlan fill_plan(const MacEntry& entry) {
+#pragma HLS inline
+    LDA_CHECK(entry.stride >= 1 && entry.stride <= 2 && entry.up >= 0 && entry.up <= 1 &&
+                  entry.stride + entry.up <= 2,
+              "mac: either stride 2 or up-sampling by 2");
+    LDA_CHECK(entry.split == 1 || entry.split == 2 || entry.split == 4 || entry.split == 8,
+              "mac: a Beat is split into 1, 2, 4 or 8");
+    LDA_CHECK(entry.fill_slot % GROUP == 0, "mac: the fill begins with an octet");
+    FillPlan plan;
+    plan.grid.start(entry.src_height, entry.src_width, entry.src_pitch);
+    plan.direct = entry.stride == 1 && entry.up == 0;
+    plan.passes = entry.split << (2 * entry.up);
+    plan.split_bits = entry.split == 8 ? 3 : entry.split == 4 ? 2 : entry.split == 2 ? 1 : 0;
+    plan.plane = entry.items * entry.pitch;
+    return plan;
+}
+
+struct FillWalk {
+    FillPlan plan;
+    Lanes<GROUP> lanes;  // of the source octet; not used if direct
     int32_t slot;        // window index of lane 0, if direct
     int32_t item_base;   // of the octet's item, less origin
     int32_t source, group, pass;
 
-    void start(const MacEntry& entry) {
+    void start(const MacEntry& entry, const FillPlan& of) {
 #pragma HLS inline
-        LDA_CHECK(entry.stride >= 1 && entry.stride <= 2 && entry.up >= 0 && entry.up <= 1 &&
-                      entry.stride + entry.up <= 2,
-                  "mac: either stride 2 or up-sampling by 2");
-        LDA_CHECK(entry.split == 1 || entry.split == 2 || entry.split == 4 || entry.split == 8,
-                  "mac: a Beat is split into 1, 2, 4 or 8");
-        LDA_CHECK(entry.fill_slot % GROUP == 0, "mac: the fill begins with an octet");
-        direct = entry.stride == 1 && entry.up == 0;
-        passes = entry.split << (2 * entry.up);
-        split_bits = entry.split == 8 ? 3 : entry.split == 4 ? 2 : entry.split == 2 ? 1 : 0;
+        plan = of;
         slot = entry.fill_slot - entry.origin;
         item_base = -entry.origin;
         source = group = pass = 0;
-        lanes.start(entry.src_height, entry.src_width, entry.src_pitch, entry.fill_slot);
+        lanes.start(of.grid, entry.fill_slot);
     }
 
     bool first_beat() const { return source == 0 && group == 0; }
@@ -51,10 +67,11 @@ struct FillWalk {
     // Of one pass of the Beat at hand.
     void place(const MacEntry& entry, int at_pass, FillLanes& to) const {
 #pragma HLS inline
-        const int copy = at_pass >> split_bits;
+        const int copy = at_pass >> plan.split_bits;
         const int turn = at_pass & (entry.split - 1);
         const int dy = copy >> 1, dx = copy & 1;
-        const int plane = entry.items * entry.pitch;
+        const int plane = plan.plane;
+        const bool direct = plan.direct != 0;
     FILL_LANES:
         for (int l = 0; l < GROUP; ++l) {
 #pragma HLS unroll
@@ -66,7 +83,7 @@ struct FillWalk {
             const int mapped = item_base + (up ? 0 : offset) + row * entry.width + column;
             const int i = direct ? slot + l : mapped;
             // doubled lanes lie two apart, so neighbours go together
-            const int lane_turn = up ? (l << split_bits) >> 3 : l & (entry.split - 1);
+            const int lane_turn = up ? (l << plan.split_bits) >> 3 : l & (entry.split - 1);
             const bool inside = i >= 0 && i < entry.window_slots;
             const bool pixel = direct || y < entry.src_height;
             to.index[l] = inside && pixel && lane_turn == turn ? i : -1;
@@ -77,7 +94,7 @@ struct FillWalk {
     bool next(const MacEntry& entry, int cycles) {
 #pragma HLS inline
         pass += cycles;
-        if (pass < passes) return false;
+        if (pass < plan.passes) return false;
         pass = 0;
         if (++group < entry.groups[source]) return false;
         group = 0;

@@ -67,7 +67,7 @@ struct Grid {
     }
 };
 
-// N consecutive slots, N a power of two. start(); settle(k) for k = 0 .. settling()-1, one a cycle;
+// N consecutive slots, N a power of two. start(); settle(k) for k < settling(), one a cycle;
 // then advance() steps to the next N slots, rewind() back to the first ones.
 template <int N>
 struct Lanes {
@@ -79,15 +79,16 @@ struct Lanes {
     Place lane[N];
     Place at_first[N];
 
-    void start(int height, int width, int pitch, int first_slot) {
+    void start(const Grid& of, int first_slot) {
 #pragma HLS inline
-        LDA_CHECK(first_slot >= 0 && first_slot < pitch, "mac: a first slot outside of its item");
+        LDA_CHECK(first_slot >= 0 && first_slot < of.end.pixel,
+                  "mac: a first slot outside of its item");
         const Place zero = {0, 0, 0};
-        grid.start(height, width, pitch);
+        grid = of;
         first = first_slot;
         power.pixel = 1;
-        power.y = width == 1;
-        power.x = width != 1;
+        power.y = of.width == 1;
+        power.x = of.width != 1;
         origin = stride = zero;
     LANES:
         for (int l = 0; l < N; ++l) {
@@ -96,14 +97,14 @@ struct Lanes {
         }
     }
 
-    // One cycle per digit of N, and more if `first` has more, and one to add `first`.
-    int settling() const {
+    // One cycle per digit of N, and more if the first slot has more, and one to add that.
+    static int settling(int first_slot) {
 #pragma HLS inline
         int digits = 0;
     DIGITS:
         for (int k = 0; k < 31; ++k) {
 #pragma HLS unroll
-            if (((first | (N - 1)) >> k) & 1) digits = k + 1;
+            if (((first_slot | (N - 1)) >> k) & 1) digits = k + 1;
         }
         return digits + 1;
     }

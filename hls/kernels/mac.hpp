@@ -1,15 +1,18 @@
 // mac: the multiplier array, output stationary. Fills its window buffer from gs, its weight buffer
 // from ws or ks, and sends accumulators to post (as), per round, tile, unit, octet.
 //
-// One flattened loop per execution runs through the slots of docs/engine.md: "lead", one per round
-// and tile, and a last one that sends the last unit's words. In every cycle of a slot one multiply
-// step, one Beat cycle, one weight row and one as word are handled.
+// Two processes in a dataflow region: mac_plan sends what every execution needs to know, mac_array
+// runs through the slots of docs/engine.md in one flattened loop over all of them: per execution
+// "lead" and one slot per round and tile. In every cycle of a slot one multiply step, one Beat
+// cycle, one weight row and one as word are handled. A unit's words leave during the next unit's
+// steps, those of an execution's last unit before the following one's fill.
 #ifndef LDA_MAC_HPP
 #define LDA_MAC_HPP
 
 #include "fill_walk.hpp"
 #include "lanes.hpp"
 #include "mac_memory.hpp"
+#include "mac_plan.hpp"
 #include "multiply.hpp"
 #include "params.hpp"
 #include "program.hpp"
@@ -18,67 +21,27 @@
 
 namespace lda {
 
-// What an execution leaves to the following one.
-struct MacState {
-    int32_t half;  // of the weight buffer, of the next round
-    RowLoad load;  // its rows that are still to come from ws
-};
-
-// next: the weight rows of the following execution's round 0 that come from ws.
 template <class P>
-void mac_entry(const MacEntry& entry, const RowLoad& next, MacMemory<P>& memory, MacState& state,
-               hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow>& ks_s,
-               hls::stream<WeightRow>& ws_s, hls::stream<AccWord>& as_s) {
+void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Beat<P::RANKS>>& gs_s,
+               hls::stream<WeightRow>& ks_s, hls::stream<WeightRow>& ws_s,
+               hls::stream<AccWord>& as_s) {
 #pragma HLS inline off
-    const Shape& shape = entry.shape;
     const int TILE_WORDS = P::PP / GROUP;
     const int ALL = 1 << 30;
-    const bool ring = shape.ring != RING_NONE;
-    LDA_CHECK(entry.subs * entry.taps == shape.steps && entry.taps <= MAX_TAPS,
-              "mac: steps are not taps x subs");
-    LDA_CHECK(least(shape.per_round, shape.units) * shape.steps <= P::WEIGHT_ROWS,
-              "mac: more weight rows than the weight buffer has");
-
-    const int tiles = ceil_div(shape.octets, TILE_WORDS);
-    // a unit's steps last at least as long as the results of the one before take to leave
-    const int unit_cycles = most(shape.steps, TILE_WORDS);
-    const int round_cycles = tiles * least(shape.per_round, shape.units) * unit_cycles;
-    const int pace = load_pace(entry.first_rows, round_cycles);
-    const int next_pace = load_pace(next.left, round_cycles);
-    // ring rows of a tile slot, in full rounds and in the last one
-    int share = 0, last_share = 0;
-    if (ring && shape.units > 2 * shape.per_round) {
-        const int tail =
-            shape.units - (ceil_div(shape.units, shape.per_round) - 1) * shape.per_round;
-        share = ceil_div(shape.per_round * shape.steps, tiles);
-        last_share = ceil_div(tail * shape.steps, tiles);
-    }
-
-    Lanes<P::PP> lanes;
+    MacJob job = MacJob();
+    const MacEntry& entry = job.entry;
+    const Shape& shape = job.entry.shape;
+    Lanes<P::PP> lanes = Lanes<P::PP>();
 #pragma HLS array_partition variable = lanes.lane complete
 #pragma HLS array_partition variable = lanes.at_first complete
-    lanes.start(entry.height, entry.width, entry.pitch, entry.out_slot);
-    FillWalk fill;
+    FillWalk fill = FillWalk();
 #pragma HLS array_partition variable = fill.lanes.lane complete
 #pragma HLS array_partition variable = fill.lanes.at_first complete
-    fill.start(entry);
-    const int settling = most(lanes.settling(), fill.lanes.settling());
-    int beats = 0;  // of an octet
-BEATS:
-    for (int s = 0; s < MAX_SOURCES; ++s) {
-#pragma HLS unroll
-        if (s < entry.sources) beats += entry.groups[s];
-    }
-    // With two ranks and more, one pass per Beat fills subs no slower than the first tap reads
-    // them; then only the first Beat of a slot's last octet keeps the next slot waiting.
-    const bool fill_leads = P::RANKS > 1 && fill.passes == 1;
-
     Beat<P::RANKS> beat = Beat<P::RANKS>();
     int32_t result[P::PP][GROUP];
 #pragma HLS array_partition variable = result complete dim = 0
 #ifdef LDA_FAST
     TileOperands<P> operands;
-    operands.start(entry);
 #else
     int32_t acc[P::PP][GROUP];
 #pragma HLS array_partition variable = acc complete dim = 0
@@ -95,29 +58,32 @@ BEATS:
 #pragma HLS array_partition variable = memory.window.bank complete dim = 2
 
     // of the execution
-    bool lead = true, draining = false, done = false;
-    int fill_left = shape.fill;  // octets
+    bool begins = true, first_job = true, lead = false, ends = false, done = false;
+    bool ring = false;
+    // With two ranks and more, one pass per Beat fills subs no slower than the first tap reads
+    // them; then the first Beat of an octet is what the next slot waits for, otherwise the last.
+    bool fill_leads = false;
+    int fill_left = 0;  // octets
     int settled = 0;
-    int lead_left = least(shape.lead, shape.fill) * beats * fill.passes;  // cycles
+    int lead_left = 0;  // Beat cycles
     // of the round
-    int round = 0, units_left = shape.units;  // of this round and later ones
-    int units_now = least(shape.per_round, shape.units);
-    int half = state.half;
+    int round = 0, units_left = 0;  // of this round and later ones
+    int units_now = 0;
+    int half = 0;  // of the weight buffer
     bool last_round = false;
-    RowLoad load = state.load;
-    bool ring_load = ring;  // `load` comes from ks
-    int load_half = half, load_wait = 0;
-    if (ring) load.start(units_now, shape.steps);
+    RowLoad load = RowLoad();
+    bool ring_load = false;  // `load` comes from ks
+    int load_half = 0, load_wait = 0;
     // of the slot
-    int tile = 0, octets_left = shape.octets;      // from this tile on
-    int first = entry.start;                       // window index of lane 0
-    int fill_due = least(shape.lead, shape.fill);  // octets
-    int rows_due = ring ? ALL : 0;                 // ring rows
-    int hold = 0;                                  // cycles until the next slot may begin
+    int octets_left = 0;  // from this tile on
+    int first = 0;        // window index of lane 0
+    int fill_due = 0;     // octets
+    int fill_needed = 0;  // of them, for the next slot
+    int rows_due = 0;     // ring rows
+    int hold = 0;         // cycles until the next slot may begin
     int unit = 0, phase = 0, tap = 0, sub = 0, row = 0;
     // of the unit before
     int ready = 0, leaving = 0;  // words of `result`, the next one to leave
-    fill_left -= fill_due;
 SLOTS:
     while (!done) {
 #pragma HLS pipeline II = 1 style = flp
@@ -126,20 +92,24 @@ SLOTS:
 #pragma HLS dependence variable = memory.window.bank type = inter false
 #pragma HLS dependence variable = memory.weights type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
-        const bool computes = !lead && !draining && unit < units_now;
+        const bool works = !begins && !ends;
+        const bool computes = works && !lead && unit < units_now;
+        const bool leaves = leaving < ready;
+        // The fill may wait for what the last words become in the store: they go first.
+        const bool may_load = works && !(lead && leaves);
         // Ring weights travel as px words: in the lead slot before the fill, later behind it. Rows
         // from ws that are left for the lead slot come while the fill is still on its way.
-        const bool first_row = lead && load.units > 0 && (ring || load.left > lead_left);
-        const bool fills = fill_due > 0 && (fill.direct || settled == settling) && !first_row;
-        const bool paced = load.units > 0 && load_wait == 0 && !draining;
-        const bool loads = ring_load ? rows_due > 0 && (lead || fill_due == 0) : paced;
-        const bool leaves = leaving < ready;
+        const bool rows_first = lead && load.units > 0 && (ring || load.left > lead_left);
+        const bool placed = settled == job.settling;
+        const bool fills = may_load && fill_due > 0 && (job.fill.direct || placed) && !rows_first;
+        const bool ring_row = rows_due > 0 && (lead || fill_due == 0);
+        const bool loads = may_load && (ring_load ? ring_row : load.units > 0 && load_wait == 0);
 #ifdef LDA_FAST
         // what touches no stream is one long iteration, up to the next event
-        int span = computes ? unit_cycles - phase : most(hold, 1);
-        if (fills) span = fill.pass ? least(span, fill.passes - fill.pass) : 1;
+        int span = computes ? job.unit_cycles - phase : most(hold, 1);
+        if (fills) span = fill.pass ? least(span, job.fill.passes - fill.pass) : 1;
         if (!ring_load && load.units > 0) span = least(span, most(load_wait, 1));
-        if (loads || leaves || settled < settling) span = 1;
+        if (loads || leaves || begins || !placed) span = 1;
 #else
         const int span = 1;
 #endif
@@ -152,7 +122,7 @@ SLOTS:
                 ring_load ? ks_s.read() : ws_s.read();
             // row k is read k cycles into the round at the earliest
             hold = most(hold, P::GUARD - 1 - load.row);
-            load_wait = (lead || ring_load ? 1 : last_round ? next_pace : pace) - 1;
+            load_wait = (lead || ring_load ? 1 : last_round ? job.next_pace : job.pace) - 1;
             load.next();
             rows_due = !ring_load || load.units == 0 ? 0 : rows_due - 1;
         }
@@ -163,7 +133,7 @@ SLOTS:
             FillLanes to;
 #ifdef LDA_FAST
             if (fill.pass == 0) {
-                for (int pass = 0; pass < fill.passes; ++pass) {
+                for (int pass = 0; pass < job.fill.passes; ++pass) {
                     fill.place(entry, pass, to);
                     write_window<P>(memory.window, entry.subs, place, to, beat);
                 }
@@ -172,9 +142,13 @@ SLOTS:
             fill.place(entry, fill.pass, to);
             write_window<P>(memory.window, entry.subs, place, to, beat);
 #endif
-            if (!fill_leads || fill.first_beat()) hold = most(hold, P::GUARD - 1);
+            const bool waited_for = fill_needed > 0 && (!fill_leads || fill.first_beat());
+            if (waited_for) hold = most(hold, P::GUARD - 1);
             lead_left -= span;
-            if (fill.next(entry, span)) --fill_due;
+            if (fill.next(entry, span)) {
+                --fill_due;
+                --fill_needed;
+            }
         }
         if (leaves) {
             AccWord word;
@@ -191,7 +165,7 @@ SLOTS:
         if (computes) {
 #ifdef LDA_FAST
             if (phase == 0 && unit == 0) {
-                const int filled = fill.direct ? fill.slot : entry.window_slots;
+                const int filled = job.fill.direct ? fill.slot : entry.window_slots;
                 operands.place(entry, memory.window, lanes, first,
                                least(TILE_WORDS, octets_left) * GROUP, filled);
             }
@@ -207,7 +181,7 @@ SLOTS:
             }
 #endif
             phase += span;
-            if (phase == unit_cycles) {
+            if (phase == job.unit_cycles) {
 #ifdef LDA_FAST
                 multiply_unit(operands.pixel, P::PP, entry.taps, entry.subs,
                               memory.weights[half * P::WEIGHT_ROWS + unit * shape.steps].b, result);
@@ -225,19 +199,42 @@ SLOTS:
                 ++unit;
             }
         }
-        if (settled < settling) {
-            lanes.settle(settled, settling - 1);
-            fill.lanes.settle(settled, settling - 1);
+        if (works && !placed) {
+            lanes.settle(settled, job.settling - 1);
+            fill.lanes.settle(settled, job.settling - 1);
             ++settled;
         }
         const bool last_tile = octets_left <= TILE_WORDS;
-        const bool computed = lead ? settled == settling : unit == units_now;
+        const bool computed = lead ? settled == job.settling : unit == units_now;
         // the following execution's rows may come later, and nothing of this one is read any more
         const bool loaded = load.units == 0 || (!lead && (!last_tile || last_round));
-        const bool over = computed && fill_due == 0 && rows_due == 0 && loaded &&
-                          (hold == 0 || (last_tile && last_round));
-        if (draining) {
-            done = leaving == ready;
+        const bool over = works && computed && fill_due == 0 && rows_due == 0 && loaded &&
+                          (hold == 0 || (!lead && last_tile && last_round));
+        if (begins) {
+            begins = false;
+            job = jobs_s.read();
+            ring = shape.ring != RING_NONE;
+            fill_leads = P::RANKS > 1 && job.fill.passes == 1;
+            lanes.start(job.grid, entry.out_slot);
+            fill.start(entry, job.fill);
+#ifdef LDA_FAST
+            operands.start(entry);
+#endif
+            lead = true;
+            settled = round = 0;
+            units_left = shape.units;
+            units_now = least(shape.per_round, shape.units);
+            // what is left of its rows from ws, or those of the ring
+            if (first_job) load = job.own;
+            if (ring) load.start(units_now, shape.steps);
+            first_job = false;
+            ring_load = ring;
+            load_half = half;
+            rows_due = ring ? ALL : 0;
+            fill_due = least(shape.lead, shape.fill);
+            fill_left = shape.fill - fill_due;
+            fill_needed = fill_due - job.late;
+            lead_left = job.lead_cycles;
         } else if (over) {
             unit = row = 0;
             if (lead || last_tile) {
@@ -247,70 +244,50 @@ SLOTS:
                     ++round;
                     lanes.rewind();
                 }
-                draining = units_left == 0;
-                done = draining && leaving == ready;
+                begins = units_left == 0 && !job.last;
+                ends = units_left == 0 && job.last;
                 lead = false;
-                tile = 0;
                 octets_left = shape.octets;
                 first = entry.start;
                 units_now = least(shape.per_round, units_left);
                 const int units_next = least(shape.per_round, units_left - units_now);
                 last_round = units_next == 0;
                 ring_load = ring && !last_round;
-                if (!draining) {
+                if (units_left > 0) {
                     load_half = half ^ 1;
-                    load = next;
+                    load = job.next;
                     if (!last_round) load.start(units_next, shape.steps);
                 }
             } else {
-                ++tile;
                 octets_left -= TILE_WORDS;
                 first += P::PP;
                 lanes.advance();
             }
             fill_due = least(TILE_WORDS, fill_left);
             fill_left -= fill_due;
+            fill_needed = TILE_WORDS - job.late;
             LDA_CHECK(fill_due == 0 || round == 0,
                       "mac: octets of the fill that no tile waits for");
             // of round 1 all in round 0's last tile, of later rounds a share in every tile
             const bool full = units_left - units_now >= shape.per_round;
-            const int due = round > 0                   ? (full ? share : last_share)
-                            : octets_left <= TILE_WORDS ? ALL
-                                                        : 0;
-            rows_due = ring_load && load.units > 0 ? due : 0;
+            const int share = full ? job.share : job.last_share;
+            const int of_tile = octets_left <= TILE_WORDS ? ALL : 0;
+            rows_due = ring_load && load.units > 0 ? (round > 0 ? share : of_tile) : 0;
         }
+        done = ends && leaving == ready;
     }
     LOOP_EXIT();
-    state.half = half;
-    state.load = load;
 }
 
+// Simulations run the two processes by themselves, with a stream of this depth.
 template <class P>
 void mac(const Segment* segments, int segment_count, const MacEntry* entries, MacMemory<P>& memory,
          hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow>& ks_s,
          hls::stream<WeightRow>& ws_s, hls::stream<AccWord>& as_s) {
-#pragma HLS inline
-    static_assert(CheckEngine<P>::ok, "engine parameters");
-    MacState state = MacState();
-    if (segment_count > 0) state.load = first_rows(entries[segments[0].first]);
-SEGMENTS:
-    for (int s = 0; s < segment_count; ++s) {
-        const Segment segment = segments[s];
-    OUTER:
-        for (int i0 = 0; i0 < segment.n0; ++i0) {
-        INNER:
-            for (int i1 = 0; i1 < segment.n1; ++i1) {
-            ENTRIES:
-                for (int k = 0; k < segment.count; ++k) {
-                    const MacEntry entry = entries[segment.first + k];
-                    const Following next = following(segments, segment_count, s, i0, i1, k);
-                    RowLoad rows = RowLoad();
-                    if (next.entry >= 0) rows = first_rows(entries[next.entry]);
-                    mac_entry<P>(entry, rows, memory, state, gs_s, ks_s, ws_s, as_s);
-                }
-            }
-        }
-    }
+#pragma HLS dataflow disable_start_propagation
+    hls::stream<MacJob, JOBS_DEPTH> jobs_s("jobs_s");
+    mac_plan<P>(segments, segment_count, entries, jobs_s);
+    mac_array<P>(jobs_s, memory, gs_s, ks_s, ws_s, as_s);
 }
 
 }  // namespace lda

@@ -65,19 +65,22 @@ int t_mac(const int32_t* segments, int segment_count, const int32_t* entries, co
     hls::stream<WeightRow, Engine::DEPTH_KS> ks_s("ks");
     hls::stream<WeightRow, Engine::DEPTH_WS> ws_s("ws");
     hls::stream<AccWord, Engine::DEPTH_AS> as_s("as");
+    hls::stream<MacJob, JOBS_DEPTH> jobs_s("jobs");
     sim::Scheduler device;
     device.timing.pipeline_depth = 1;
     device.spawn("gather", [&] { Feeder<Beats>{gs, counts[0], intervals[0]}(gs_s); });
     device.spawn("ring", [&] { Feeder<WeightRow>{ks, counts[1], intervals[1]}(ks_s); });
     device.spawn("wload", [&] { Feeder<WeightRow>{ws, counts[2], intervals[2]}(ws_s); });
     device.spawn(
-        "mac",
+        "mac.plan",
         [&] {
-            mac<Engine>(reinterpret_cast<const Segment*>(segments), segment_count,
-                        reinterpret_cast<const MacEntry*>(entries), *memory, gs_s, ks_s, ws_s,
-                        as_s);
+            mac_plan<Engine>(reinterpret_cast<const Segment*>(segments), segment_count,
+                             reinterpret_cast<const MacEntry*>(entries), jobs_s);
         },
-        Engine::STAGES_MAC);
+        Engine::STAGES_MAC, sim::Style::flp);
+    device.spawn(
+        "mac", [&] { mac_array<Engine>(jobs_s, *memory, gs_s, ks_s, ws_s, as_s); },
+        Engine::STAGES_MAC, sim::Style::flp);
     device.spawn("post", [&] {
         for (int k = 0; k < counts[3]; ++k) {
             TICK(intervals[3]);
@@ -85,6 +88,7 @@ int t_mac(const int32_t* segments, int segment_count, const int32_t* entries, co
             std::memcpy(as + std::size_t(k) * 64, word.a, sizeof word.a);
         }
     });
+    device.register_fifo(jobs_s, "mac.plan", "mac");
     device.register_fifo(gs_s, "gather", "mac");
     device.register_fifo(ks_s, "ring", "mac");
     device.register_fifo(ws_s, "wload", "mac");
@@ -106,9 +110,11 @@ int t_mac(const int32_t* segments, int segment_count, const int32_t* entries, co
 // lanes.hpp: y and x of the slots from first_slot on, tile by tile.
 void t_lanes(int height, int width, int pitch, int first_slot, int tiles, int32_t* pixel,
              int32_t* y, int32_t* x) {
+    Grid grid;
+    grid.start(height, width, pitch);
     Lanes<32> lanes;
-    lanes.start(height, width, pitch, first_slot);
-    const int settling = lanes.settling();
+    lanes.start(grid, first_slot);
+    const int settling = lanes.settling(first_slot);
     for (int k = 0; k < settling; ++k)
         lanes.settle(k, settling - 1);
     for (int tile = 0; tile < tiles; ++tile) {

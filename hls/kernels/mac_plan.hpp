@@ -1,0 +1,124 @@
+// What mac needs to know of an execution, worked out ahead of it.
+//
+// A process of its own steps through the program and sends one job per execution, so that the
+// multiplier array goes on from one execution to the next without leaving its loop, and no product
+// or quotient stands between the two.
+#ifndef LDA_MAC_PLAN_HPP
+#define LDA_MAC_PLAN_HPP
+
+#include "fill_walk.hpp"
+#include "lanes.hpp"
+#include "mac_memory.hpp"
+#include "params.hpp"
+#include "program.hpp"
+#include "sequence.hpp"
+#include "types.hpp"
+
+namespace lda {
+
+static const int JOBS_DEPTH = 4;  // of the FIFO to the array
+
+struct MacJob {
+    MacEntry entry;
+    RowLoad own;   // rows of round 0 that come from ws
+    RowLoad next;  // those of the following execution
+    FillPlan fill;
+    Grid grid;         // of the output
+    int32_t settling;  // cycles until all lanes are placed
+    int32_t unit_cycles;
+    int32_t pace;       // cycles from row to row, of rows of this execution
+    int32_t next_pace;  // and of the following one's
+    int32_t share;      // ring rows of a tile slot, for a full round and for the last one
+    int32_t last_share;
+    int32_t lead_cycles;  // Beat cycles of the lead slot
+    int32_t late;         // octets of `lead` that tile 0 does not reach
+    int32_t last;         // 1: of the program
+};
+
+// Octets of the fill that tile 0 reaches.
+template <class P>
+inline int octets_reached(const MacEntry& entry) {
+#pragma HLS inline
+    int highest = 0;
+OFFSETS:
+    for (int tap = 0; tap < MAX_TAPS; ++tap) {
+#pragma HLS unroll
+        if (tap < entry.taps) highest = most(highest, entry.offset[tap]);
+    }
+    return ceil_div(entry.start + P::PP + highest - (entry.fill_slot - entry.origin), GROUP);
+}
+
+template <class P>
+inline MacJob job_of(const MacEntry& entry, const RowLoad& next) {
+#pragma HLS inline
+    const Shape& shape = entry.shape;
+    LDA_CHECK(entry.subs * entry.taps == shape.steps && entry.taps <= MAX_TAPS,
+              "mac: steps are not taps x subs");
+    LDA_CHECK(least(shape.per_round, shape.units) * shape.steps <= P::WEIGHT_ROWS,
+              "mac: more weight rows than the weight buffer has");
+    const int tiles = ceil_div(shape.octets, P::PP / GROUP);
+    int beats = 0;  // of an octet
+BEATS:
+    for (int s = 0; s < MAX_SOURCES; ++s) {
+#pragma HLS unroll
+        if (s < entry.sources) beats += entry.groups[s];
+    }
+    MacJob job;
+    job.entry = entry;
+    job.own = first_rows(entry);
+    job.next = next;
+    job.fill = fill_plan(entry);
+    job.grid.start(entry.height, entry.width, entry.pitch);
+    job.settling =
+        most(Lanes<P::PP>::settling(entry.out_slot), Lanes<GROUP>::settling(entry.fill_slot));
+    // a unit's steps last at least as long as the results of the one before take to leave
+    job.unit_cycles = most(shape.steps, P::PP / GROUP);
+    const int round_cycles = tiles * least(shape.per_round, shape.units) * job.unit_cycles;
+    job.pace = load_pace(job.own.left, round_cycles);
+    job.next_pace = load_pace(next.left, round_cycles);
+    job.share = job.last_share = 0;
+    if (shape.ring != RING_NONE && shape.units > 2 * shape.per_round) {
+        const int full = ceil_div(shape.units, shape.per_round) - 1;
+        job.share = ceil_div(shape.per_round * shape.steps, tiles);
+        job.last_share = ceil_div((shape.units - full * shape.per_round) * shape.steps, tiles);
+    }
+    const int lead = least(shape.lead, shape.fill);
+    job.lead_cycles = lead * beats * job.fill.passes;
+    job.late = lead < shape.fill ? lead - octets_reached<P>(entry) : 0;
+    LDA_CHECK(job.late >= 0, "mac: the first tile reaches beyond the lead");
+    job.last = 0;
+    return job;
+}
+
+template <class P>
+void mac_plan(const Segment* segments, int segment_count, const MacEntry* entries,
+              hls::stream<MacJob>& jobs_s) {
+#pragma HLS inline off
+    static_assert(CheckEngine<P>::ok, "engine parameters");
+SEGMENTS:
+    for (int s = 0; s < segment_count; ++s) {
+        const Segment segment = segments[s];
+    OUTER:
+        for (int i0 = 0; i0 < segment.n0; ++i0) {
+        INNER:
+            for (int i1 = 0; i1 < segment.n1; ++i1) {
+            ENTRIES:
+                for (int k = 0; k < segment.count; ++k) {
+#pragma HLS pipeline II = 4 style = flp
+                    TICK(4);
+                    const Following next = following(segments, segment_count, s, i0, i1, k);
+                    RowLoad rows = RowLoad();
+                    if (next.entry >= 0) rows = first_rows(entries[next.entry]);
+                    MacJob job = job_of<P>(entries[segment.first + k], rows);
+                    job.last = next.entry < 0;
+                    jobs_s.write(job);
+                }
+            }
+        }
+    }
+    LOOP_EXIT();
+}
+
+}  // namespace lda
+
+#endif
