@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gen.errors import UserError
-from gen.vitis.topology import ENGINE
+from gen.vitis.topology import topology
 
 FORMAT = "lda-software-xclbin"
 VERSION = 1
@@ -92,10 +92,10 @@ ENGINE_KERNELS = tuple(
         kernel.protocol,
         tuple(
             Arg(name, RANK_BANK if name in kernel.pointers else None)
-            for name in ENGINE.ports(kernel.name)
+            for name in kernel.ports
         ),
     )
-    for kernel in ENGINE.kernels
+    for kernel in topology(1).kernels
 )
 BOARD_MEMS = tuple(
     Mem(f"bank{bank}", bank, bank * (BANK_KB << 10), BANK_KB, bank == RANK_BANK)

@@ -139,6 +139,11 @@ class Kernel:
         return (*self.memories, *self.scalars, *self.streams)
 
     @property
+    def written(self) -> tuple[str, ...]:
+        """Pointers that it writes through; it only reads through the others."""
+        return tuple(memory.name for memory in self.memories if memory.written)
+
+    @property
     def ports(self) -> tuple[str, ...]:
         """Names of its parameters, in their order."""
         return tuple(parameter.name for parameter in self.parameters)
