@@ -207,7 +207,7 @@ def random_entry(rng, read_base, write_base, loops, flush, ring=0):
         some(int(rng.integers(1, 4)), fill, wide[n]) if n < sources else Region() for n in range(2)
     )
     dest = some(out_groups, octets, wide[3], write_base)
-    return StoreEntry(shape, flush, 0, sources, source, weights, residual, dest)
+    return StoreEntry(shape, flush, 0, 0, sources, source, weights, residual, dest)
 
 
 def random_program(rng, segments=6):
@@ -260,7 +260,15 @@ def test_random_programs(seed):
 
 
 def entry(shape, dest, source, **more):
-    values = {"flush": 0, "pending": 0, "sources": 1, "weights": Region(), "residual": Region(), **more}
+    values = {
+        "flush": 0,
+        "pending": 0,
+        "pending_tile": 0,
+        "sources": 1,
+        "weights": Region(),
+        "residual": Region(),
+        **more,
+    }
     return StoreEntry(shape, source=(source, Region()), dest=dest, **values)
 
 
@@ -314,27 +322,47 @@ def test_a_missing_flush_reads_old_rows():
     assert (xs != np.array(model.xs)).any()
 
 
-@pytest.mark.parametrize("pending", [0, 18])
-def test_the_lead_slot_reads_what_is_written(pending):
-    """Four octets come before micro-slot 0, of one tile: the last 18 micro-slots may be pending."""
-    assert check(long_chain(pending), 3, lag=32) > 0
+@pytest.mark.parametrize("pending", [(0, 0), (18, 18), (18, 2), (18, 3), (7, 1)])
+@pytest.mark.parametrize("depth", [1, 80])
+def test_tiles_follow_the_layer_before(pending, depth):
+    """The lead slot reads what the first tile has written, every tile what the next one has."""
+    check(long_chain(*pending), 3, lag=32, depth=depth)
 
 
-def long_chain(pending):
+def long_chain(pending, pending_tile):
+    """Two layers of two output groups and ten tiles."""
     octets = 40
     shape = Shape(2, 2, 1, octets, 3, 4, octets, 0, 0)
+    later = {"flush": 1, "pending": pending, "pending_tile": pending_tile}
     entries = [
         entry(shape, wide(100, 2, octets), wide(0, 2, octets)),
-        entry(shape, wide(200, 2, octets), wide(100, 2, octets), flush=1, pending=pending),
+        entry(shape, wide(200, 2, octets), wide(100, 2, octets), **later),
     ]
     return Program([Segment(0, 1), Segment(1, 1)], entries, StoreIo(0, 1, 0, 1))
 
 
-def test_a_lead_slot_that_is_too_early_reads_old_rows():
-    early = check(long_chain(18), 3, lag=32, depth=80)
-    assert early < check(long_chain(0), 3, lag=32, depth=80)
+@pytest.mark.parametrize("pending", [(19, 19), (18, 1)])
+def test_tiles_that_are_too_early_read_old_rows(pending):
     with pytest.raises(AssertionError, match="not equal"):
-        check(long_chain(19), 3, lag=32)
+        check(long_chain(*pending), 3, lag=32, depth=80)
+
+
+def test_an_execution_that_flushes_leaves_nothing_pending():
+    """Later iterations of a segment rely on the flush of its first one."""
+    octets = 40
+    first = entry(Shape(2, 2, 1, octets, 3, 4, octets, 0, 0), wide(100, 2, octets),
+                  wide(0, 2, octets))  # fmt: skip
+    source = Region(Addr(100), Addr(0, 0, octets // 2), 2, 1, octets)
+    dest = Region(Addr(200), Addr(0, 0, octets // 2), 2, 1, octets)
+    half = Shape(2, 2, 1, octets // 2, 3, 4, octets // 2, 0, 0)
+    later = entry(half, dest, source, flush=2, pending=18, pending_tile=2)
+    program = Program([Segment(0, 1), Segment(1, 1, 1, 2)], [first, later], StoreIo(0, 1, 0, 1))
+    check(program, 3, lag=32, depth=80)
+
+
+def test_following_tile_by_tile_is_faster():
+    cycles = [check(long_chain(*each), 3, lag=32, depth=80) for each in ((0, 0), (18, 18), (18, 2))]
+    assert cycles[0] > cycles[1] > cycles[2]
 
 
 def test_without_a_flush_executions_overlap():

@@ -109,7 +109,7 @@ class Entries:
             return self._copy(base, tensor.octets)
         return Addr(base + slot // GROUP, self._by_item(tensor.item_octets))
 
-    def store(self, flush: int, pending: int) -> StoreEntry:
+    def store(self, flush: int, pending: int, pending_tile: int) -> StoreEntry:
         """What the store reads and writes."""
         made = self.made
         sources = [
@@ -125,6 +125,7 @@ class Entries:
             shape=self.shape,
             flush=flush,
             pending=pending,
+            pending_tile=pending_tile,
             sources=len(sources),
             source=padded(sources, MAX_SOURCES, Region()),
             weights=weights,
@@ -238,6 +239,7 @@ class Entries:
             first_rows=0
             if made.weight is not None
             else min(shape.per_round, shape.units) * shape.steps,
+            late=shape.lead - strip.lead,
         )
 
     def post(self) -> PostEntry:

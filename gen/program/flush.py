@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen.program.engine import Engine
+from gen.program.geometry import Strip
 from gen.program.layout import GROUP, ceil_div
 from gen.program.planned import Planned
 from gen.program.schedule import Schedule
@@ -64,17 +65,29 @@ class Outstanding:
         slots = micro_slots(shape, self.pixels) - micro_slots(written, self.pixels)
         return int(slots.min()) - start
 
-    def pending(self, made: Planned, shape: Shape, fill_slot: int, ahead: int) -> int:
-        """Micro-slots, the last ones, that write nothing which the lead slot reads: ring weights
-        of round 0, ``lead`` octets of the sources and what ``ahead`` more words reach.
+    def follow(self, made: Planned, shape: Shape, strip: Strip) -> tuple[int, int]:
+        """(pending, pending_tile): the micro-slots, the last ones, that write nothing which the
+        lead slot reads (ring weights of round 0, ``lead`` octets of the sources), and so many
+        fewer for every tile of round 0 that the octets and residuals which it reads are written.
         """
-        reached = max(
-            self._written_until(source.name, (fill_slot // GROUP, _lead_octets(made, shape, ahead)))
-            for source in made.sources
-        )
-        if made.weight is not None:
-            reached = max(reached, self.last.get(made.weight.name, -1))
-        return min(self.now - 1 - reached, self.lag)
+        tile = self.pixels // GROUP
+        first = strip.fill_slot // GROUP
+        rings = self.last.get(made.weight.name, -1) if made.weight is not None else -1
+
+        def room(octets: int) -> int:
+            """Micro-slots behind the last one that writes the first ``octets`` of the fill."""
+            span = (first, min(octets, shape.fill))
+            written = [self._written_until(source.name, span) for source in made.sources]
+            return min(self.now - 1 - max(rings, *written), self.lag)
+
+        pending, fewer = room(shape.lead), 0
+        for index in range(ceil_div(shape.octets, tile)):
+            left = room(shape.lead + (index + 1) * tile)
+            if made.layer.residual is not None:
+                span = (strip.out_slot // GROUP + index * tile, tile)
+                left = min(left, self.now - 1 - self._written_until(made.layer.residual, span))
+            fewer = max(fewer, ceil_div(pending - left, index + 1))
+        return pending, fewer
 
     def _written_until(self, name: str, octets: tuple[int, int]) -> int:
         """Micro-slot of the last write to (first, number) octets of a tensor; -1: written."""
@@ -102,17 +115,12 @@ class Outstanding:
         self.last[dest] = self.now - 1
 
 
-def _lead_octets(made: Planned, shape: Shape, ahead: int) -> int:
-    """Source octets that the lead slot reads, the words ahead counted."""
-    return min(shape.fill, shape.lead + ceil_div(ahead, sum(made.local_groups)))
-
-
 def flushes(
     plan: Schedule, layers: Sequence[Planned], engine: Engine
-) -> list[tuple[int, int]]:
-    """(flush, pending) of every entry, in order."""
+) -> list[tuple[int, int, int]]:
+    """(flush, pending, pending_tile) of every entry, in order."""
     state = Outstanding(engine.lag, engine.pixels)
-    result = [(FLUSH_NEVER, 0)] * len(plan.work)
+    result = [(FLUSH_NEVER, 0, 0)] * len(plan.work)
     strips = [layers[work.layer].strips[work.strip] for work in plan.work]
     shapes = [
         layers[work.layer].shape(strip) for work, strip in zip(plan.work, strips, strict=True)
@@ -123,10 +131,11 @@ def flushes(
             for index in range(segment.first, segment.first + segment.count):
                 made, shape = layers[plan.work[index].layer], shapes[index]
                 if state.needs_flush(made, shape):
-                    pending = state.pending(made, shape, strips[index].fill_slot, engine.ahead)
-                    if loop:
-                        pending = min(pending, result[index][1]) if result[index][0] else pending
-                    result[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending)
+                    pending, fewer = state.follow(made, shape, strips[index])
+                    if result[index][0]:  # of another iteration as well
+                        pending = min(pending, result[index][1])
+                        fewer = max(fewer, result[index][2])
+                    result[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending, fewer)
                     state.flush()
                 state.run(made, shape, loops == 1 and len(made.strips) == 1)
     return result

@@ -62,7 +62,7 @@ def lower(qgraph: QGraph, engine: Engine) -> Program:
         _entry(
             Entries(layers[work.layer], work.strip, statistics),
             places[work.layer],
-            *flush[index],
+            flush[index],
             cache[work.layer],
             index in alone,
         )
@@ -186,7 +186,7 @@ def _at(made: Planned, tensors: Mapping[str, Stored]) -> Planned:
 
 
 def _entry(
-    make: Entries, places: Places, flush: int, pending: int, cache: int, alone: bool
+    make: Entries, places: Places, flush: tuple[int, int, int], cache: int, alone: bool
 ) -> Entry:
     made = make.made
     pp_once = int(alone and not places.pp.s0 and not places.pp.s1)
@@ -197,7 +197,7 @@ def _entry(
         weight=made.weight.name if made.weight else None,
         residual=made.layer.residual,
         dest=made.layer.dest,
-        store=make.store(flush, pending),
+        store=make.store(*flush),
         pre=make.pre(places.uniform, pp_once),
         gather=make.gather(),
         reduce=make.reduce(),

@@ -152,29 +152,38 @@ class _Replay:
         """All reads of an execution, then its writes."""
         store, shape = entry.store, entry.store.shape
         first = self.loop == (0, 0)
+        before = self.flushed
         if store.flush == FLUSH_ALWAYS or (store.flush == FLUSH_FIRST and first):
-            self.lead_flushed = max(self.flushed, self.slot - store.pending)
             self.flushed = self.slot
-        else:
-            self.lead_flushed = self.flushed
+        tile = self.engine.tile_octets
+
+        def written(tiles: Int64) -> Int64:
+            """First micro-slot that may not be written when a tile of round 0 reads; -1: lead."""
+            fewer = np.maximum(store.pending - (tiles + 1) * store.pending_tile, 0)
+            limits: Int64 = np.clip(self.slot - fewer, before, self.flushed)
+            return limits
+
+        self.lead_flushed = int(written(np.array(-1)))
         fault = self._read_sums(entry)
         for name, region in zip(entry.sources, store.source, strict=False):
             need = self._needed(name, entry)
             if region.groups < need:
                 return f"{name}: {region.groups} of {need} local groups are read"
             pairs = _grid(region.groups, shape.fill)
-            flushed = np.where(pairs[1] < shape.lead, self.lead_flushed, self.flushed)
+            flushed = written(np.maximum((pairs[1] - shape.lead) // tile, -1))
             fault = fault or self.read(
                 name, region, pairs, entry.mac.fill_slot // GROUP, self.slot, flushed
             )
         if shape.ring != RING_NONE:
             fault = fault or self._ring(entry)
-        order = micro_slots(shape, self.engine.tile_octets)
+        order = micro_slots(shape, tile)
         dest = _grid(store.dest.groups, shape.octets)
         when = self.slot + order[dest]
         if entry.residual is not None:
+            first_round = dest[0] < shape.per_round // shape.gates
+            flushed = np.where(first_round, written(dest[1] // tile), self.flushed)
             fault = fault or self.read(
-                entry.residual, store.residual, dest, entry.post.out_octet, when, self.flushed
+                entry.residual, store.residual, dest, entry.post.out_octet, when, flushed
             )
         fault = fault or self._write(entry, dest, when)
         self.slot += int(order.max()) + 1

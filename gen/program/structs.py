@@ -76,6 +76,7 @@ class StoreEntry:
     shape: Shape
     flush: int
     pending: int
+    pending_tile: int
     sources: int
     source: tuple[Region, ...] = field(metadata={"length": MAX_SOURCES})
     weights: Region
@@ -176,6 +177,7 @@ class MacEntry:
     source_groups: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
     sub_base: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
     first_rows: int
+    late: int
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,14 @@ struct Region {
 };
 
 // flush: 0 never, 1 before every execution, 2 before the first one of the segment.
-// pending: micro-slots that need not be written when the lead slot of a flushing execution reads.
+// pending: micro-slots of earlier executions that need not be written when the lead slot of a
+// flushing execution reads; pending_tile: so many fewer for each tile of round 0.
 // residual.groups == 0: none.
 struct StoreEntry {
     Shape shape;
     int32_t flush;
     int32_t pending;
+    int32_t pending_tile;
     int32_t sources;
     Region source[MAX_SOURCES];
     Region weights;  // ring weights
@@ -107,7 +109,6 @@ struct StoreIo {
 // row_in: first octet of the source's row statistics (layer norm, softmax), of octet first_octet
 // stats, stats_out, stats_pitch_out, row_out: of the destination; items_out
 // stat_words: StatBeats that arrive: output groups x items_out, or octets
-// pp_once: 1: the pp words come before the first execution of the segment (of one entry) only
 struct PreEntry {
     Shape shape;
     int32_t items;
@@ -155,6 +156,7 @@ struct ReduceEntry {
 
 // The lane of output pixel (y, x) may use tap k where 0 <= y*stride + ty[k] < limit_y, same in x.
 // first_rows: weight rows of round 0 from ws (0: from the ring)
+// late: every tile finds what it reads even if the last `late` octets filled by then are not there
 struct MacEntry {
     Shape shape;
     int32_t items;      // of the fill
@@ -185,6 +187,7 @@ struct MacEntry {
     int32_t source_groups[MAX_SOURCES];  // groups n that are used
     int32_t sub_base[MAX_SOURCES];
     int32_t first_rows;
+    int32_t late;
 };
 
 struct PostEntry {

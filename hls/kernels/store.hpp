@@ -19,9 +19,15 @@
 
 namespace lda {
 
-// The reads of one execution, and the writes that fall due meanwhile. flush: before micro-slot 0
-// all is written that earlier executions have computed, before the lead slot all but `pending`
-// micro-slots.
+// Micro-slots that are written a little early, while there is something to read anyway.
+static const int EARLY = 4;
+// The last micro-slots of the executions before, whose results are still on their way when mac
+// begins: nobody waits for them before they are needed.
+static const int UNDER_WAY = 8;
+
+// The reads of one execution, and the writes that fall due meanwhile. flush: of the micro-slots of
+// earlier executions, all but `pending` are written before the lead slot reads, all but
+// `pending_tile` fewer before each tile of round 0, all before round 1 or the end.
 template <class P, class Hook>
 void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
                  typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
@@ -69,22 +75,27 @@ SOURCES:
     // Of the current slot. Residuals come first: rs has room for LAG micro-slots, whereas xs may be
     // full until mac has gone on.
     bool lead = true;
-    int outstanding = flush ? entry.pending : P::LAG;  // micro-slots that need not be written yet
-    int hold = 0;                                      // cycles until the last write can be read
     int rs_words = 0;
     int reads = before_left + lead_words;
-    int ys_words = 0;
-    int least_cycles = 0;
     int cycle = 0;
-    bool done = false;
+    bool over = false, done = false;  // all is read; and written that has to be
+    // Micro-slots of earlier executions: still to write, that may be, that need not be soon.
+    int before = writes.due;
+    int allowed = flush ? entry.pending : P::LAG;
+    int unhurried = P::LAG;
+    int settling = 0;  // cycles until the last of them can be read
+    int hold = 0;      // cycles until reading goes on
+    const int LAZY = P::LAG - least(EARLY, P::LAG - 2);
 SLOTS:
     while (!done) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
-        const bool flushes = writes.due > outstanding;
+        const bool flushes = before > allowed;
         const bool goes_on = !flushes && hold == 0;
+        const bool soon =
+            cycle < reads ? writes.due > LAZY || before > unhurried : !lead && writes.due >= P::LAG;
         if (goes_on && cycle < rs_words) {
             const int octet = slot.tile * TILE_OCTETS + cycle;
             rs_s.write(read_octet<P>(memory, residual, slot.first + slot.group, octet));
@@ -103,20 +114,27 @@ SLOTS:
                 if (before_left > 0) --before_left;
             }
         }
-        if (flushes || (goes_on && cycle < ys_words)) writes.write(memory, hook, ys_s);
-        hold = flushes ? P::GUARD : most(hold - 1, 0);
-        cycle += goes_on ? 1 : 0;
-        if (goes_on && cycle >= least_cycles && cycle >= reads && cycle >= ys_words) {
-            cycle = 0;
-            if (!lead) {
-                ++writes.due;
-                done = !slot.next(work);
+        settling = most(settling - 1, 0);
+        hold = most(hold - 1, 0);
+        if (flushes || (goes_on && soon)) {
+            if (writes.write(memory, hook, ys_s) && before > 0) {
+                --before;
+                settling = P::GUARD;
+                if (flushes) hold = P::GUARD;
             }
-            outstanding = lead && flush ? 0 : P::LAG;
+        }
+        cycle += goes_on ? 1 : 0;
+        if (goes_on && cycle >= reads && (lead || writes.due < P::LAG)) {
+            cycle = 0;
+            if (!lead && !over) {
+                ++writes.due;
+                over = !slot.next(work);
+                if (over && flush) allowed = 0;
+            }
+            done = over && before <= allowed;
             lead = false;
-            least_cycles = TILE_OCTETS;
             int load = 0;
-            if (slot.group == 0 && !done) {  // mac's slot of the tile begins
+            if (slot.group == 0 && !over) {  // mac's slot of the tile begins
                 const bool first_round = slot.first == 0;
                 if (slot.tile == (first_round ? work.tiles - 1 : 0)) {
                     load_left = least(round_words, ring_due);
@@ -129,11 +147,14 @@ SLOTS:
                 const int words = first_round ? least(tile_words, fill_due) : 0;
                 fill_due -= words;
                 load += words;
+                if (flush) {
+                    allowed = first_round ? most(allowed - entry.pending_tile, 0) : 0;
+                    unhurried = most(allowed - entry.pending_tile, UNDER_WAY);
+                    hold = settling;
+                }
             }
-            rs_words = has_residual && !done ? slot.template octets<P>(work) : 0;
+            rs_words = has_residual && !over ? slot.template octets<P>(work) : 0;
             reads = rs_words + load;
-            const bool writes_too = !done && outstanding == P::LAG && writes.due == P::LAG;
-            ys_words = writes_too ? writes.words() : 0;
         }
     }
     LOOP_EXIT();

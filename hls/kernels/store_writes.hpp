@@ -94,21 +94,23 @@ struct Writes {
         return made.place.wide ? octets : (octets + 1) >> 1;
     }
 
+    // Whether that was the last word of a micro-slot.
     template <class Hook>
-    void write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<Pair>& ys_s) {
+    bool write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<Pair>& ys_s) {
 #pragma HLS inline
         const Results& made = results[oldest];
         const int octet = slot.tile * (P::PP / GROUP) + (made.place.wide ? word : 2 * word);
         const int group = slot.first + slot.group;
         write_row<P>(memory, row_of(made.place, group, octet), ys_s.read());
-        if (++word < words()) return;
+        if (++word < words()) return false;
         word = 0;
         --due;
-        if (slot.next(made.work)) return;
+        if (slot.next(made.work)) return true;
         slot.start();
         hook(made.entry, made.i0, made.i1);
         oldest = (oldest + 1) % EXECUTIONS;
         --count;
+        return true;
     }
 };
 
