@@ -29,13 +29,16 @@ DEPTHS = {
     "pp": 384,
     "qp": 320,
     "link": 32,
-    "sc": 64,
+    "sm": 16,
+    "sc": 32,
+    "rk": 16,
     "rw": 64,
     "copy": 32,
 }
 
-# Pipeline stages of every kernel, in cycles; "link" stands for gather and reduce.
-STAGES = {"store": 8, "wload": 8, "pre": 8, "link": 2, "mac": 8, "post": 8}
+# Pipeline stages of every kernel, in cycles; "link" stands for gather and reduce,
+# "scale" for that process of pre.
+STAGES = {"store": 8, "wload": 8, "pre": 8, "scale": 24, "link": 2, "mac": 8, "post": 8}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Engine:
     ``weight_rows`` per buffer half, ``units`` of a round, ``cache_rows`` weight rows that stay on
     the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8 channels of an item,
     ``row_octets`` octets with row statistics, ``row_groups`` local groups of one pixel,
-    ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` rows of a layer norm
+    ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` norm groups or rows
     whose scales a cycle makes, ``items`` of a batch, ``scales`` items x norm
     groups, ``lag`` micro-slots between the store's reads and its writes, ``guard`` cycles from a
     write to the window or weight buffer to the first read of the same word, ``depths`` of the
@@ -80,7 +83,7 @@ class Engine:
     row_octets: int = 1024
     row_groups: int = 320
     sums: int = 1024
-    normalisers: int = 2
+    normalisers: int = 4
     items: int = 8
     scales: int = 256
     lag: int = 32

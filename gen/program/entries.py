@@ -177,6 +177,8 @@ class Entries:
             items_out=strip.items,
             row_out=self._rows(dest, strip.out_slot) if dest.name in rows else Addr(),
             stat_words=self._stat_words(),
+            rows_ahead=0,
+            rows_sent=0,
             pp_once=pp_once,
         )
 

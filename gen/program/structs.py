@@ -122,6 +122,8 @@ class PreEntry:
     items_out: int
     row_out: Addr
     stat_words: int
+    rows_ahead: int
+    rows_sent: int
     pp_once: int
 
 

@@ -76,7 +76,7 @@ class LineNames {
         device.register_fifo(rank.ks, name("gather.rows"), name("mac"));
         device.register_fifo(rank.ss, name("gather.join"), name("post"));
         device.register_fifo(rank.st, name("post"), name(reduce_entrance));
-        device.register_fifo(rank.sg, name("reduce.join"), name("pre.norm"));
+        device.register_fifo(rank.sg, name("reduce.join"), name("pre.sums"));
         device.register_fifo(kept_, name("gather.join"), name("gather.rows"));
     }
 

@@ -74,10 +74,19 @@ class Rank {
             P::STAGES_STORE, sim::Style::flp);
         spawn_wload(device, p);
         device.spawn_free(
-            name("pre.norm"),
+            name("pre.sums"),
             [this, p] {
-                pre_norm<P>(p->segments, p->segment_count, p->pre, memory_->norm, hd_, sg, sc_,
-                            rw_);
+                pre_sums<P>(p->segments, p->segment_count, p->pre, memory_->sums, sg, sm_);
+            },
+            P::STAGES_PRE, sim::Style::flp);
+        device.spawn_free(
+            name("pre.scale"),
+            [this, p] { pre_scale<P>(p->segments, p->segment_count, p->pre, hd_, sm_, sc_, rk_); },
+            P::STAGES_SCALE, sim::Style::flp);
+        device.spawn_free(
+            name("pre.rows"),
+            [this, p] {
+                pre_rows<P>(p->segments, p->segment_count, p->pre, memory_->rows, rk_, rw_);
             },
             P::STAGES_PRE, sim::Style::flp);
         device.spawn_free(
@@ -107,12 +116,14 @@ class Rank {
         device.register_fifo(xs_, name("store"), name("pre.apply"));
         device.register_fifo(rs_, name("store"), name("post"));
         device.register_fifo(ys_, name("post"), name("store"));
-        device.register_fifo(hd_, name("wload.route"), name("pre.norm"));
+        device.register_fifo(hd_, name("wload.route"), name("pre.scale"));
         device.register_fifo(pp_, name("wload.route"), name("pre.apply"));
         device.register_fifo(ws_, name("wload.route"), name("mac"));
         device.register_fifo(qp_, name("wload.route"), name("post"));
-        device.register_fifo(sc_, name("pre.norm"), name("pre.apply"));
-        device.register_fifo(rw_, name("pre.norm"), name("pre.apply"));
+        device.register_fifo(sm_, name("pre.sums"), name("pre.scale"));
+        device.register_fifo(sc_, name("pre.scale"), name("pre.apply"));
+        device.register_fifo(rk_, name("pre.scale"), name("pre.rows"));
+        device.register_fifo(rw_, name("pre.rows"), name("pre.apply"));
         device.register_fifo(jobs_, name("mac.plan"), name("mac"));
         device.register_fifo(as_, name("mac"), name("post"));
         device.register_fifo(static_runs_, name("wload.plan"), name("wload.static"));
@@ -160,7 +171,8 @@ class Rank {
     struct Memory {
         typename StoreTypes<P>::Memory store;
         CacheMemory<P> cache;
-        NormMemory<P> norm;
+        SumsMemory<P> sums;
+        RowsMemory<P> rows;
         ApplyMemory<P> apply;
         MacMemory<P> mac;
         PostMemory<P> post;
@@ -179,7 +191,9 @@ class Rank {
     hls::stream<Word, P::DEPTH_PP> pp_{name("pp")};
     hls::stream<WeightRow, P::DEPTH_WS> ws_{name("ws")};
     hls::stream<Word, P::DEPTH_QP> qp_{name("qp")};
-    hls::stream<Scale, P::DEPTH_SC> sc_{name("sc")};
+    hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm_{name("sm")};
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc_{name("sc")};
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk_{name("rk")};
     hls::stream<ScaleWord, P::DEPTH_RW> rw_{name("rw")};
     hls::stream<Fetch, RUNS_DEPTH> static_runs_{name("wload.static_runs")};
     hls::stream<Fetch, RUNS_DEPTH> dynamic_runs_{name("wload.dynamic_runs")};

@@ -25,7 +25,7 @@ struct EngineDefaults {
     static const int ROW_OCTETS = 1024;   // octets with row statistics
     static const int ROW_GROUPS = 320;    // local groups of one pixel, all sources
     static const int SUMS = 1024;         // pixel slots of a softmax layer's fill
-    static const int NORMALISERS = 2;     // rows of a layer norm whose scales a cycle makes
+    static const int NORMALISERS = 4;     // norm groups or rows whose scales a cycle makes
     static const int ITEMS = 8;           // batch items
     static const int SCALES = 256;        // items x norm groups
     static const int LAG = 32;            // micro-slots between the store's reads and its writes
@@ -48,13 +48,16 @@ struct EngineDefaults {
     static const int DEPTH_QP = 320;
     static const int DEPTH_LINK = 32;  // gather and reduce, from rank to rank
     // inside pre, gather and reduce
-    static const int DEPTH_SC = 64;
+    static const int DEPTH_SM = 16;
+    static const int DEPTH_SC = 32;
+    static const int DEPTH_RK = 16;
     static const int DEPTH_RW = 64;
     static const int DEPTH_COPY = 32;
     // cycles that only the simulation needs to know (hls/sim/timing.hpp)
     static const int STAGES_STORE = 8;  // pipeline depths
     static const int STAGES_WLOAD = 8;
-    static const int STAGES_PRE = 8;
+    static const int STAGES_PRE = 8;  // but for its process scale
+    static const int STAGES_SCALE = 24;
     static const int STAGES_LINK = 2;  // gather and reduce
     static const int STAGES_MAC = 8;
     static const int STAGES_POST = 8;

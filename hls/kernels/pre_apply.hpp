@@ -1,4 +1,4 @@
-// Second process of pre: from stored values to operands of the multiplier array.
+// Last process of pre: from stored values to operands of the multiplier array.
 //
 // xs, px: docs/engine.md, "Fill" and "Ring weights". One flattened loop per execution: first the
 // table and the constants of the channel groups (pp), then one word per cycle: ring weights of
@@ -32,18 +32,32 @@ static const int PP_MASK = 56;
 template <class P>
 struct ApplyMemory {
     Word constants[P::ROW_GROUPS];
+    static_assert(P::SCALES % P::NORMALISERS == 0, "banks of equal sizes");
 #ifdef LDA_FAST
-    Scale scales[1][P::SCALES];
+    Scale scales[P::SCALES];
     int8_t table[TABLE_SIZE];
 #else
-    Scale scales[GROUP][P::SCALES];
+    // channel lane, place within a set, set
+    Scale scales[GROUP][P::NORMALISERS][P::SCALES / P::NORMALISERS];
     Word table[WORD_BYTES][TABLE_WORDS];
 #endif
 };
 
+// Scale of a norm group for channel lane c; `set`: the item's first one.
+template <class P>
+inline Scale scale_at(const ApplyMemory<P>& memory, int c, int set, int norm_group) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    static_cast<void>(c);
+    return memory.scales[set * P::NORMALISERS + norm_group];
+#else
+    return memory.scales[c][norm_group % P::NORMALISERS][set + norm_group / P::NORMALISERS];
+#endif
+}
+
 // What the words of one source, or of one channel group, are read with.
 //   slot    of the channel group's constants
-//   scales  first one of the item's norm groups
+//   scales  first set of the item's norm groups
 struct WordPlace {
     bool wide;
     int align;
@@ -74,11 +88,7 @@ PIXELS:
             int32_t z = q;
             if (entry.norm == NORM_GROUP) {
                 const int norm_group = uint8_t(constants.b[PP_GROUP + c]);
-#ifdef LDA_FAST
-                const Scale scale = memory.scales[0][place.scales + norm_group];
-#else
-                const Scale scale = memory.scales[c][place.scales + norm_group];
-#endif
+                const Scale scale = scale_at<P>(memory, c, place.scales, norm_group);
                 z = normalise(q * (1 << place.align), scale);
             } else if (entry.norm == NORM_LAYER) {
                 z = normalise(q, rows.s[p]);
@@ -139,9 +149,9 @@ inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory, 
     }
     int32_t mu[WORD_BYTES], r[WORD_BYTES], e[WORD_BYTES];
     if (entry.norm == NORM_GROUP) {
-        const Scale* scales = memory.scales[0] + place.scales;
         for (int c = 0; c < GROUP; ++c) {
-            const Scale scale = scales[uint8_t(constants.b[PP_GROUP + c])];
+            const int norm_group = uint8_t(constants.b[PP_GROUP + c]);
+            const Scale scale = scale_at<P>(memory, c, place.scales, norm_group);
             mu[c] = scale.mu;
             r[c] = scale.r;
             e[c] = scale.e;
@@ -207,25 +217,31 @@ inline void keep_parameter(const Word& word, int index, int table_words, ApplyMe
 }
 
 template <class P>
-inline void keep_scale(const Scale& scale, int index, ApplyMemory<P>& memory) {
+inline void keep_scales(const ScaleSet<P::NORMALISERS>& scales, int set, ApplyMemory<P>& memory) {
 #pragma HLS inline
-#ifdef LDA_FAST
-    memory.scales[0][index] = scale;
-#else
-    for (int c = 0; c < GROUP; ++c) {
+SCALES:
+    for (int k = 0; k < P::NORMALISERS; ++k) {
 #pragma HLS unroll
-        memory.scales[c][index] = scale;
-    }
+#ifdef LDA_FAST
+        memory.scales[set * P::NORMALISERS + k] = scales.s[k];
+#else
+        for (int c = 0; c < GROUP; ++c) {
+#pragma HLS unroll
+            memory.scales[c][k][set] = scales.s[k];
+        }
 #endif
+    }
 }
 
 // `first`: of the segment.
 template <class P>
 void pre_apply_entry(const PreEntry& entry, bool first, ApplyMemory<P>& memory,
-                     hls::stream<Word>& pp_s, hls::stream<Pair>& xs_s, hls::stream<Scale>& sc_s,
-                     hls::stream<ScaleWord>& rw_s, hls::stream<Word>& px_s) {
+                     hls::stream<Word>& pp_s, hls::stream<Pair>& xs_s,
+                     hls::stream<ScaleSet<P::NORMALISERS>>& sc_s, hls::stream<ScaleWord>& rw_s,
+                     hls::stream<Word>& px_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory.scales complete dim = 1
+#pragma HLS array_partition variable = memory.scales complete dim = 2
 #pragma HLS array_partition variable = memory.table complete dim = 1
     const Shape& shape = entry.shape;
     const bool group = entry.norm == NORM_GROUP;
@@ -240,13 +256,13 @@ SOURCES:
     const int parameters = keeps ? 0 : table_words + (entry.uniform ? 2 : groups);
     LDA_CHECK(entry.uniform || groups <= P::ROW_GROUPS,
               "pre: a pixel of more channel groups than ROW_GROUPS");
-    const int norm_groups = group ? entry.norm_groups : 0;
+    const int sets = group ? ceil_div(entry.norm_groups, P::NORMALISERS) : 0;  // of an item
     // the fill goes item by item where the scales do
     const int items = group ? entry.items : 1;
     const int item_words = (items > 1 ? entry.item_octets : shape.fill) * groups;
     LDA_CHECK(items == 1 || items * entry.item_octets == shape.fill,
               "pre: a fill of several items is not all of them");
-    LDA_CHECK(least(items, 2) * norm_groups <= P::SCALES,
+    LDA_CHECK(least(items, 2) * sets * P::NORMALISERS <= P::SCALES,
               "pre: more norm groups in two items than SCALES");
     const int unit_words = shape.ring == RING_NONE ? 0 : shape.ring_words;
     const int first_units = least(shape.per_round, shape.units);
@@ -254,11 +270,11 @@ SOURCES:
 
     int parameter = 0;
     const int first_words = first_units * unit_words;
-    const bool fill_first = parameters + first_words + norm_groups == 0;
+    const bool fill_first = parameters + first_words + sets == 0;
     // item -1: ring weights of round 0; item == items: the other ring weights
     int item = fill_first ? 0 : -1;
     int words_left = fill_first ? item_words : first_words;  // of this item
-    int scales_left = norm_groups;                           // of the next item
+    int sets_left = sets;                                    // of the next item
     int scale_to = 0, scale_from = 0;                        // next one to keep; this item's first
     int source = 0, block = 0, slot = 0;
     ScaleWord row = ScaleWord();
@@ -272,10 +288,10 @@ WORDS:
             keep_parameter<P>(pp_s.read(), parameter, table_words, memory);
             ++parameter;
         } else {
-            if (scales_left > 0 && words_left <= scales_left) {
-                keep_scale<P>(sc_s.read(), scale_to, memory);
+            if (sets_left > 0 && words_left <= sets_left) {
+                keep_scales<P>(sc_s.read(), scale_to, memory);
                 ++scale_to;
-                --scales_left;
+                --sets_left;
             }
             if (words_left > 0) {
                 --words_left;
@@ -304,12 +320,12 @@ WORDS:
                 px_s.write(operands);
             }
         }
-        if (parameter == parameters && words_left == 0 && scales_left == 0) {
+        if (parameter == parameters && words_left == 0 && sets_left == 0) {
             ++item;
             // scales of even items come first in the memory, then those of odd ones
-            scale_from = item & 1 ? norm_groups : 0;
-            scale_to = item & 1 ? 0 : norm_groups;
-            scales_left = item < items - 1 ? norm_groups : 0;
+            scale_from = item & 1 ? sets : 0;
+            scale_to = item & 1 ? 0 : sets;
+            sets_left = item < items - 1 ? sets : 0;
             words_left = item < items ? item_words : other_words;
             done = item > items || (item == items && other_words == 0);
         }
@@ -320,7 +336,8 @@ WORDS:
 template <class P>
 void pre_apply(const Segment* segments, int segment_count, const PreEntry* entries,
                ApplyMemory<P>& memory, hls::stream<Word>& pp_s, hls::stream<Pair>& xs_s,
-               hls::stream<Scale>& sc_s, hls::stream<ScaleWord>& rw_s, hls::stream<Word>& px_s) {
+               hls::stream<ScaleSet<P::NORMALISERS>>& sc_s, hls::stream<ScaleWord>& rw_s,
+               hls::stream<Word>& px_s) {
     static_assert(CheckEngine<P>::ok, "engine parameters");
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {

@@ -7,10 +7,21 @@
 
 namespace lda {
 
-// Scales of the 8 pixels of an octet; for softmax rows mu is the row's maximum.
-struct ScaleWord {
-    Scale s[GROUP];
+// Sums of N norm groups or rows; for softmax rows `sum` is the maximum.
+template <int N>
+struct SumSet {
+    int64_t sum[N];
+    int64_t square[N];
 };
+
+// Scales of N norm groups or rows; for softmax rows mu is the maximum.
+template <int N>
+struct ScaleSet {
+    Scale s[N];
+};
+
+// Of the 8 pixels of an octet.
+typedef ScaleSet<GROUP> ScaleWord;
 
 }  // namespace lda
 

@@ -109,6 +109,9 @@ struct StoreIo {
 // row_in: first octet of the source's row statistics (layer norm, softmax), of octet first_octet
 // stats, stats_out, stats_pitch_out, row_out: of the destination; items_out
 // stat_words: StatBeats that arrive: output groups x items_out, or octets
+// rows_ahead: of the destination's row statistics, octets that the following execution reads and
+// that are sent to it at once; rows_sent: octets of the fill that were sent so
+// pp_once: 1: the pp words come before the first execution of the segment (of one entry) only
 struct PreEntry {
     Shape shape;
     int32_t items;
@@ -134,6 +137,8 @@ struct PreEntry {
     int32_t items_out;
     Addr row_out;
     int32_t stat_words;
+    int32_t rows_ahead;
+    int32_t rows_sent;
     int32_t pp_once;
 };
 

@@ -1,0 +1,51 @@
+"""Row statistics that are sent to their reader as they are made (``hls/kernels/pre_rows.hpp``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from gen.program.program import Entry
+from gen.program.structs import NORM, STATS_LAYER, STATS_SOFTMAX, PreEntry, Segment
+
+ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
+ROW_NORMS = (NORM["layer"], NORM["softmax"])
+
+
+def send_rows_ahead(
+    segments: Sequence[Segment], entries: Sequence[Entry], capacity: int
+) -> list[Entry]:
+    """Entries with ``rows_ahead`` and ``rows_sent``.
+
+    Where every execution of an entry is followed by one of the same other entry, which reads the
+    rows that the first has just written, the first sends up to ``capacity`` octets of them at once.
+    """
+    result = list(entries)
+    for writer, reader in _neighbours(segments):
+        count = _common_rows(entries[writer].pre, entries[reader].pre)
+        rows = min(count, capacity)
+        if rows > 0:
+            pre = result[writer].pre
+            result[writer] = replace(result[writer], pre=replace(pre, rows_ahead=rows))
+            pre = result[reader].pre
+            result[reader] = replace(result[reader], pre=replace(pre, rows_sent=rows))
+    return result
+
+
+def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:
+    """Pairs of entries of which the first is always followed by the second, in the same run."""
+    for segment, following in zip(segments, [*segments[1:], None], strict=True):
+        last = segment.first + segment.count - 1
+        for index in range(segment.first, last):
+            yield index, index + 1
+        if following and segment.n0 * segment.n1 == following.n0 * following.n1 == 1:
+            yield last, following.first
+
+
+def _common_rows(writer: PreEntry, reader: PreEntry) -> int:
+    """Octets at the start of the reader's fill that the writer's destination consists of."""
+    if writer.stats not in ROW_STATS or reader.norm not in ROW_NORMS:
+        return 0
+    if writer.row_out != reader.row_in:
+        return 0
+    return min(writer.stat_words, reader.shape.fill)

@@ -1,0 +1,99 @@
+// Third process of pre: owns the scales of rows (layer norm, softmax). Per execution: sends those
+// of the fill octets (rw), and then keeps those of the destination's octets (rk).
+//
+// Where the following execution reads the rows of this one, the first `rows_ahead` of them are sent
+// as soon as they are known, and that execution leaves out as many (`rows_sent`): it follows tile
+// by tile. The FIFO rw holds all of them.
+#ifndef LDA_PRE_ROWS_HPP
+#define LDA_PRE_ROWS_HPP
+
+#include "params.hpp"
+#include "pre_types.hpp"
+#include "program.hpp"
+#include "sequence.hpp"
+
+namespace lda {
+
+template <class P>
+struct RowsMemory {
+    ScaleWord rows[P::ROW_OCTETS];
+};
+
+template <class P>
+void send_row_scales(const PreEntry& entry, int i0, int i1, const RowsMemory<P>& memory,
+                     hls::stream<ScaleWord>& rw_s) {
+#pragma HLS inline off
+    const int first = at(entry.row_in, i0, i1), octets = entry.shape.fill;
+    LDA_CHECK(first >= 0 && first + octets <= P::ROW_OCTETS,
+              "pre: row statistics outside of their memory");
+OCTETS:
+    for (int i = entry.rows_sent; i < octets; ++i) {
+#pragma HLS pipeline II = 1 style = flp
+#pragma HLS loop_tripcount min = 4 max = 1024
+        TICK(1);
+        rw_s.write(memory.rows[first + i]);
+    }
+    LOOP_EXIT();
+}
+
+template <class P>
+void keep_row_scales(const PreEntry& entry, int i0, int i1, RowsMemory<P>& memory,
+                     hls::stream<ScaleSet<P::NORMALISERS>>& rk_s, hls::stream<ScaleWord>& rw_s) {
+#pragma HLS inline off
+    const int N = P::NORMALISERS, first = at(entry.row_out, i0, i1);
+    LDA_CHECK(first >= 0 && first + entry.stat_words <= P::ROW_OCTETS,
+              "pre: row statistics outside of their memory");
+    LDA_CHECK(entry.rows_ahead <= P::DEPTH_RW, "pre: more rows ahead than FIFO rw holds");
+    int octet = 0, pixel = 0;
+    ScaleWord word = ScaleWord();
+#pragma HLS array_partition variable = word.s complete
+OCTETS:
+    while (octet < entry.stat_words) {
+#pragma HLS pipeline II = 1 style = flp
+#pragma HLS loop_tripcount min = 1 max = 4096
+        TICK(1);
+        const ScaleSet<P::NORMALISERS> scales = rk_s.read();
+        for (int k = 0; k < N; ++k) {
+#pragma HLS unroll
+            word.s[pixel + k] = scales.s[k];
+        }
+        pixel += N;
+        if (pixel == GROUP) {
+            pixel = 0;
+            memory.rows[first + octet] = word;
+            if (octet < entry.rows_ahead) rw_s.write(word);
+            ++octet;
+        }
+    }
+    LOOP_EXIT();
+}
+
+template <class P>
+void pre_rows(const Segment* segments, int segment_count, const PreEntry* entries,
+              RowsMemory<P>& memory, hls::stream<ScaleSet<P::NORMALISERS>>& rk_s,
+              hls::stream<ScaleWord>& rw_s) {
+SEGMENTS:
+    for (int s = 0; s < segment_count; ++s) {
+        const Segment segment = segments[s];
+    OUTER:
+        for (int i0 = 0; i0 < segment.n0; ++i0) {
+        INNER:
+            for (int i1 = 0; i1 < segment.n1; ++i1) {
+            ENTRIES:
+                for (int k = 0; k < segment.count; ++k) {
+                    const PreEntry entry = entries[segment.first + k];
+                    if (entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX) {
+                        send_row_scales<P>(entry, i0, i1, memory, rw_s);
+                    }
+                    if (entry.stats == STATS_LAYER || entry.stats == STATS_SOFTMAX) {
+                        keep_row_scales<P>(entry, i0, i1, memory, rk_s, rw_s);
+                    }
+                }
+            }
+        }
+    }
+}
+
+}  // namespace lda
+
+#endif
