@@ -230,7 +230,7 @@ def drawn_layer(
         pad=int(rng.integers(-128, 128)), sources=sources,
         groups=padded([-(-n // ranks) for n in used], 2), source_groups=padded(used, 2),
         sub_base=padded([sum(subs[:s]) for s in range(sources)], 2),
-        first_rows=0 if ring else min(per_round, units) * steps,
+        first_rows=0 if ring else min(per_round, units) * steps, late=0,
     )  # fmt: skip
     seen = reads(blank, slots)
     if not seen:
@@ -244,15 +244,19 @@ def drawn_layer(
     if -(-window_slots // pixels) * sum(subs) > WINDOW_ROWS:
         return None
     fill, tile_octets = last - first + 1, pixels // 8
-    lead = fill
+    lead, late = fill, 0
     if stride == 1 and up == 0:
-        reach = out_slot + pixels + max(0, *blank.offset) - first * 8
-        lead = min(fill, -(-reach // 8) + int(rng.integers(0, 4)))
+        reach = max(
+            source // 8 - first + 1 - (slot - out_slot) // pixels * tile_octets
+            for slot, source, _ in seen
+        )
+        lead = min(fill, reach + int(rng.integers(0, 4)))
+        late = lead - reach
         if fill - lead > -(-slots // pixels) * tile_octets:
             return None
     entry = replace(
         blank, fill_slot=first * 8, origin=origin, start=out_slot - origin,
-        window_slots=window_slots, shape=replace(blank.shape, fill=fill, lead=lead),
+        window_slots=window_slots, late=late, shape=replace(blank.shape, fill=fill, lead=lead),
     )  # fmt: skip
     return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks)
 
@@ -392,7 +396,7 @@ def pointwise(
         src_width=32, src_pitch=pitch, stride=1, up=0, origin=0, start=0, window_slots=pitch,
         split=1, limit_y=tiles, limit_x=32, taps=1, subs=steps, offset=(0,) * 9, ty=(0,) * 9,
         tx=(0,) * 9, pad=0, sources=1, groups=(-(-groups // ranks), 0), source_groups=(groups, 0),
-        sub_base=(0, 0), first_rows=0 if ring else per_round * steps,
+        sub_base=(0, 0), first_rows=0 if ring else per_round * steps, late=late,
     )  # fmt: skip
     return Layer(entry, 32, ranks)
 
@@ -533,8 +537,8 @@ def test_entries_that_do_not_fit_end_the_run():
         "mac: the pitch of an item is not its pixels rounded up to 16": {"pitch": 6 * 32 + 16},
         "mac: a window pixel outside of the window buffer": {"origin": -(1 << 14), "start": 1 << 14,
             "window_slots": 1 << 15},
-        "mac: the first tile reaches beyond the lead": {"shape": replace(shape, lead=3)},
-        "mac: a tap reads a window pixel that is not there": {"shape": replace(shape, fill=20)},
+        "mac: the octets before the first tile are not some of the fill": {"late": 5},
+        "mac: a tap reads a window pixel that is not there": {"shape": replace(shape, lead=2)},
         "mac: octets of the fill that no tile waits for": {"shape": replace(shape, octets=16)},
     }  # fmt: skip
     for text, changes in cases.items():

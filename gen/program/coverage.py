@@ -83,7 +83,7 @@ def _taps_fault(mac: MacEntry, engine: Engine, held: Int64, since: Int64) -> str
     lane = np.arange(LANES * mac.shape.octets)
     item, inside = np.divmod(mac.out_slot + lane, mac.pitch)
     y, x = np.divmod(inside, mac.width)
-    filled = mac.shape.lead + lane // engine.pixels * (engine.pixels // LANES)
+    filled = mac.shape.lead - mac.late + lane // engine.pixels * (engine.pixels // LANES)
     for tap in range(mac.taps):
         sy, sx = y * mac.stride + mac.ty[tap], x * mac.stride + mac.tx[tap]
         used = (y < mac.height) & (sy >= 0) & (sy < mac.limit_y) & (sx >= 0) & (sx < mac.limit_x)

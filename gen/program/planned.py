@@ -82,6 +82,18 @@ class Planned:
         """Tiles of a strip."""
         return ceil_div(part.slots, self.engine.pixels)
 
+    def _late(self, part: Strip) -> int:
+        """Octets to fill before the first tile beyond what it reads, so that no tile waits for the
+        guard cycles behind the last octet that it reads: others follow it in the same slot.
+        """
+        if part.lead == part.fill:
+            return 0
+        cycles, guard = sum(self.local_groups) * part.split, self.engine.guard
+        if self.engine.ranks > 1 and part.split == 1:
+            # what counts is the first Beat of an octet
+            return ceil_div(guard, cycles) - 1
+        return ceil_div(guard - 1, cycles)
+
     def shape(self, part: Strip) -> Shape:
         """Work of one execution of a strip."""
         copies = (4 if self.geometry.up else 1) * part.split
@@ -101,7 +113,7 @@ class Planned:
             gates=self.gates,
             octets=part.octets,
             steps=self.steps,
-            lead=part.lead,
+            lead=min(part.fill, part.lead + self._late(part)),
             fill=part.fill,
             ring=self.ring,
             ring_words=self.ring_words,

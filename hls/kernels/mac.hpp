@@ -231,9 +231,9 @@ SLOTS:
             ring_load = ring;
             load_half = half;
             rows_due = ring ? ALL : 0;
-            fill_due = least(shape.lead, shape.fill);
+            fill_due = shape.lead;
             fill_left = shape.fill - fill_due;
-            fill_needed = fill_due - job.late;
+            fill_needed = fill_due - entry.late;
             lead_left = job.lead_cycles;
         } else if (over) {
             unit = row = 0;
@@ -265,7 +265,7 @@ SLOTS:
             }
             fill_due = least(TILE_WORDS, fill_left);
             fill_left -= fill_due;
-            fill_needed = TILE_WORDS - job.late;
+            fill_needed = TILE_WORDS - entry.late;
             LDA_CHECK(fill_due == 0 || round == 0,
                       "mac: octets of the fill that no tile waits for");
             // of round 1 all in round 0's last tile, of later rounds a share in every tile

@@ -31,22 +31,8 @@ struct MacJob {
     int32_t share;      // ring rows of a tile slot, for a full round and for the last one
     int32_t last_share;
     int32_t lead_cycles;  // Beat cycles of the lead slot
-    int32_t late;         // octets of `lead` that tile 0 does not reach
     int32_t last;         // 1: of the program
 };
-
-// Octets of the fill that tile 0 reaches.
-template <class P>
-inline int octets_reached(const MacEntry& entry) {
-#pragma HLS inline
-    int highest = 0;
-OFFSETS:
-    for (int tap = 0; tap < MAX_TAPS; ++tap) {
-#pragma HLS unroll
-        if (tap < entry.taps) highest = most(highest, entry.offset[tap]);
-    }
-    return ceil_div(entry.start + P::PP + highest - (entry.fill_slot - entry.origin), GROUP);
-}
 
 template <class P>
 inline MacJob job_of(const MacEntry& entry, const RowLoad& next) {
@@ -82,10 +68,9 @@ BEATS:
         job.share = ceil_div(shape.per_round * shape.steps, tiles);
         job.last_share = ceil_div((shape.units - full * shape.per_round) * shape.steps, tiles);
     }
-    const int lead = least(shape.lead, shape.fill);
-    job.lead_cycles = lead * beats * job.fill.passes;
-    job.late = lead < shape.fill ? lead - octets_reached<P>(entry) : 0;
-    LDA_CHECK(job.late >= 0, "mac: the first tile reaches beyond the lead");
+    LDA_CHECK(shape.lead <= shape.fill && entry.late >= 0 && entry.late <= shape.lead,
+              "mac: the octets before the first tile are not some of the fill");
+    job.lead_cycles = shape.lead * beats * job.fill.passes;
     job.last = 0;
     return job;
 }
