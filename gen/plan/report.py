@@ -198,11 +198,11 @@ def as_text(plan: Plan) -> str:
         + "".join(f"{plan.limits.usable(kind):>12,}" for kind in KINDS)
         + f"{wires['limit']:>12,}",
         "",
-        "time       " + f"{'cycles':>14}{'ms':>10}",
+        f"{'time':<20}{'cycles':>12}{'ms':>12}",
     ]
     for name, part in data["breakdown"].items():
         cycles = f"{part['cycles']:,}" if part["cycles"] else ""
-        lines.append(f"  {name:<17}{cycles:>6}".ljust(25)[:25] + f"{part['ms']:>10.3f}")
+        lines.append(f"  {name:<18}{cycles:>12}{part['ms']:>12.3f}")
     lines += ["", f"{'costliest layers':<64}{'cycles':>12}{'share':>8}{'efficiency':>12}"]
     for layer in data["layers"]:
         lines.append(

@@ -34,6 +34,7 @@ WINDOW_ROWS = (512, 1024, 2048, 4096, 8192)
 WEIGHT_ROWS = (1024, 2048, 4096)
 # fractions of the static weight rows that stay on the card
 CACHE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SCORES_ROWS = 8192  # of the store, that attention logits may take
 STORE_STEP = 4096  # rows of one UltraRAM
 UNLIMITED = 1 << 24
 MEMORY_KINDS = ("uram", "bram")
@@ -67,6 +68,7 @@ def shapes(base: Engine, limits: Limits) -> Iterator[Engine]:
                     window_rows=window,
                     weight_rows=weight,
                     store_rows=UNLIMITED,
+                    scores_rows=SCORES_ROWS,
                     stats_words=UNLIMITED,
                     row_octets=UNLIMITED,
                     cache_rows=0,
@@ -166,20 +168,22 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
         UserError: no engine fits; says what is missing for the one that comes nearest.
     """
     best: Choice | None = None
+    # of shapes that do not even fit alone, and of those that do not fit with this model
+    bare: list[str] = []
     refusals: list[str] = []
     for shape in shapes(base, limits):
         units = shape.ranks * shape.pixels * shape.inputs * shape.outputs
         if best is not None and macs / units >= best.cost.cycles:
             continue
         if link_wires(shape) > limits.link_wires:
-            refusals.append(
+            bare.append(
                 f"{shape.ranks} ranks need {link_wires(shape)} wires between two SLRs, "
                 f"{limits.link_wires} are to be used"
             )
             continue
         small = replace(shape, store_rows=STORE_STEP, stats_words=64, row_octets=64)
         if place(small, limits, weight_bits, [0], [0]) is None:
-            refusals.append(_missing(small, limits, weight_bits))
+            bare.append(_missing(small, limits, weight_bits))
             continue
         try:
             program = lower(qgraph, shape)
@@ -190,7 +194,7 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
         if candidate and (best is None or candidate.cost.cycles < best.cost.cycles):
             best = candidate
     if best is None:
-        raise UserError(f"no engine fits: {_nearest(refusals)}")
+        raise UserError(f"no engine fits: {[*refusals, *bare][0]}")
     return best
 
 
@@ -246,6 +250,3 @@ def _missing(engine: Engine, limits: Limits, weight_bits: int) -> str:
     )
 
 
-def _nearest(refusals: Sequence[str]) -> str:
-    """The refusal of the last shape that got furthest."""
-    return refusals[-1] if refusals else "the board has no resources"
