@@ -4,7 +4,7 @@ ranks.
 It knows nothing of the layer graph: only entries, addresses and bytes. Arithmetic of single values
 comes from ``gen.reference``; what is tested is where values lie and in which order they come.
 Writes to the store are as late as the contract allows: micro-slot m's are done before the reads of
-micro-slot m + LAG + 1, or when an entry asks for a flush.
+micro-slot m + LAG + 2, or when an entry asks for a flush, but for those that may be pending.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ class Execution:
         self.entry = machine.program.entries[index]
         self.shape = self.entry.mac.shape
         self.tile_octets = machine.program.engine.pixels // 8
+        flush = self.entry.store.flush
+        self.flushes = flush == 1 or (flush == 2 and self.loop == (0, 0))
+        self.tiles = -(-self.shape.octets // self.tile_octets)
+        self.groups = self.shape.units // self.shape.gates
+        self.per_round = self.shape.per_round // self.shape.gates
         self.hd = self.words(0, 0, self.entry.wload.hd, 1)[0]
 
     def words(self, rank, buffer, address, count):
@@ -84,36 +89,52 @@ class Execution:
         return found
 
     def run(self):
-        entry, m = self.entry, self.m
-        first = self.loop == (0, 0)
-        flush = entry.store.flush == 1 or (entry.store.flush == 2 and first)
-        m.settle(m.slot - 1 - (entry.store.pending if flush else m.program.engine.lag))
-        self.held = {}
-        early = [self.ring_rows(rank, 0) for rank in range(m.ranks)]
-        self.hold(*self.reach())
-        if flush:
-            m.settle(None)
-        late = [self.ring_rows(rank, 1) for rank in range(m.ranks)]
-        self.hold(self.reach()[1], self.shape.fill)
+        m, shape = self.m, self.shape
+        self.start, self.held, self.residuals = m.slot, {}, {}
+        m.settle(self.written(-1))
+        rings = [[self.ring_rows(rank, 0)] for rank in range(m.ranks)]
+        self.hold(0, shape.lead)
+        for tile in range(self.tiles):
+            m.settle(self.written(tile))
+            self.hold(*(shape.lead + (tile + k) * self.tile_octets for k in (0, 1)))
+            for group in range(min(self.groups, self.per_round)):
+                self.hold_residual(group, tile)
+            if tile == self.tiles - 1:
+                for rank, rows in enumerate(rings):
+                    rows.append(self.ring_rows(rank, 1))
+        self.hold(shape.lead + self.tiles * self.tile_octets, shape.fill)
         window = self.fill()
         weights = [
-            np.concatenate([early[rank], late[rank]]) if self.shape.ring else self.rows_of(rank)
-            for rank in range(m.ranks)
+            np.concatenate(rows) if shape.ring else self.rows_of(rank)
+            for rank, rows in enumerate(rings)
         ]
-        accs = self.multiply(window, weights)
-        self.write(accs)
+        self.write(self.multiply(window, weights))
 
     # fill
 
-    def reach(self):
-        """Octets of the fill that the lead slot reads: its own, and words ahead of mac."""
-        stages, ranks = self.m.program.engine.timing.stages, self.m.ranks
-        ahead = stages["store"] + stages["pre"] + 2 * (ranks + 1) * stages["link"]
-        words = sum(self.entry.pre.groups)
-        return 0, min(self.shape.fill, self.shape.lead + -(-ahead // words))
+    def written(self, tile):
+        """Last micro-slot that is written when the lead slot (-1) or a tile of round 0 reads."""
+        store = self.entry.store
+        if self.flushes:
+            return self.start - 1 - max(0, store.pending - (tile + 1) * store.pending_tile)
+        return self.start - 2 - self.m.program.engine.lag
+
+    def hold_residual(self, group, tile):
+        """Read the residual of a micro-slot as the store holds it now."""
+        if self.entry.post.residual and (group, tile) not in self.residuals:
+            self.residuals[group, tile] = [
+                self.octets(rank, self.entry.store.residual, group, self.octets_of(tile))
+                for rank in range(self.m.ranks)
+            ]
+
+    def octets_of(self, tile):
+        """Output octets of a tile."""
+        first = tile * self.tile_octets
+        return np.arange(first, min(self.shape.octets, first + self.tile_octets))
 
     def hold(self, first, end):
         """Read octets first .. end - 1 of all sources as the store holds them now."""
+        first, end = (min(each, self.shape.fill) for each in (first, end))
         for s in range(self.entry.pre.sources):
             for group in range(self.entry.pre.groups[s]):
                 for rank in range(self.m.ranks):
@@ -294,20 +315,18 @@ class Execution:
 
     def write(self, accs):
         shape, entry, m = self.shape, self.entry, self.m
-        groups, per_round = shape.units // shape.gates, shape.per_round // shape.gates
-        tiles = -(-shape.octets // self.tile_octets)
         order = [
             (tile, group)
-            for first in range(0, groups, per_round)
-            for tile in range(tiles)
-            for group in range(first, min(groups, first + per_round))
+            for first in range(0, self.groups, self.per_round)
+            for tile in range(self.tiles)
+            for group in range(first, min(self.groups, first + self.per_round))
         ]
-        results = np.zeros((m.ranks, groups, 8 * shape.octets, 8), np.int64)
+        results = np.zeros((m.ranks, self.groups, 8 * shape.octets, 8), np.int64)
         for tile, group in order:
-            m.settle(m.slot - 1 - m.program.engine.lag)
-            octets = np.arange(
-                tile * self.tile_octets, min(shape.octets, (tile + 1) * self.tile_octets)
-            )
+            done = self.start - 1 if self.flushes and group >= self.per_round else 0
+            m.settle(max(done, m.slot - 2 - m.program.engine.lag))
+            self.hold_residual(group, tile)
+            octets = self.octets_of(tile)
             writes = []
             for rank in range(m.ranks):
                 y = self.requantised(rank, group, octets, accs[rank])
@@ -316,12 +335,14 @@ class Execution:
             done = (self.index, *self.loop) if (tile, group) == order[-1] else None
             m.pending.append((m.slot, writes, done))
             m.slot += 1
+        if self.flushes:
+            m.settle(self.start - 1)
         self.statistics(results)
-        assert entry.store.dest.groups == groups
+        assert entry.store.dest.groups == self.groups
 
     def requantised(self, rank, group, octets, accs):
         """Stored values [slots, 8] of some octets of an output group."""
-        post, wload, shape, store = self.entry.post, self.entry.wload, self.shape, self.entry.store
+        post, wload, shape = self.entry.post, self.entry.wload, self.shape
         slots = np.arange(8 * octets[0], 8 * octets[-1] + 8)
         item = (8 * post.out_octet + slots) // (8 * post.item_octets)
         item = np.minimum(item, post.items - 1)
@@ -338,7 +359,7 @@ class Execution:
                 a = divide_by_row_sum(a.T, self.row_sums[slots][None]).T
             v = a * mult
             if post.residual:
-                res = self.octets(rank, store.residual, group, octets).reshape(-1, 8)
+                res = self.residuals[group, octets[0] // self.tile_octets][rank].reshape(-1, 8)
                 v = v + (res << (shift + post.residual_shift))
             scaled.append(rshr(v, shift))
         if shape.gates == 1:

@@ -1,4 +1,6 @@
-"""Every kind of layer on the generic software card, bit for bit against the integer reference."""
+"""Every kind of layer on the generic software card of one, two and four ranks, bit for bit against
+the integer reference.
+"""
 
 from __future__ import annotations
 
@@ -9,92 +11,103 @@ import sys
 
 import numpy as np
 import pytest
-from generic_card import ROOT, GenericCard, GraphRun
+from cpp import ROOT
+from generic_card import GenericCard, GraphRun, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerkit import KINDS, random_inputs, random_qgraph
 
 from gen.program import Engine
+from gen.program.binary import KERNELS
+from gen.program.structs import words
 from gen.reference import run
 
 PLAIN = ("-O2", "-march=native", "-DLDA_PLAIN")
 SEEDS = st.integers(0, 2**32 - 1)
+RANKS = pytest.mark.parametrize("ranks", [1, 2, 4])
+# buffers so small that layers are cut into strips and rounds; weights that stay on the card
+TIGHT = {
+    "window_rows": 40,
+    "weight_rows": 100,
+    "scores_rows": 150,
+    "sums": 64,
+    "scales": 8,
+    "cache_rows": 4096,
+}
 
 
 def drawn(kind: str, seed: int, **shape):
     """A random graph of one kind of layer and its inputs."""
     rng = np.random.default_rng(seed)
-    if kind == "stride2_asymmetric" and "size" not in shape:
+    if kind.startswith("stride2") and "size" not in shape:
         # other paddings do not divide evenly and are refused by the lowering
         shape["size"] = tuple(int(n) for n in 2 * rng.integers(1, 6, 2))
     qgraph = random_qgraph(kind, rng, batch=int(rng.integers(1, 4)), **shape)
     return qgraph, random_inputs(qgraph, rng)
 
 
-def first_difference(qgraph, inputs, card: GenericCard, engine: Engine | None = None) -> str | None:
+def first_difference(graph, ranks: int, card: GenericCard | None = None, **engine) -> str | None:
     """Name of the first layer that stores something else than the reference says."""
-    expected: dict[str, np.ndarray] = {}
-    run(qgraph, *inputs.args(), observe=lambda name, value: expected.update({name: value.copy()}))
-    stored = GraphRun(qgraph, inputs, engine).layers_on(card)
-    for layer in qgraph.graph.layers:
-        assert stored[layer.name].dtype == expected[layer.name].dtype
-        if not np.array_equal(stored[layer.name], expected[layer.name]):
-            return layer.name
-    return None
+    run_ = GraphRun(*graph, Engine(ranks=ranks, **engine))
+    return run_.first_difference(card or GenericCard(*ranked(ranks)))
 
 
+@RANKS
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(seed=SEEDS)
-def test_layer_equals_reference(kind, seed):
-    assert first_difference(*drawn(kind, seed), GenericCard()) is None
+def test_layer_equals_reference(kind, ranks, seed):
+    assert first_difference(drawn(kind, seed), ranks) is None
+
+
+@RANKS
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_in_strips_equals_reference(kind, ranks):
+    size = (12, 10) if kind.startswith("stride2") else (12, 9)
+    assert first_difference(drawn(kind, 17, size=size, channels=40), ranks, **TIGHT) is None
 
 
 @pytest.mark.slow
+@RANKS
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
-def test_layer_equals_reference_at_length(kind, seed):
-    assert first_difference(*drawn(kind, seed), GenericCard()) is None
+def test_layer_equals_reference_at_length(kind, ranks, seed):
+    assert first_difference(drawn(kind, seed), ranks) is None
 
 
 @pytest.mark.slow
+@RANKS
 @pytest.mark.parametrize("kind", ["conv3x3", "self_attention", "concat_groupnorm_silu", "geglu"])
-def test_large_layer_equals_reference(kind):
+def test_large_layer_equals_reference(kind, ranks):
     size = (16, 24) if kind != "self_attention" else (16, 16)
-    assert first_difference(*drawn(kind, 5, size=size, channels=136), GenericCard()) is None
+    assert first_difference(drawn(kind, 5, size=size, channels=136), ranks) is None
 
 
+@pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_form_equals_fast_form(kind):
+def test_plain_form_equals_fast_form(kind, ranks):
     """Banked memories and one multiply step a cycle: the same numbers in the same cycles."""
     qgraph, inputs = drawn(kind, 3)
-    graph = GraphRun(qgraph, inputs)
-    fast, plain = GenericCard(), GenericCard(*PLAIN)
+    graph = GraphRun(qgraph, inputs, Engine(ranks=ranks))
+    fast, plain = GenericCard(*ranked(ranks)), GenericCard(*ranked(ranks, *PLAIN))
     expected = graph.on(fast)
     assert np.array_equal(expected, run(qgraph, *inputs.args()))
     assert np.array_equal(graph.on(plain), expected)
     assert plain.report == fast.report
 
 
-@pytest.mark.parametrize(
-    ("pixels", "flags"),
-    [
-        (16, ()),
-        pytest.param(64, (), marks=pytest.mark.slow),
-        pytest.param(16, ("-DLDA_PLAIN",), marks=pytest.mark.slow),
-        pytest.param(64, ("-DLDA_PLAIN",), marks=pytest.mark.slow),
-    ],
-)
-def test_other_tile_sizes(pixels, flags):
-    card = GenericCard("-O1", "-march=native", f"-DLDA_PP={pixels}", *flags)
-    for kind in ("conv3x3", "self_attention", "geglu", "stride2"):
-        assert first_difference(*drawn(kind, 21), card, Engine(pixels=pixels)) is None, kind
+@pytest.mark.parametrize("flags", [(), pytest.param(("-DLDA_PLAIN",), marks=pytest.mark.slow)])
+def test_tiles_of_64_pixels(flags):
+    card = GenericCard("-O1", "-march=native", "-DLDA_PP=64", "-DLDA_RANKS=2", *flags)
+    for kind in ("conv3x3", "self_attention", "geglu", "stride2", "upsample"):
+        assert first_difference(drawn(kind, 21), 2, card, pixels=64) is None, kind
 
 
 def test_card_without_vector_instructions():
+    card = GenericCard("-O1", "-DLDA_RANKS=2")
     for kind in ("conv3x3", "self_attention"):
-        assert first_difference(*drawn(kind, 7), GenericCard("-O1")) is None, kind
+        assert first_difference(drawn(kind, 7), 2, card) is None, kind
 
 
 def test_steps_do_not_depend_on_the_step_before():
@@ -108,38 +121,52 @@ def test_steps_do_not_depend_on_the_step_before():
     assert card.cycles == cycles
 
 
+def test_weights_that_stay_are_read_from_the_card():
+    """A second step without loading gives the same result from a buffer whose weights are gone."""
+    graph = GraphRun(*drawn("conv3x3", 4), Engine(ranks=2, cache_rows=4096))
+    assert graph.program.cache_used == graph.program.static_rows > 0
+    card = GenericCard(*ranked(2))
+    first = graph.on(card).copy()
+    for entry in graph.program.entries:
+        start, rows = entry.wload.ws.base, entry.wload.ws_rows
+        for rank, buffer in enumerate(graph.weights):
+            graph.weights[rank] = buffer.copy()
+            graph.weights[rank][64 * start : 64 * (start + 2 * rows)] = 77
+    assert np.array_equal(graph.on(card, reload=False), first)
+    assert not np.array_equal(graph.on(card, reload=True), first)
+
+
 FAULTS = {1: "rounding in post", 2: "an address in store", 3: "a lane of the multiplier array"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=FAULTS.values())
 def test_planted_fault_is_located(fault):
-    qgraph, inputs = drawn("conv3x3", 12, size=(4, 6), channels=20)
-    assert first_difference(qgraph, inputs, GenericCard()) is None
-    broken = GenericCard("-O1", "-march=native", "-DLDA_PLANT_FAULTS")
+    graph = drawn("conv3x3", 12, size=(4, 6), channels=20)
+    assert first_difference(graph, 2) is None
+    broken = GenericCard("-O1", "-march=native", "-DLDA_PLANT_FAULTS", "-DLDA_RANKS=2")
     broken.lib.lda_plant_fault(fault)
-    assert first_difference(qgraph, inputs, broken) == qgraph.graph.layers[0].name
+    assert first_difference(graph, 2, broken) == graph[0].graph.layers[0].name
 
 
 def test_fifo_one_too_small_is_a_named_deadlock():
-    """The scale of a row comes after its last word: FIFO `rows` has to hold a row and more."""
-    graph, card = GraphRun(*drawn("layernorm", 4, channels=136)), GenericCard()
-    row = max(sum(e.pre.blocks) for e in graph.program.entries if e.pre.norm == 2)
+    """Row sums of the lead and of the first tiles come before post takes any."""
+    graph, card = GraphRun(*drawn("cross_attention", 4, size=(8, 8))), GenericCard()
 
     def status(depth: int) -> int:
-        assert card.set_depth("rows", depth) == 0
+        assert card.set_depth("ss_1", depth) == 0
         assert card.set_program(graph.blob) == 0
         return card.step(graph.weights, graph.dynamic, graph.latent, graph.result)
 
-    need = next(depth for depth in range(row, 4 * row + 64) if status(depth) == 0)
-    assert need > row
+    need = next(depth for depth in range(1, 64) if status(depth) == 0)
+    assert need > 1
     assert status(need - 1) == 1
-    assert card.error.startswith("deadlock: ") and f"rows ({need - 1}/{need - 1})" in card.error
+    assert card.error.startswith("deadlock: ") and f"ss_1 ({need - 1}/{need - 1})" in card.error
     assert status(need) == 0, "the card recovers"
 
 
 def test_peak_fill_of_a_fifo_suffices_as_its_depth():
-    graph = GraphRun(*drawn("cross_attention", 6))
-    card = GenericCard()
+    graph = GraphRun(*drawn("cross_attention", 6), Engine(ranks=2))
+    card = GenericCard(*ranked(2))
     card.measure_peaks()
     expected = graph.on(card).copy()
     cycles = card.cycles
@@ -149,31 +176,42 @@ def test_peak_fill_of_a_fifo_suffices_as_its_depth():
     assert card.cycles == cycles
 
 
-def test_lost_words_are_reported():
-    """A program whose mac takes one weight row less than wload sends."""
-    graph = GraphRun(*drawn("linear", 2))
+@pytest.mark.parametrize("kernel", ["gather", "reduce", "post", "wload"])
+def test_lost_words_are_reported(kernel):
+    """A program in which one kernel counts a word more than the others."""
+    graph = GraphRun(*drawn("layernorm", 2), Engine(ranks=2))
+    sizes = {k: [len(list(words(getattr(e, k)))) for e in graph.program.entries] for k in KERNELS}
+    blob = np.frombuffer(graph.blob, np.int32)
+    start = 8 + 4 * len(graph.program.segments)
+    start += sum(sum(sizes[k]) for k in KERNELS[: KERNELS.index(kernel)])
     entry = graph.program.entries[0]
-    blob = np.frombuffer(graph.blob, np.int32).copy()
-    row = np.flatnonzero(blob == entry.mac.next_rows)
-    card = GenericCard()
-    statuses = set()
-    for index in row:
-        changed = blob.copy()
-        changed[index] -= 1
-        if card.set_program(changed.tobytes()) == 0:
-            result = np.zeros_like(graph.result)
-            statuses.add(card.step(graph.weights, graph.dynamic, graph.latent, result))
-    assert statuses & {1, 2}, "no changed count was noticed"
+    counted = {
+        "gather": entry.gather.groups[0],
+        "reduce": entry.reduce.stat_words,
+        "post": entry.post.shape.octets,
+        "wload": entry.wload.pp_words,
+    }
+    card = GenericCard(*ranked(2))
+    span = blob[start : start + sizes[kernel][0]]
+    at = start + int(np.flatnonzero(span == counted[kernel])[0 if kernel != "gather" else -1])
+    changed = blob.copy()
+    changed[at] += 1
+    assert card.set_program(changed.tobytes()) == 0
+    result = [np.zeros_like(each) for each in graph.result]
+    assert card.step(graph.weights, graph.dynamic, graph.latent, result) != 0
+    assert card.error
 
 
 @pytest.mark.parametrize("name", ["weights", "latent", "result"])
-def test_short_buffer_is_refused(name):
-    graph, card = GraphRun(*drawn("host_bias", 1)), GenericCard()
+@pytest.mark.parametrize("rank", [0, 1])
+def test_short_buffer_is_refused(name, rank):
+    graph, card = GraphRun(*drawn("host_bias", 1), Engine(ranks=2)), GenericCard(*ranked(2))
     assert card.set_program(graph.blob) == 0
-    buffers = {n: getattr(graph, n) for n in ("weights", "dynamic", "latent", "result")}
-    short = np.ascontiguousarray(buffers[name].reshape(-1)[:-64])
-    assert card.step(*{**buffers, name: short}.values()) == 3
-    assert card.error.startswith(f"buffer {name}: word ")
+    buffers = {n: list(getattr(graph, n)) for n in ("weights", "dynamic", "latent", "result")}
+    short = buffers[name][rank].reshape(-1)[:-64]
+    buffers[name][rank] = np.ascontiguousarray(short)
+    assert card.step(**buffers) == 3
+    assert f"buffer {name}" in card.error and "word " in card.error
     graph.on(card)
 
 
@@ -183,18 +221,19 @@ def test_bad_program_is_refused():
         assert card.set_program(blob) == 3
         assert card.error
     assert card.set_depth("nonsense", 3) == -1
-    assert card.set_depth("xs", 0) == -1
+    assert card.set_depth("xs_1", 0) == -1
     graph.on(card)
+    two = GenericCard(*ranked(2))
+    assert two.set_program(graph.blob) == 0
+    assert two.step(graph.weights, graph.dynamic, graph.latent, graph.result) == 3
+    assert "1 ranks" in two.error and "2" in two.error
 
 
 def test_struct_sizes_are_those_of_the_generator():
-    from gen.program.structs import words
-
     program = GraphRun(*drawn("linear", 1)).program
     entry = program.entries[0]
-    structs = (program.io, program.segments[0], entry.store, entry.pre, entry.mac, entry.post,
-               entry.wload)  # fmt: skip
-    sizes = np.zeros(7, np.int32)
+    structs = (program.io, program.segments[0], *(getattr(entry, kernel) for kernel in KERNELS))
+    sizes = np.zeros(len(structs), np.int32)
     pointer = sizes.ctypes.data_as(ctypes.c_void_p)
     assert GenericCard().lib.lda_struct_sizes(pointer, len(sizes)) == len(sizes)
     assert sizes.tolist() == [4 * len(list(words(each))) for each in structs]
@@ -205,9 +244,9 @@ import sys
 sys.path[:0] = [{tests!r}, {root!r}]
 import test_layers_csim as t
 card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
-                     "-fno-sanitize-recover=all", *{flags!r})
+                     "-fno-sanitize-recover=all", "-DLDA_RANKS=2", *{flags!r})
 for kind in t.KINDS:
-    assert t.first_difference(*t.drawn(kind, 11), card) is None, kind
+    assert t.first_difference(t.drawn(kind, 11), 2, card) is None, kind
 print("clean")
 """
 

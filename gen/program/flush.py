@@ -1,8 +1,9 @@
 """Where the store waits for outstanding writes (docs/engine.md, "Micro-slots of store").
 
-The write of micro-slot m is done when micro-slot m + LAG is over; a micro-slot is one (round,
-tile, output group), and the lead slot of an execution counts as none. So an entry may begin
-without a flush if everything that it reads was written at least LAG micro-slots earlier.
+The write of micro-slot m is done when micro-slot m + LAG is over, and what is read a whole
+micro-slot later does not meet it in the pipeline; a micro-slot is one (round, tile, output group),
+and the lead slot of an execution counts as none. So an entry may begin without a flush if
+everything that it reads was written at least LAG + 2 micro-slots earlier.
 """
 
 from __future__ import annotations
@@ -44,17 +45,22 @@ class Outstanding:
     last: dict[str, int] = field(default_factory=dict)
     single: dict[str, tuple[int, Shape]] = field(default_factory=dict)
 
+    @property
+    def far(self) -> int:
+        """Least distance in micro-slots from a write to a read that needs no flush."""
+        return self.lag + 2
+
     def needs_flush(self, made: Planned, shape: Shape) -> bool:
         """Whether an execution beginning now reads something that is not written."""
         sources = [*made.layer.sources]
         if made.weight is not None:
             sources.append(made.weight.name)
-        if any(self.now - self.last[name] <= self.lag for name in sources if name in self.last):
+        if any(self.now - self.last[name] < self.far for name in sources if name in self.last):
             return True
         residual = made.layer.residual
         if residual is None or residual not in self.last:
             return False
-        return self.now + self._closest(residual, shape) <= self.lag
+        return self.now + self._closest(residual, shape) < self.far
 
     def _closest(self, residual: str, shape: Shape) -> int:
         """Least distance from a residual's read to its write, less the present micro-slot."""

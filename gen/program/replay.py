@@ -131,7 +131,7 @@ class _Replay:
             return fault
         due = self.written[cells]
         now, done = (np.tile(np.broadcast_to(n, groups.shape), times) for n in (when, flushed))
-        late = (due >= done) & (due > now - 1 - self.engine.lag)
+        late = (due >= done) & (due > now - 2 - self.engine.lag)
         if late.any():
             return f"{name} is read before it is written; a flush is missing"
         return None
