@@ -38,7 +38,7 @@ inline FillPlan fill_plan(const MacEntry& entry) {
               "mac: a Beat is split into 1, 2, 4 or 8");
     LDA_CHECK(entry.fill_slot % GROUP == 0, "mac: the fill begins with an octet");
     FillPlan plan;
-    plan.grid.start(entry.src_height, entry.src_width, entry.src_pitch);
+    plan.grid = grid_of(entry.src_height, entry.src_width, entry.src_pitch);
     plan.direct = entry.stride == 1 && entry.up == 0;
     plan.passes = entry.split << (2 * entry.up);
     plan.split_bits = entry.split == 8 ? 3 : entry.split == 4 ? 2 : entry.split == 2 ? 1 : 0;

@@ -25,47 +25,49 @@ struct Place {
 struct Grid {
     int32_t width;
     Place end;  // of slot `pitch`, the first one behind the item
-
-    void start(int height, int width_, int pitch) {
-#pragma HLS inline
-        LDA_CHECK(width_ > 0 && pitch >= height * width_ && pitch < height * width_ + SUB,
-                  "mac: the pitch of an item is not its pixels rounded up to 16");
-        width = width_;
-        const int rest = pitch - height * width_;
-        int rows = 0;
-    ROWS:
-        for (int k = 1; k < SUB; ++k) {
-#pragma HLS unroll
-            rows += k * width_ <= rest;
-        }
-        end.pixel = pitch;
-        end.y = height + rows;
-        end.x = rest - rows * width_;
-    }
-
-    // The sum of two places; `wraps`: it lies in the next item.
-    Place sum(const Place& a, const Place& b, bool& wraps) const {
-#pragma HLS inline
-        Place c;
-        c.pixel = a.pixel + b.pixel;
-        c.y = a.y + b.y;
-        c.x = a.x + b.x;
-        wraps = c.pixel >= end.pixel;
-        if (wraps) {
-            c.pixel -= end.pixel;
-            c.y -= end.y;
-            c.x -= end.x;
-        }
-        if (c.x < 0) {
-            c.x += width;
-            --c.y;
-        } else if (c.x >= width) {
-            c.x -= width;
-            ++c.y;
-        }
-        return c;
-    }
 };
+
+inline Grid grid_of(int height, int width, int pitch) {
+#pragma HLS inline
+    LDA_CHECK(width > 0 && pitch >= height * width && pitch < height * width + SUB,
+              "mac: the pitch of an item is not its pixels rounded up to 16");
+    Grid grid;
+    grid.width = width;
+    const int rest = pitch - height * width;
+    int rows = 0;
+ROWS:
+    for (int k = 1; k < SUB; ++k) {
+#pragma HLS unroll
+        rows += k * width <= rest;
+    }
+    grid.end.pixel = pitch;
+    grid.end.y = height + rows;
+    grid.end.x = rest - rows * width;
+    return grid;
+}
+
+// The sum of two places; `wraps`: it lies in the next item.
+inline Place sum_of(const Grid& grid, const Place& a, const Place& b, bool& wraps) {
+#pragma HLS inline
+    Place c;
+    c.pixel = a.pixel + b.pixel;
+    c.y = a.y + b.y;
+    c.x = a.x + b.x;
+    wraps = c.pixel >= grid.end.pixel;
+    if (wraps) {
+        c.pixel -= grid.end.pixel;
+        c.y -= grid.end.y;
+        c.x -= grid.end.x;
+    }
+    if (c.x < 0) {
+        c.x += grid.width;
+        --c.y;
+    } else if (c.x >= grid.width) {
+        c.x -= grid.width;
+        ++c.y;
+    }
+    return c;
+}
 
 // N consecutive slots, N a power of two. start(); settle(k) for k < settling(), one a cycle;
 // then advance() steps to the next N slots, rewind() back to the first ones.
@@ -122,17 +124,18 @@ struct Lanes {
             // lane l takes its value in cycle d, the highest digit of l
             for (int d = 0; (1 << d) < N; ++d) {
 #pragma HLS unroll
-                if ((l >> d) == 1 && k == d) next[l] = grid.sum(lane[l - (1 << d)], power, wraps);
+                if ((l >> d) == 1 && k == d)
+                    next[l] = sum_of(grid, lane[l - (1 << d)], power, wraps);
             }
-            if (ends) next[l] = grid.sum(lane[l], origin, wraps);
+            if (ends) next[l] = sum_of(grid, lane[l], origin, wraps);
         }
         for (int l = 0; l < N; ++l) {
 #pragma HLS unroll
             lane[l] = next[l];
             if (ends) at_first[l] = next[l];
         }
-        if ((first >> k) & 1) origin = grid.sum(origin, power, wraps);
-        power = grid.sum(power, power, wraps);
+        if ((first >> k) & 1) origin = sum_of(grid, origin, power, wraps);
+        power = sum_of(grid, power, power, wraps);
         if (N >> k == 2) stride = power;
     }
 
@@ -144,7 +147,7 @@ struct Lanes {
         for (int l = 0; l < N; ++l) {
 #pragma HLS unroll
             bool wraps;
-            lane[l] = grid.sum(lane[l], stride, wraps);
+            lane[l] = sum_of(grid, lane[l], stride, wraps);
             if (l == 0) entered = wraps;
         }
         return entered;

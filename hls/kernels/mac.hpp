@@ -123,7 +123,7 @@ SLOTS:
             // row k is read k cycles into the round at the earliest
             hold = most(hold, P::GUARD - 1 - load.row);
             load_wait = (lead || ring_load ? 1 : last_round ? job.next_pace : job.pace) - 1;
-            load.next();
+            next_row(load);
             rows_due = !ring_load || load.units == 0 ? 0 : rows_due - 1;
         }
         if (fills) {
@@ -226,7 +226,7 @@ SLOTS:
             units_now = least(shape.per_round, shape.units);
             // what is left of its rows from ws, or those of the ring
             if (first_job) load = job.own;
-            if (ring) load.start(units_now, shape.steps);
+            if (ring) load = load_of(units_now, shape.steps);
             first_job = false;
             ring_load = ring;
             load_half = half;
@@ -256,7 +256,7 @@ SLOTS:
                 if (units_left > 0) {
                     load_half = half ^ 1;
                     load = job.next;
-                    if (!last_round) load.start(units_next, shape.steps);
+                    if (!last_round) load = load_of(units_next, shape.steps);
                 }
             } else {
                 octets_left -= TILE_WORDS;

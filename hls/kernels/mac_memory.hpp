@@ -24,33 +24,30 @@ struct RowLoad {
     int32_t step;   // of the unit that is being loaded
     int32_t row;    // next row within the half
     int32_t left;   // rows
-
-    void start(int units_, int steps_) {
-#pragma HLS inline
-        units = units_;
-        steps = steps_;
-        step = row = 0;
-        left = units * steps;
-    }
-
-    void next() {
-#pragma HLS inline
-        ++row;
-        --left;
-        if (++step == steps) {
-            step = 0;
-            --units;
-        }
-    }
 };
+
+inline RowLoad load_of(int units, int steps) {
+#pragma HLS inline
+    const RowLoad load = {units, steps, 0, 0, units * steps};
+    return load;
+}
+
+inline void next_row(RowLoad& load) {
+#pragma HLS inline
+    ++load.row;
+    --load.left;
+    if (++load.step == load.steps) {
+        load.step = 0;
+        --load.units;
+    }
+}
 
 // The rows of an execution's round 0 that come from ws.
 inline RowLoad first_rows(const MacEntry& entry) {
 #pragma HLS inline
     const Shape& shape = entry.shape;
     const bool own = shape.ring == RING_NONE;
-    RowLoad load = RowLoad();
-    load.start(own ? least(shape.per_round, shape.units) : 0, shape.steps);
+    const RowLoad load = load_of(own ? least(shape.per_round, shape.units) : 0, shape.steps);
     LDA_CHECK(load.left == entry.first_rows, "mac: first_rows are not the rows of round 0");
     return load;
 }

@@ -54,7 +54,7 @@ BEATS:
     job.own = first_rows(entry);
     job.next = next;
     job.fill = fill_plan(entry);
-    job.grid.start(entry.height, entry.width, entry.pitch);
+    job.grid = grid_of(entry.height, entry.width, entry.pitch);
     job.settling =
         most(Lanes<P::PP>::settling(entry.out_slot), Lanes<GROUP>::settling(entry.fill_slot));
     // a unit's steps last at least as long as the results of the one before take to leave

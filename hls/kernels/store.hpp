@@ -89,6 +89,7 @@ SOURCES:
 SLOTS:
     while (!done) {
 #pragma HLS pipeline II = 1 style = flp
+// What is read has been written GUARD cycles before at the latest.
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
@@ -170,6 +171,7 @@ void store_results(int left, typename StoreTypes<P>::Memory& memory, Writes<P>& 
 RESULTS:
     while (writes.count > left) {
 #pragma HLS pipeline II = 1 style = flp
+// There are writes only, and they stay in order.
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);

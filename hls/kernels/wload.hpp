@@ -80,6 +80,7 @@ RUNS:
     while (!done) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS dependence variable = scales type = inter direction = RAW distance = 2 true
+// A step either fills the cache or reads it.
 #pragma HLS dependence variable = cache.rows type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);

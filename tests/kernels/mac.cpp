@@ -110,8 +110,7 @@ int t_mac(const int32_t* segments, int segment_count, const int32_t* entries, co
 // lanes.hpp: y and x of the slots from first_slot on, tile by tile.
 void t_lanes(int height, int width, int pitch, int first_slot, int tiles, int32_t* pixel,
              int32_t* y, int32_t* x) {
-    Grid grid;
-    grid.start(height, width, pitch);
+    const Grid grid = grid_of(height, width, pitch);
     Lanes<32> lanes;
     lanes.start(grid, first_slot);
     const int settling = lanes.settling(first_slot);
