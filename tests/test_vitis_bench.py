@@ -1,28 +1,48 @@
 """Test benches of the kernels: they pass under g++, and they notice faults."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cpp import ROOT
 from layerkit import random_qgraph
 
+from gen.build import Settings, run_build
 from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.hlslint.check import check_paths, gather
+from gen.model import find_model
 from gen.program import Engine, lower, pack_static, save_program
-from gen.qgraph_io import save_qgraph
-from gen.vitis.bench import build_first_layers, emit_benches, first_layers, pointer_depths, record
+from gen.qgraph_io import load_qgraph, save_qgraph
+from gen.vitis.bench import (
+    bench_units,
+    build_first_layers,
+    emit_benches,
+    first_layers,
+    pointer_depths,
+    record,
+    unit_cycles,
+)
 from gen.vitis.board import load_board
 from gen.vitis.emit import emit
 from gen.vitis.gcc_run import run_bench
-from gen.vitis.topology import ENGINE
+from gen.vitis.hls_run import run_hls
+from gen.vitis.tools import hls_command
+from gen.vitis.topology import topology
 
-SMALL = replace(Engine(), store_rows=4096, window_rows=64, weight_rows=128, stats_channels=512)
+RANKS = 4
+ENGINE = topology(RANKS)
+KERNELS = [kernel.name for kernel in ENGINE.kernels]
+# rank 0, which is an end of the line, and the middle rank beside it
+QUICK = ("wload", "gather_2")
+SMALL = replace(Engine(ranks=RANKS), store_rows=4096, window_rows=256, weight_rows=512)
 
 
-def make_build(folder, kind):
+def make_build(folder, kind, engine=SMALL):
     qgraph = random_qgraph(kind, np.random.default_rng(11), size=(5, 6), channels=24)
-    program = lower(qgraph, SMALL)
+    program = lower(qgraph, engine)
     folder.mkdir(exist_ok=True)
     save_qgraph(qgraph, folder)
     save_program(program, folder / "program.json")
@@ -41,22 +61,76 @@ def recorded(tmp_path_factory):
     return folder, qgraph, program
 
 
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory):
+    """A program of a single layer."""
+    folder = tmp_path_factory.mktemp("one") / "build"
+    qgraph, _ = make_build(folder, "conv3x3")
+    part = build_first_layers(folder, qgraph.layers[0].layer.name)
+    assert len(load_qgraph(part).layers) == 1
+    record(part, progress=False)
+    return part
+
+
+@pytest.fixture(scope="module")
+def first_blocks(tmp_path_factory):
+    """The bundled model up to the end of its first attention block."""
+    folder = tmp_path_factory.mktemp("blocks")
+    model = find_model(str(ROOT / "models" / "shapes-ldm"))
+    run_build(model, folder, Settings(prompts=("a red circle",)), lambda _: None)
+    layers = [each.layer.name for each in load_qgraph(folder).layers]
+    last = next(name for name in layers if name.endswith("attentions.0.proj_out"))
+    part = build_first_layers(folder, last)
+    record(part, progress=False)
+    return part
+
+
 @pytest.mark.csim
 def test_vectors_are_complete_and_agree(recorded):
     folder, _, program = recorded
     vectors = folder / "vitis" / "vectors"
-    for kernel in ENGINE.kernels:
-        found = {path.stem for path in (vectors / kernel.name).glob("*.bin")}
-        assert found == set(ENGINE.ports(kernel.name))
-    for stream in ENGINE.streams:
-        sent = (vectors / stream.source / f"{stream.port}.bin").read_bytes()
-        assert sent == (vectors / stream.sink / f"{stream.port}.bin").read_bytes()
-        assert len(sent) % (stream.bits // 8) == 0
-    for stream in ("xs", "px", "ws", "as", "ys", "pp", "qp", "ss"):
-        assert (vectors / ENGINE.stream(stream).source / f"{stream}_s.bin").stat().st_size > 0
+    units = {u.name: u for k in ENGINE.kernels for u in bench_units(ENGINE, k)}
+    assert {"store_1", "store_2", "gather_4"} <= set(units) and "store_3" not in units
+    for unit in units.values():
+        found = {path.stem for path in (vectors / unit.name).glob("*.bin")}
+        assert found == set(unit.kernel.ports)
+    for each in ENGINE.connections:
+        ends = (each.source, each.output), (each.sink, each.input)
+        files = [vectors / u.name / f"{port.name}.bin" for u, port in ends if u.name in units]
+        sent = {path.read_bytes() for path in files}
+        assert len(sent) <= 1
+        for data in sent:
+            assert len(data) % (each.output.bits // 8) == 0
+            # a cross attention without residual uses every other stream
+            assert bool(data) == (each.output.stream != "rs")
     for name, words in pointer_depths(program).items():
-        (path,) = vectors.rglob(f"{name}.bin")
-        assert path.stat().st_size == 64 * words
+        paths = list(vectors.rglob(f"{name}.bin"))
+        assert len(paths) == 2  # of two ranks
+        assert [path.stat().st_size for path in paths] == [64 * words] * 2
+    weights = [(vectors / f"wload_{n}" / "weights.bin").read_bytes() for n in (1, 2)]
+    assert weights[0] != weights[1]
+
+
+@pytest.mark.csim
+def test_cycles_of_every_unit_are_kept(recorded):
+    folder, _, _ = recorded
+    cycles = json.loads((folder / "vitis" / "vectors" / "cycles.json").read_text())
+    assert set(cycles) == {unit.name for unit in ENGINE.units}
+    assert all(value > 0 for value in cycles.values())
+
+
+def test_cycles_leave_out_what_a_unit_waits_for():
+    processes = [
+        {"name": f"{process}_1", "cycles": 100, "starved": starved, "blocked": 7}
+        for process, starved in (("pre.norm", 60), ("pre.apply", 20))
+    ] + [
+        {"name": f"{unit.name}", "cycles": 50, "starved": 0, "blocked": 0}
+        for unit in topology(1).units
+        if unit.name != "pre_1"
+    ]
+    found = unit_cycles(topology(1), {"processes": processes})
+    assert found["pre_1"] == 73
+    assert found["mac_1"] == 50
 
 
 @pytest.mark.csim
@@ -65,7 +139,7 @@ def test_generated_kernels_benches_and_configurations_are_clean(recorded):
     emit(folder, load_board("u250"))
     sources, configs = gather([folder])
     names = {path.name for path in sources}
-    assert names == {f"{k.name}{end}" for k in ENGINE.kernels for end in (".cpp", "_tb.cpp")}
+    assert names == {f"{name}{end}" for name in KERNELS for end in (".cpp", "_tb.cpp")}
     assert configs
     found = check_paths([folder], folders=[folder / "src"])
     assert [str(each) for each in found] == []
@@ -75,37 +149,78 @@ def test_generated_kernels_benches_and_configurations_are_clean(recorded):
 def test_bench_passes_and_notices_faults(recorded, tmp_path):
     """wload's bench: a wrong expected word, a missing one, and one too many are all failures."""
     folder, _, _ = recorded
-    assert run_bench(folder, "wload") == ["wload: PASS"]
-    good = folder / "vitis" / "vectors" / "wload"
+    assert run_bench(folder, "wload") == ["wload_1: wload: PASS", "wload_2: wload: PASS"]
+    good = folder / "vitis" / "vectors" / "wload_1"
 
-    def damaged(change):
+    def damaged(change, file="ws_s.bin"):
         vectors = tmp_path / "wload"
         vectors.mkdir(exist_ok=True)
         for path in good.iterdir():
             data = path.read_bytes()
-            (vectors / path.name).write_bytes(change(data) if path.name == "ws_s.bin" else data)
+            (vectors / path.name).write_bytes(change(data) if path.name == file else data)
         return vectors
 
     for change, message in (
         (lambda data: data[:70] + bytes([data[70] ^ 1]) + data[71:], "1 of .* elements differ"),
-        (lambda data: data[:-64], "ws_s has 1 elements left"),
-        (lambda data: data + bytes(64), "ws_s ends after"),
+        (lambda data: data[:-128], "ws_s has 1 elements left"),
+        (lambda data: data + bytes(128), "ws_s ends after"),
         (lambda data: data[:-1], "ends within an element"),
     ):
         with pytest.raises(UserError, match=message):
             run_bench(folder, "wload", damaged(change))
+    with pytest.raises(UserError, match="reload has 2 values, not 1"):
+        run_bench(folder, "wload", damaged(lambda data: data * 2, "reload.bin"))
+
+
+@pytest.mark.csim
+def test_bench_of_a_middle_rank_passes(recorded):
+    assert run_bench(recorded[0], "gather_2") == ["gather_2: gather_2: PASS"]
 
 
 @pytest.mark.csim
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["store", "pre", "mac", "post"])
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name not in QUICK])
 def test_other_benches_pass(recorded, kernel):
-    assert run_bench(recorded[0], kernel) == [f"{kernel}: PASS"]
+    units = bench_units(ENGINE, ENGINE.kernel(kernel))
+    assert run_bench(recorded[0], kernel) == [f"{unit.name}: {kernel}: PASS" for unit in units]
+
+
+@pytest.mark.csim
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["one_layer", "first_blocks"])
+def test_benches_of_parts_pass(request, name, kernel):
+    """The very programs that are co-simulated where Vitis is installed."""
+    assert run_bench(request.getfixturevalue(name), kernel)[0].endswith("PASS")
+
+
+@pytest.mark.csim
+def test_kernels_that_differ_are_not_recorded(recorded, tmp_path):
+    """Weights that are not those of the integer layer graph: no vectors, no half of them."""
+    folder = tmp_path / "build"
+    shutil.copytree(recorded[0], folder, ignore=shutil.ignore_patterns("vectors", "work"))
+    weights = np.fromfile(folder / "weights.bin", dtype=np.int8)
+    (folder / "weights.bin").write_bytes((-(weights // 2)).astype(np.int8).tobytes())
+    with pytest.raises(AssertionError, match="differs from the integer reference"):
+        record(folder, progress=False)
+    assert not (folder / "vitis" / "vectors").exists()
 
 
 def test_bench_needs_vectors(tmp_path):
+    make_build(tmp_path / "build", "linear")
     with pytest.raises(UserError, match="run make vectors first"):
-        run_bench(tmp_path, "mac")
+        run_bench(tmp_path / "build", "mac")
+    with pytest.raises(UserError, match="gather is no kernel"):
+        run_bench(tmp_path / "build", "gather")
+
+
+def test_benches_of_another_engine_are_dropped(tmp_path):
+    folder = tmp_path / "build"
+    make_build(folder, "linear")
+    assert (folder / "vitis" / "bench" / "gather_4_tb.cpp").is_file()
+    make_build(folder, "linear", replace(SMALL, ranks=2))
+    assert not (folder / "vitis" / "bench" / "gather_4_tb.cpp").exists()
+    assert (folder / "vitis" / "bench" / "gather_2_tb.cpp").is_file()
 
 
 def test_first_layers_are_a_build_of_their_own(tmp_path):
@@ -125,17 +240,19 @@ def test_first_layers_are_a_build_of_their_own(tmp_path):
 
 @pytest.mark.cosim
 @pytest.mark.vitis
-@pytest.mark.parametrize("kernel", [kernel.name for kernel in ENGINE.kernels])
-def test_cosimulation(recorded, kernel):
-    """The RTL of every kernel against the same vectors, where Vitis is installed."""
-    from gen.vitis.hls_run import run_hls
-    from gen.vitis.tools import hls_command
-
-    folder, _, _ = recorded
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["one_layer", "first_blocks"])
+def test_cosimulation(request, name, kernel):
+    """The RTL of every kernel against the same vectors, where Vitis is installed: every word is
+    equal, and the cycles are those of the timed simulation.
+    """
     try:
-        hls_command(folder, "cosim")
+        hls_command(ROOT, "cosim")
     except UserError:
         pytest.skip("Vitis HLS is not installed: neither vitis_hls nor vitis-run was found")
+    folder = request.getfixturevalue(name)
     emit(folder, load_board("u250"))
     lines = run_hls(folder, kernel, "cosim")
-    assert any("cosim passed" in line for line in lines)
+    measured, expected = (int(word) for word in lines[0].replace(";", "").split() if word.isdigit())
+    assert "cosim passed" in lines[0]
+    assert measured == pytest.approx(expected, rel=0.1)
