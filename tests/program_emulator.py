@@ -90,6 +90,8 @@ class Execution:
 
     def run(self):
         m, shape = self.m, self.shape
+        if self.entry.post.table:
+            m.gate_tables = [self.words(r, 0, self.entry.wload.table, 64) for r in range(m.ranks)]
         self.start, self.held, self.residuals = m.slot, {}, {}
         m.settle(self.written(-1))
         rings = [[self.ring_rows(rank, 0)] for rank in range(m.ranks)]
@@ -364,7 +366,7 @@ class Execution:
             scaled.append(rshr(v, shift))
         if shape.gates == 1:
             return clamp(scaled[0], 16 if post.wide else 8)
-        table = self.words(rank, 0, wload.table, 64).reshape(-1).view("<i2").astype(np.int64)
+        table = self.m.gate_tables[rank].reshape(-1).view("<i2").astype(np.int64)
         picked = table[clamp(scaled[1], 11) + 1024]
         return clamp(rshr(clamp(scaled[0], 16) * picked, post.gate_shift), 8)
 

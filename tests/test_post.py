@@ -83,7 +83,8 @@ def spread(rng: np.random.Generator, width: int, size: tuple[int, ...]) -> np.nd
     return np.where(rng.random(size) < 0.15, rng.choice([-high - 1, high, 0], size), values)
 
 
-def execution(e: PostEntry, rng: np.random.Generator) -> Execution:
+def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Execution:
+    """``table``: what the gate table holds, or will hold if the entry loads one."""
     shape = e.shape
     slots, outputs = shape.octets * 8, shape.units // shape.gates
     item = (e.out_octet + np.arange(shape.octets)) // e.item_octets
@@ -102,7 +103,6 @@ def execution(e: PostEntry, rng: np.random.Generator) -> Execution:
     if e.row_sums:
         acc = np.clip(acc, -127 * sums[:, None], 127 * sums[:, None])
         bias[:] = 0
-    table = spread(rng, 16, (2048,))
 
     # values
     a = (acc + np.repeat(bias[:, item], 8, axis=1)).astype(np.int32).astype(np.int64)
@@ -122,7 +122,7 @@ def execution(e: PostEntry, rng: np.random.Generator) -> Execution:
 
     # order
     acc_words, rs, qp, ys, st = [], [], [], [], []
-    if shape.gates == 2:
+    if e.table:
         qp += list(table.astype("<i2").view(np.uint8).reshape(64, 64))
     for first in range(0, shape.units, shape.per_round):
         units = range(first, min(first + shape.per_round, shape.units))
@@ -200,7 +200,17 @@ def random_entry(rng: np.random.Generator, stats: int) -> PostEntry:
         items=items, out_octet=out_octet, pixels=pixels, item_octets=item_octets, wide=wide,
         residual=residual, residual_shift=int(rng.integers(-10, 11)) * residual,
         row_sums=row_sums, gate_shift=int(rng.integers(0, 32)) * gated, stats=stats,
+        table=int(gated),
     )  # fmt: skip
+
+
+def tables_early(rng: np.random.Generator, entries: list[PostEntry]) -> list[PostEntry]:
+    """Some gated entries leave their table to the entry before."""
+    result = list(entries)
+    for k in range(1, len(entries)):
+        if entries[k].shape.gates == 2 and not entries[k - 1].table and rng.random() < 0.7:
+            result[k - 1], result[k] = replace(result[k - 1], table=1), replace(result[k], table=0)
+    return result
 
 
 @dataclass
@@ -239,12 +249,21 @@ class Program:
 
 def program_of(rng: np.random.Generator, entries: list[PostEntry]) -> Program:
     segments, executions, first = [], [], 0
+    table = np.zeros(2048, np.int64)
     while first < len(entries):
         count = int(rng.integers(1, len(entries) - first + 1))
+        # an entry and the one that has its table are executed in turn
+        while first + count < len(entries) and not (
+            entries[first + count].table or entries[first + count].shape.gates == 1
+        ):
+            count += 1
         n0, n1 = int(rng.integers(1, 3)), int(rng.integers(1, 3))
         segments.append(Segment(first, count, n0, n1))
         for _ in range(n0 * n1):
-            executions += [execution(e, rng) for e in entries[first : first + count]]
+            for e in entries[first : first + count]:
+                if e.table:
+                    table = spread(rng, 16, (2048,))
+                executions.append(execution(e, rng, table))
         first += count
     return Program(segments, entries, executions)
 
@@ -266,7 +285,7 @@ def test_words_statistics_and_cycles_of_both_forms(seed):
         entries = [
             random_entry(rng, int(rng.choice(KINDS))) for _ in range(int(rng.integers(1, 5)))
         ]
-        program = program_of(rng, entries)
+        program = program_of(rng, tables_early(rng, entries))
         for speed in ((1,) * 6, tuple(int(v) for v in rng.choice([1, 1, 2, 5], 6))):
             one, other = program.run(fast, speed), program.run(plain, speed)
             assert_right(program, one)
@@ -280,7 +299,7 @@ def test_one_word_a_cycle(stats):
     rng = np.random.default_rng(stats)
     entry = PostEntry(
         shape=Shape(12, 6, 1, 64, 1, 0, 0, 0, 0), items=2, out_octet=0, pixels=256, item_octets=32,
-        wide=1, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats,
+        wide=1, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats, table=0,
     )  # fmt: skip
     program = program_of(rng, [entry])
     program.segments[:] = [Segment(0, 1, 1, 1)]
@@ -294,6 +313,31 @@ def test_one_word_a_cycle(stats):
 
 
 OVERHEAD = 14
+
+
+def test_a_table_is_copied_beside_the_words_of_the_entry_before():
+    """The gated entry waits for what is left of the rows; with all of them there it does not."""
+    rng = np.random.default_rng(9)
+
+    def cycles(octets: int, early: bool) -> int:
+        before = PostEntry(
+            shape=Shape(8, 8, 1, octets, 1, 0, 0, 0, 0), items=1, out_octet=0, pixels=octets * 8,
+            item_octets=octets, wide=1, residual=0, residual_shift=0, row_sums=0, gate_shift=0,
+            stats=STATS_NONE, table=int(early),
+        )  # fmt: skip
+        gated = replace(
+            before, shape=replace(before.shape, gates=2), wide=0, table=int(not early)
+        )  # fmt: skip
+        table = spread(rng, 16, (2048,))
+        executions = [execution(e, rng, table) for e in (before, gated)]
+        run = Program([Segment(0, 2)], [before, gated], executions)
+        done = run.run(library(*FAST))
+        assert_right(run, done)
+        return done.cycles
+
+    # every iteration behind its last word copies a row, those of the 16 parameters too
+    assert cycles(128, early=False) - cycles(128, early=True) == 512 + 3 - 16 - 1
+    assert cycles(32, early=False) - cycles(32, early=True) == 8 * 32 + 16
 
 
 def test_sanitized():
@@ -322,7 +366,7 @@ def test_planted_fault_shows():
 
 def test_entries_that_do_not_fit_end_the_run():
     rng = np.random.default_rng(4)
-    entry = replace(random_entry(rng, STATS_NONE), items=1, row_sums=0)
+    entry = replace(random_entry(rng, STATS_NONE), items=1, row_sums=0, table=0)
     shape = replace(entry.shape, units=4, per_round=2, gates=1, octets=2)
     cases = {
         "post: more batch items than ITEMS": {"items": 9},
@@ -335,5 +379,5 @@ def test_entries_that_do_not_fit_end_the_run():
     }
     for text, change in cases.items():
         bad = replace(entry, **{"shape": shape, **change})
-        program = Program([Segment(0, 1)], [bad], [execution(entry, rng)])
+        program = Program([Segment(0, 1)], [bad], [execution(entry, rng, np.zeros(2048, np.int64))])
         assert program.run(library(*FAST)).text == text

@@ -213,7 +213,7 @@ class CostModel:
         clock.mac = max(start + lead[0].rows + lead[0].beats, there) - late + engine.guard
         clock.mac = max(clock.mac, clock.rows)
         # post takes a gate table row by row before its first word, and as holds a few words only
-        table = entry.wload.table_words * TABLE_CYCLES
+        table = entry.wload.table_words * TABLE_CYCLES if shape.gates == 2 else 0
         if table:
             clock.mac = max(clock.mac, clock.post + self.enter + table - self.to_post)
         if flush:

@@ -260,4 +260,5 @@ class Entries:
             row_sums=int(made.softmax),
             gate_shift=made.qlayer.gate_shift,
             stats=self._stats,
+            table=int(made.gates == 2),
         )

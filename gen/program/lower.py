@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gen.errors import UserError
 from gen.layers import LayerGraph
 from gen.program.ahead import send_rows_ahead
+from gen.program.gate_tables import load_tables_early
 from gen.program.attention import cuts
 from gen.program.buffers import Cursor, Places, place, wload_entry
 from gen.program.cache import cached
@@ -70,6 +71,7 @@ def lower(qgraph: QGraph, engine: Engine) -> Program:
         for index, work in enumerate(plan.work)
     ]
     entries = send_rows_ahead(plan.segments, entries, engine.depths["rw"])
+    entries = load_tables_early(plan.segments, entries)
     return Program(
         engine=engine,
         batch=graph.batch,

@@ -197,6 +197,7 @@ class PostEntry:
     row_sums: int
     gate_shift: int
     stats: int
+    table: int
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,7 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
         if wload.pp_buffer == BUFFER_STATIC:
             put(wload.pp.base, _static_parameters(qlayer, entry, program))
         shared(wload.hd.base, header_word(qlayer.read.eps, *norms.get(entry.dest, (0, 0))))
-        if wload.table_words:
-            assert qlayer.gate_table is not None
+        if qlayer.gate_table is not None:
             shared(wload.table.base, qlayer.gate_table.astype("<i2").view(np.uint8).reshape(-1, 64))
         lanes = row_lanes(program.tensors[entry.dest], qlayer)
         groups = shape.units // shape.gates * ranks

@@ -58,6 +58,7 @@ template <class P>
 struct PostMemory {
     static const int BIAS_WORDS = (P::ITEMS + 1) / 2;
     GateTable gate_table;
+    Word table[2 * TABLE_SIZE / WORD_BYTES];  // that is being copied
     Word scale[P::UNITS];
     Word bias[P::UNITS * BIAS_WORDS];
     RowSums row_sums[P::SUMS / GROUP];
@@ -79,10 +80,13 @@ struct ItemOctet {
     }
 };
 
+// table_row: the next row of the gate table to be copied; from TABLE_READY on it may be used.
+static const int TABLE_READY = TABLE_ROWS + POST_DISTANCE;
+
 template <class P>
-void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWord>& as_s,
-                hls::stream<Pair>& rs_s, hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s,
-                hls::stream<Pair>& ys_s, hls::stream<StatWord>& st_s) {
+void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
+                hls::stream<AccWord>& as_s, hls::stream<Pair>& rs_s, hls::stream<Word>& qp_s,
+                hls::stream<SumWord>& ss_s, hls::stream<Pair>& ys_s, hls::stream<StatWord>& st_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
     const int TILE_WORDS = P::PP / GROUP, BIAS_WORDS = PostMemory<P>::BIAS_WORDS;
@@ -97,6 +101,8 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     LDA_CHECK(shape.units % shape.gates == 0 && (!gated || shape.per_round % 2 == 0),
               "post: a round ends between value and gate");
     LDA_CHECK(shape.octets % 2 == 0, "post: an odd number of octets");
+    LDA_CHECK(!entry.table || table_row >= TABLE_ROWS,
+              "post: a gate table while another one is being copied");
     LDA_CHECK(entry.out_octet < entry.item_octets, "post: a first octet outside of its item");
     LDA_CHECK(!gated || !entry.residual, "post: a residual of gated values");
     LDA_CHECK(!entry.row_sums || shape.octets * GROUP <= P::SUMS, "post: more row sums than SUMS");
@@ -120,8 +126,7 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, hls::stream<AccWo
     int running_key = -1;
     Word even = Word();  // the even octet of a narrow pair
 
-    int table_row = gated ? 0 : TABLE_ROWS;
-    Word parameter = Word();
+    int table_left = entry.table ? 2 * TABLE_SIZE / WORD_BYTES : 0;
     int units_left = shape.units, units_now = least(shape.per_round, shape.units);
     bool first_round = true;
     int param = 0, param_unit = 0, settle = 0;
@@ -140,6 +145,9 @@ WORDS:
 #pragma HLS dependence variable = memory.group_sums.sent type = inter false
 #pragma HLS dependence variable = memory.scale type = inter false
 #pragma HLS dependence variable = memory.bias type = inter false
+// A gated entry begins when the whole table has been copied.
+#pragma HLS dependence variable = memory.gate_table.lane type = inter false
+#pragma HLS dependence variable = memory.table type = inter false
 // What a round writes is read in the next one, behind that one's parameters.
 #pragma HLS dependence variable = memory.row_stats type = inter false
 #pragma HLS dependence variable = memory.row_sums type = inter false
@@ -152,12 +160,15 @@ WORDS:
             stats = stat_word(memory.group_sums.sent[sender.group * P::ITEMS + sender.item]);
             sender.next(entry.items);
         }
+        const int copied = table_row;
+        const bool copies = copied < TABLE_ROWS;
+        if (table_row < TABLE_READY) ++table_row;
         if (loading) {
-            const bool table = table_row < TABLE_ROWS;
-            if (!table || table_row % ROWS_PER_WORD == 0) parameter = qp_s.read();
-            if (table) {
-                load_gate_row(parameter, table_row, memory.gate_table);
-                ++table_row;
+            const Word parameter = qp_s.read();
+            if (table_left > 0) {
+                memory.table[2 * TABLE_SIZE / WORD_BYTES - table_left] = parameter;
+                --table_left;
+                if (table_left == 0) table_row = 0;
             } else {
                 if (param == 0) {
                     memory.scale[param_unit] = parameter;
@@ -176,6 +187,8 @@ WORDS:
             }
         } else if (settle > 0) {
             --settle;
+        } else if (gated && table_row < TABLE_READY) {
+            // until the whole table has been copied
         } else if (units_now > 0 && sending_groups == 0) {
             const bool value = gated && (unit & 1) == 0;
             const bool last_round = units_left == units_now;
@@ -281,6 +294,7 @@ WORDS:
             }
         }
         if (has_stats) st_s.write(stats);
+        if (copies) load_gate_row(memory.table[copied / ROWS_PER_WORD], copied, memory.gate_table);
         sender.pass(closes);
         if (ends) {
             if (group_stats) sending_groups = units_now / shape.gates;
@@ -308,6 +322,7 @@ void post(const Segment* segments, int segment_count, const PostEntry* entries,
           hls::stream<StatWord>& st_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
+    int table_row = TABLE_READY;
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -316,7 +331,7 @@ SEGMENTS:
         ENTRIES:
             for (int k = 0; k < segment.count; ++k) {
                 const PostEntry entry = entries[segment.first + k];
-                post_entry<P>(entry, memory, as_s, rs_s, qp_s, ss_s, ys_s, st_s);
+                post_entry<P>(entry, memory, table_row, as_s, rs_s, qp_s, ss_s, ys_s, st_s);
             }
         }
     }

@@ -47,7 +47,8 @@ struct ResultWord {
 
 // Activation of the gate rows. In hardware every lane has its own copy in one block RAM, rows of
 // four entries, so that a table is replaced in TABLE_ROWS cycles and read in all lanes at once.
-// Copies in LUTRAM, replaced in 64 cycles, would take 12 % of an SLR's look-up tables.
+// Copies in LUTRAM, replaced in 64 cycles, would take 12 % of an SLR's look-up tables. So a table
+// is kept as it comes and copied beside the words of the entries before the gated one.
 static const int ROW_ENTRIES = 4;
 static const int TABLE_ROWS = TABLE_SIZE / ROW_ENTRIES;
 static const int ROWS_PER_WORD = WORD_BYTES / (2 * ROW_ENTRIES);

@@ -195,6 +195,7 @@ struct MacEntry {
     int32_t late;
 };
 
+// table: 1: qp begins with a gate table, for this entry or a later one
 struct PostEntry {
     Shape shape;
     int32_t items;        // of the output (biases)
@@ -207,6 +208,7 @@ struct PostEntry {
     int32_t row_sums;  // 1: divide by the row sums
     int32_t gate_shift;
     int32_t stats;
+    int32_t table;
 };
 
 // ws: `ws_rows` rows of the execution, contiguous; first_rows of them in round 0, round_rows per
