@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from gen.errors import UserError
-from gen.layers import Layer, LayerGraph
+from gen.layers import ActKind, Layer, LayerGraph
 
 # kind, name, values; kinds:
 #   tensor      name of a stored tensor: [B, C, H, W]; attention logits: [B, heads, pixels, tokens]
 #   normalised  name of a layer: after its norm, before gamma and beta, [B, C, H, W]
-#   preact      name of a layer: the input of its SiLU, [B, C, H, W]
+#   affine      name of a layer with a host affine: what its scale multiplies, [B, C, H, W]
+#   preact      name of a layer: the input of its activation, [B, C, H, W]
 #   operand     name of a layer: what meets the multipliers, [B, C, H, W] before up-sampling;
 #               after a softmax exp(logit - row maximum), [B, heads, pixels, tokens]
 #   weight      name of an attention layer: its keys or values, [B, heads, tokens, head_dim]
@@ -21,6 +23,12 @@ from gen.layers import Layer, LayerGraph
 #               [B, rows, H, W]; after a softmax already divided by the row sums
 #   value gate  name of a layer with a GEGLU: its halves, [B, C, H, W]
 Observer = Callable[[str, str, torch.Tensor], None]
+
+ACTIVATIONS: dict[ActKind, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 @torch.no_grad()
@@ -114,9 +122,13 @@ class _Run:
             x = x * gamma[:, None, None]
         if beta is not None:
             x = x + beta[:, None, None]
-        if read.act == "silu":
+        if read.host_affine is not None:
+            self.observe("affine", layer.name, x)
+            scale, shift = self.host[read.host_affine].to(torch.float32).chunk(2, dim=1)
+            x = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+        if read.act != "none":
             self.observe("preact", layer.name, x)
-            x = F.silu(x)
+            x = ACTIVATIONS[read.act](x)
         return x
 
     def static(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -124,6 +136,9 @@ class _Run:
         window = layer.window
         if window.upsample > 1:
             x = F.interpolate(x, scale_factor=float(window.upsample), mode="nearest")
+        source = self.graph.tensors[layer.sources[0]]
+        rows, columns = window.seen(source.height, source.width)
+        x = x[:, :, :rows, :columns]
         top, left, bottom, right = window.pad
         if any(window.pad):
             x = F.pad(x, (left, right, top, bottom))

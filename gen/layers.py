@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NormKind = Literal["none", "group", "layer", "softmax"]
-ActKind = Literal["none", "silu"]
+# gelu is the exact form, gelu_tanh its approximation by a hyperbolic tangent
+ActKind = Literal["none", "silu", "gelu", "gelu_tanh"]
 GateKind = Literal["none", "geglu"]
 WeightKind = Literal["static", "tensor", "host"]
 Role = Literal["input", "stream", "operand", "scores", "output"]
@@ -71,6 +72,9 @@ class Read:
     ``layer``: layer norm over the channels of one pixel.  ``softmax``: over the channels
     (= key tokens) of one pixel, unnormalised; the row sum divides the product afterwards.
     ``gamma`` and ``beta`` are array keys of shape [channels of all sources]; None means 1 and 0.
+    ``host_affine`` names a host tensor [batch, 2 * channels of all sources] of each step, scale
+    rows first, then shift rows: x = norm * gamma + beta, then x * (1 + scale) + shift, then
+    ``act`` (FiLM, Perez et al. 2018; diffusers' ``scale_shift``).
     """
 
     norm: NormKind = "none"
@@ -79,6 +83,7 @@ class Read:
     gamma: str | None = None
     beta: str | None = None
     act: ActKind = "none"
+    host_affine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,13 @@ class Window:
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
     # nearest-neighbour up-sampling applied to the source before the window
     upsample: int = 1
+    # rows and columns cut off the up-sampled source, below and to the right: the window sees
+    # zeros there, as it does outside any image
+    crop: tuple[int, int] = (0, 0)
+
+    def seen(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of a ``height`` x ``width`` source as the window sees it."""
+        return height * self.upsample - self.crop[0], width * self.upsample - self.crop[1]
 
 
 @dataclass(frozen=True)

@@ -321,8 +321,8 @@ def test_other_structures_are_refused():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"resnet_time_scale_shift": "scale_shift"}, r"^down_blocks\.0\.resnets\.0"),
-        ({"center_input_sample": True}, "is not supported on the card"),
+        ({"mid_block_scale_factor": 2.0}, r"^mid_block\.resnets\.0: div is not supported"),
+        ({"center_input_sample": True}, "^the U-Net itself: mul is not supported on the card"),
     ],
 )
 def test_unsupported_unets_name_the_module(config, message):
