@@ -14,7 +14,6 @@ from gen.layers import ActKind, Layer, LayerGraph
 # kind, name, values; kinds:
 #   tensor      name of a stored tensor: [B, C, H, W]; attention logits: [B, heads, pixels, tokens]
 #   normalised  name of a layer: after its norm, before gamma and beta, [B, C, H, W]
-#   affine      name of a layer with a host affine: what its scale multiplies, [B, C, H, W]
 #   preact      name of a layer: the input of its activation, [B, C, H, W]
 #   operand     name of a layer: what meets the multipliers, [B, C, H, W] before up-sampling;
 #               after a softmax exp(logit - row maximum), [B, heads, pixels, tokens]
@@ -123,7 +122,6 @@ class _Run:
         if beta is not None:
             x = x + beta[:, None, None]
         if read.host_affine is not None:
-            self.observe("affine", layer.name, x)
             scale, shift = self.host[read.host_affine].to(torch.float32).chunk(2, dim=1)
             x = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
         if read.act != "none":

@@ -6,6 +6,7 @@ Formula: Hu et al. 2021, "LoRA: low-rank adaptation of large language models".
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,10 @@ class Lora:
             name, number = text, "1"
         try:
             scale = float(number)
-        except ValueError as error:
-            raise UserError(f"{text}: {number} is no scale; write FILE or FILE:0.8") from error
+        except ValueError:
+            scale = math.nan
+        if not math.isfinite(scale):
+            raise UserError(f"{text}: {number} is no scale; write FILE or FILE:0.8")
         path = Path(name).resolve()
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():

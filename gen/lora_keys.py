@@ -82,10 +82,13 @@ def parse_key(key: str) -> Key | None:
 
 def module_names(component: str, modules: Mapping[str, Any]) -> dict[str, str]:
     """Every name that a LoRA file may have for each of ``modules`` (name -> module): itself, with
-    underscores for dots, and for a U-Net by the original code's block numbers.
+    underscores for dots, for a U-Net by the original code's block numbers, and for a text encoder
+    below ``text_model``, which not every version of transformers has.
     """
     names = {name: name for name in modules}
-    names |= {name.replace(".", "_"): name for name in modules}
+    if component != "unet":
+        names |= {f"text_model.{name}": name for name in modules}
+    names |= {alias.replace(".", "_"): name for alias, name in list(names.items())}
     if component == "unet":
         layers = _layers_per_block(modules)
         attends = {m.partition(".attentions.")[0] for m in modules if ".attentions." in m}

@@ -34,6 +34,7 @@ PARTS = (
 )
 WEIGHTS = "diffusion_pytorch_model"
 TOKENS = 77
+MODEL = "model.json"  # of a build
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,20 @@ class Model:
     def unet_folder(self) -> Path:
         """Where the U-Net's configuration and weights are."""
         return _unet_folder(self.path)
+
+    def description(self) -> dict[str, Any]:
+        """Name and LoRAs as JSON, for ``loras_of``."""
+        return {"name": self.name, "loras": [[str(x.path), x.scale] for x in self.loras]}
+
+
+def loras_of(build: Path) -> tuple[Lora, ...]:
+    """The LoRAs that a build's model was made with.
+
+    Raises:
+        UserError: the build tells nothing of its model, or a file is gone.
+    """
+    described = read_json(build / MODEL)
+    return tuple(Lora.parse(f"{path}:{scale}") for path, scale in described.get("loras", []))
 
 
 def architectures() -> list[str]:
@@ -126,7 +141,7 @@ def _load(folder: Path) -> Any:
     kind = read_json(folder / "config.json").get("_class_name")
     if kind not in CLASSES:
         raise UserError(f"{folder}: {kind} is not supported; {' or '.join(CLASSES)} is needed")
-    variant = _variant(folder)
+    variant = weights_variant(folder)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -148,8 +163,12 @@ def _load(folder: Path) -> Any:
             logging.enable_progress_bar()
 
 
-def _variant(folder: Path) -> str | None:
-    """The variant of the weights to load: none where there are plain ones."""
+def weights_variant(folder: Path) -> str | None:
+    """The variant (such as fp16) of a U-Net's weights, None where there are plain ones.
+
+    Raises:
+        UserError: there are no safetensors.
+    """
     names = sorted(path.name for path in folder.glob(f"{WEIGHTS}*.safetensors"))
     if not names:
         raise UserError(

@@ -63,12 +63,15 @@ def pipe():
 @pytest.fixture
 def tiny(pipe, monkeypatch):
     for module in (image, quality):
-        monkeypatch.setattr(module, "load_pipeline", lambda _: Prompted(pipe))
-    return TinyAccelerator(tiny_unet())
+        monkeypatch.setattr(module, "load_pipeline", lambda *_: Prompted(pipe))
+        monkeypatch.setattr(module, "loras_of", lambda _: ())
+    accelerator = TinyAccelerator(tiny_unet())
+    accelerator.pipe = pipe
+    return accelerator
 
 
 def test_files_grid_and_table(tiny, tmp_path):
-    rows = image.run(tiny, tmp_path, PROMPTS, SETTINGS, tmp_path)
+    rows = image.run(tiny, Prompted(tiny.pipe), PROMPTS, SETTINGS, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "01-a-red-circle-on-a-sky-background.accelerator.png",
         "01-a-red-circle-on-a-sky-background.float.png",
@@ -88,7 +91,7 @@ def test_files_grid_and_table(tiny, tmp_path):
 
 def test_accelerator_pictures_come_from_the_accelerator(tiny, tmp_path):
     tiny.error = 0.3
-    rows = image.run(tiny, tmp_path, PROMPTS[:1], SETTINGS, tmp_path)
+    rows = image.run(tiny, Prompted(tiny.pipe), PROMPTS[:1], SETTINGS, tmp_path)
     assert rows[0].psnr < 60
     assert len(tiny.calls) == 3
 
@@ -203,6 +206,9 @@ def test_not_a_pipeline(tmp_path):
     with pytest.raises(UserError, match=r"no model_index\.json"):
         load_pipeline(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        load_pipeline(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_pipeline(tmp_path)
 
