@@ -81,8 +81,8 @@ def architectures() -> list[str]:
     return sorted(path.stem for path in ARCHITECTURES.glob("*.json"))
 
 
-def find_model(name: str, loras: Sequence[str] = ()) -> Model:
-    """Resolve a folder, hub id or architecture name; ``loras`` are ``FILE`` or ``FILE:SCALE``.
+def find_model(name: str, loras: Sequence[str | Lora] = ()) -> Model:
+    """Resolve a folder, hub id or architecture name; LoRAs may be ``FILE`` or ``FILE:SCALE``.
 
     Raises:
         UserError: nothing of that name, a folder that is not diffusers', a failed download, or a
@@ -91,7 +91,7 @@ def find_model(name: str, loras: Sequence[str] = ()) -> Model:
     model = _find(name)
     if not loras:
         return model
-    parsed = tuple(Lora.parse(text) for text in loras)
+    parsed = tuple(Lora.parse(lora) if isinstance(lora, str) else lora for lora in loras)
     check_loras(parsed)
     listed = ", ".join(f"{lora.path.name}:{lora.scale:g}" for lora in parsed)
     files = (*model.files, *(lora.path for lora in parsed))

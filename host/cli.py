@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gen.errors import UserError
-from host.sampling import SCHEDULERS, Settings
+from host.sampling import Settings
 
 
 def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
@@ -25,9 +25,6 @@ def add_sampling(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", type=int, default=defaults.seed, help="of the first prompt")
     arguments.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
     arguments.add_argument("--guidance", type=float, default=defaults.guidance)
-    arguments.add_argument(
-        "--scheduler", choices=SCHEDULERS, default="", help="default: ddim, or lcm for its models"
-    )
     arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
 
 

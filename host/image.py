@@ -7,27 +7,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from gen.cli import guarded
-from gen.model import loras_of
 from host.accelerator import Accelerator
 from host.cli import add_sampling, make_folder, parser
 from host.cli import settings as settings_of
 from host.grid import Pair, grid
 from host.metrics import psnr, ssim
-from host.sampling import (
-    DEFAULT_PROMPTS,
-    Sample,
-    Settings,
-    draw,
-    load_pipeline,
-    takes_prompt,
-)
+from host.sampling import DEFAULT_PROMPTS, Sample, Settings, draw, load_pipeline
 from host.unet import AcceleratedUNet
 
 
@@ -82,12 +73,12 @@ def table(rows: Sequence[Row], clock_mhz: float) -> str:
 
 
 def run(
-    accelerator: Accelerator, pipe: Any, prompts: Sequence[str], settings: Settings, out: Path
+    accelerator: Accelerator, model: Path, prompts: Sequence[str], settings: Settings, out: Path
 ) -> list[Row]:
     """Draw all prompts both ways into ``out``; the grid grows with every finished prompt."""
+    pipe = load_pipeline(model)
     float_unet = pipe.unet
     card_unet = AcceleratedUNet(accelerator, float_unet)
-    latent = accelerator.latent_shape[1:]
     rows: list[Row] = []
     pairs: list[Pair] = []
     with tqdm(total=2 * settings.steps * len(prompts), unit="step", disable=None) as bar:
@@ -98,7 +89,7 @@ def run(
                 bar.set_description(f"picture {number} of {len(prompts)}, {label}")
                 pipe.unet = unet
                 seed = settings.seed + number - 1
-                sample = draw(pipe, prompt, settings, seed, bar.update, latent)
+                sample = draw(pipe, prompt, settings, seed, bar.update)
                 Image.fromarray(sample.picture).save(out / f"{stem}.{label}.png")
                 samples.append(sample)
             reference, accelerated = samples
@@ -130,12 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_of(parsed)
         make_folder(parsed.out)
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        model = parsed.model or accelerator.model
-        pipe = load_pipeline(model, loras_of(parsed.build), parsed.scheduler)
         prompts = parsed.prompt or list(DEFAULT_PROMPTS)
-        if not takes_prompt(pipe):
-            prompts = [f"seed {settings.seed + number}" for number in range(len(prompts))]
-        rows = run(accelerator, pipe, prompts, settings, parsed.out)
+        model = parsed.model or accelerator.model
+        rows = run(accelerator, model, prompts, settings, parsed.out)
         print()
         print(table(rows, accelerator.clock_mhz))
         print(

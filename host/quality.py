@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from gen.cli import guarded
 from gen.errors import UserError
-from gen.model import loras_of
 from host.accelerator import Accelerator
 from host.cli import add_sampling, make_folder, parser
 from host.cli import settings as settings_of
@@ -48,16 +47,15 @@ def compare(
     """Draw every prompt with both U-Nets from the same noise and compare."""
     float_unet = pipe.unet
     card_unet = AcceleratedUNet(accelerator, float_unet)
-    latent = accelerator.latent_shape[1:]
     verdicts: list[Verdict] = []
     with tqdm(total=2 * settings.steps * len(prompts), unit="step", disable=None) as bar:
         for number, prompt in enumerate(prompts):
             bar.set_description(f"prompt {number + 1} of {len(prompts)}")
             seed = settings.seed + number
             pipe.unet = float_unet
-            expected = draw(pipe, prompt, settings, seed, bar.update, latent).picture
+            expected = draw(pipe, prompt, settings, seed, bar.update).picture
             pipe.unet = card_unet
-            picture = draw(pipe, prompt, settings, seed, bar.update, latent).picture
+            picture = draw(pipe, prompt, settings, seed, bar.update).picture
             verdicts.append(
                 Verdict(
                     prompt,
@@ -114,14 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("no prompts to compare; give 1 or more by --prompts")
         make_folder(parsed.out)
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        model = parsed.model or accelerator.model
-        pipe = load_pipeline(model, loras_of(parsed.build), parsed.scheduler)
+        pipe = load_pipeline(parsed.model or accelerator.model)
         prompts = held_out_prompts(parsed.prompts)
         figures = summary(compare(pipe, accelerator, prompts, settings, all_right), settings)
         path: Path = parsed.out / "quality.json"
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(
-            f"\n{figures['samples']} held-out prompts, {settings.steps} steps, guidance "
+            f"\n{figures['samples']} held-out prompts, {settings.steps} DDIM steps, guidance "
             f"{settings.guidance:g}, against the float U-Net from the same noise:"
         )
         print(

@@ -63,15 +63,12 @@ def pipe():
 @pytest.fixture
 def tiny(pipe, monkeypatch):
     for module in (image, quality):
-        monkeypatch.setattr(module, "load_pipeline", lambda *_: Prompted(pipe))
-        monkeypatch.setattr(module, "loras_of", lambda _: ())
-    accelerator = TinyAccelerator(tiny_unet())
-    accelerator.pipe = pipe
-    return accelerator
+        monkeypatch.setattr(module, "load_pipeline", lambda _: Prompted(pipe))
+    return TinyAccelerator(tiny_unet())
 
 
 def test_files_grid_and_table(tiny, tmp_path):
-    rows = image.run(tiny, Prompted(tiny.pipe), PROMPTS, SETTINGS, tmp_path)
+    rows = image.run(tiny, tmp_path, PROMPTS, SETTINGS, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "01-a-red-circle-on-a-sky-background.accelerator.png",
         "01-a-red-circle-on-a-sky-background.float.png",
@@ -91,7 +88,7 @@ def test_files_grid_and_table(tiny, tmp_path):
 
 def test_accelerator_pictures_come_from_the_accelerator(tiny, tmp_path):
     tiny.error = 0.3
-    rows = image.run(tiny, Prompted(tiny.pipe), PROMPTS[:1], SETTINGS, tmp_path)
+    rows = image.run(tiny, tmp_path, PROMPTS[:1], SETTINGS, tmp_path)
     assert rows[0].psnr < 60
     assert len(tiny.calls) == 3
 
@@ -207,9 +204,6 @@ def test_not_a_pipeline(tmp_path):
         load_pipeline(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):
-        load_pipeline(tmp_path)
-    (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(UserError, match="cannot be loaded"):
         load_pipeline(tmp_path)
 
 
