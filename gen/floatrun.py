@@ -23,12 +23,6 @@ from gen.layers import ActKind, Layer, LayerGraph
 #   value gate  name of a layer with a GEGLU: its halves, [B, C, H, W]
 Observer = Callable[[str, str, torch.Tensor], None]
 
-ACTIVATIONS: dict[ActKind, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-}
-
 
 @torch.no_grad()
 def run_float(
@@ -60,6 +54,13 @@ def run_float(
             if last_use[name] == index and name != graph.output:
                 run.tensors.pop(name, None)
     return run.tensors[graph.output]
+
+
+ACTIVATIONS: dict[ActKind, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 def _unobserved(kind: str, name: str, values: torch.Tensor) -> None:
@@ -122,8 +123,9 @@ class _Run:
         if beta is not None:
             x = x + beta[:, None, None]
         if read.host_affine is not None:
-            scale, shift = self.host[read.host_affine].to(torch.float32).chunk(2, dim=1)
-            x = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+            affine = self.host[read.host_affine].to(torch.float32)[:, :, None, None]
+            scale, shift = affine.chunk(2, dim=1)
+            x = x * (1 + scale) + shift
         if read.act != "none":
             self.observe("preact", layer.name, x)
             x = ACTIVATIONS[read.act](x)

@@ -72,9 +72,8 @@ class Read:
     ``layer``: layer norm over the channels of one pixel.  ``softmax``: over the channels
     (= key tokens) of one pixel, unnormalised; the row sum divides the product afterwards.
     ``gamma`` and ``beta`` are array keys of shape [channels of all sources]; None means 1 and 0.
-    ``host_affine`` names a host tensor [batch, 2 * channels of all sources] of each step, scale
-    rows first, then shift rows: x = norm * gamma + beta, then x * (1 + scale) + shift, then
-    ``act`` (FiLM, Perez et al. 2018; diffusers' ``scale_shift``).
+    ``host_affine`` names a host tensor [batch, 2 * channels] per step, scale rows before shift
+    rows: value = norm(x) * gamma + beta, then value * (1 + scale) + shift, then ``act``.
     """
 
     norm: NormKind = "none"

@@ -190,5 +190,8 @@ def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
 def _timesteps(timestep: torch.Tensor | float | int) -> NDArray[np.float64]:
     """Timestep(s) as float64 [1] or [batch]."""
     if isinstance(timestep, torch.Tensor):
-        return np.atleast_1d(timestep.detach().to("cpu", torch.float64).numpy())
+        if timestep.ndim:
+            steps: NDArray[np.float64] = timestep.detach().to("cpu", torch.float64).numpy()
+            return steps
+        timestep = timestep.item()
     return np.array([timestep], dtype=np.float64)
