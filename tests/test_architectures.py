@@ -48,14 +48,14 @@ def difference(case: unets.Case, timestep: float = 433.0) -> float:
     return float((result - expected).abs().max())
 
 
-@pytest.mark.parametrize("name", named(FULL, slow=ALIKE))
+@pytest.mark.parametrize("name", named(FULL, slow=(*ALIKE, "lcm-dreamshaper")))
 def test_narrowed_architectures_equal_torch(name):
     case = unets.narrow(name)
     assert len(case.layers.layers) == FULL[name][0]
     assert difference(case) <= 1e-5
 
 
-@pytest.mark.parametrize("name", named(FULL, slow=(*ALIKE, "sdxl-base", "lcm-dreamshaper")))
+@pytest.mark.parametrize("name", named(FULL, slow=(*ALIKE, "sdxl-base", "lcm-dreamshaper", "sd21")))
 def test_full_size_needs_no_memory_for_weights(name):
     traced = unets.on_meta(name)
     assert round(traced.graph.macs() / traced.batch / 1e9, 2) == FULL[name][1]
@@ -109,6 +109,13 @@ WIDE, EMBEDDED = torch.randn(2, 20), torch.randn(2, 64)
 def test_class_labels(config, labels):
     given = {"class_labels": labels}
     case = unets.case(UNet2DConditionModel, unets.TINY | config, 2, 4, 4, 3, given, given)
+    assert difference(case) <= 1e-5
+
+
+def test_guidance_embedding():
+    given = {"timestep_cond": torch.randn(2, 6)}
+    config = unets.TINY | {"time_cond_proj_dim": 6}
+    case = unets.case(UNet2DConditionModel, config, 2, 4, 4, 3, given, given)
     assert difference(case) <= 1e-5
 
 
