@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     build.add_argument("--height", type=int, default=0, help="latent height")
     build.add_argument("--width", type=int, default=0, help="latent width")
     build.add_argument(
-        "--calibration", type=Path, help="text file with one calibration prompt a line"
+        "--calibration",
+        type=Path,
+        help="text file with one prompt a line, or folder of pictures, to calibrate on",
     )
 
     verify = commands.add_parser("verify", help="float, integers and csim, layer by layer")
@@ -43,7 +45,7 @@ def _build(parsed: argparse.Namespace) -> None:
     # heavy imports come late, so that help and argument errors are immediate
     from gen.build import Settings, run_build
     from gen.model import find_model
-    from gen.quantise.prompts import read_prompts
+    from gen.quantise.subjects import read_subjects
 
     model = find_model(parsed.model)
     settings = Settings(
@@ -51,7 +53,7 @@ def _build(parsed: argparse.Namespace) -> None:
         batch=parsed.batch,
         height=parsed.height,
         width=parsed.width,
-        prompts=read_prompts(parsed.calibration) if parsed.calibration else (),
+        subjects=read_subjects(parsed.calibration),
     )
     out = parsed.out or Path("build") / model.path.stem
     run_build(model, out, settings)

@@ -18,8 +18,10 @@ from gen.model import Model, load_unet, read_json
 from gen.passes import lower as fuse
 from gen.program import load_engine, load_program, lower, pack_static, save_program, verify_program
 from gen.qgraph_io import load_qgraph, save_qgraph
-from gen.quantise import Options, calibrate, quantise
-from gen.quantise.trajectories import load_runs, record
+from gen.quantise import Options, Statistics, quantise
+from gen.quantise.pictures import ENCODERS
+from gen.quantise.subjects import Subjects
+from gen.quantise.trajectories import CALIBRATION, STATISTICS, load_runs, record
 from gen.stages import FORMAT, MANIFEST, Stage, output_hashes, run_stages, write_json
 from gen.trace import trace_unet
 from host.xclbin import CONTAINER_NAME, write_container
@@ -28,9 +30,10 @@ LAYERS = ("layers.json", "layers.safetensors")
 HOST = ("host.json", "host.safetensors")
 QUANT = ("quant.json", "quant.safetensors")
 MODEL = "model.json"
-CALIBRATION = "calibration.safetensors"
 PROGRAM = ("program.json", "weights.bin")
 CARD = "card.so"
+
+MAX_REPLAY = 32  # recorded runs that the quantiser repeats, if it does
 
 TRACE_SOURCES = (
     "gen/graph.py",
@@ -43,6 +46,10 @@ TRACE_SOURCES = (
     "gen/trace_inputs.py",
     "gen/identity.py",
 )
+CALIBRATION_SOURCES = tuple(
+    f"gen/quantise/{name}.py"
+    for name in ("effort", "embeddings", "pictures", "prompts", "ranges", "statistics", "subjects")
+) + ("gen/quantise/trajectories.py", "gen/floatrun.py", "gen/arrayfile.py")
 
 
 @dataclass(frozen=True)
@@ -50,20 +57,23 @@ class Settings:
     """What a user may choose of a build.
 
     ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
-    at once. ``prompts``: calibration prompts, empty for the defaults.
+    at once. ``subjects``: what to calibrate on, nothing for the defaults.
     """
 
     board: str = "u250"
     batch: int = 0
     height: int = 0
     width: int = 0
-    prompts: tuple[str, ...] = ()
+    subjects: Subjects = field(default_factory=Subjects)
     quantise: Options = field(default_factory=Options)
 
 
 def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
     """The stages of a build, in order."""
     options = asdict(settings)
+    pictures = list(settings.subjects.pictures)
+    if pictures:
+        pictures += [p for name in ENCODERS for p in sorted((model.path / name).glob("*"))]
     return [
         Stage(
             "trace",
@@ -76,18 +86,19 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
         ),
         Stage(
             "calibrate",
-            "record the sampler",
-            ("gen/quantise/trajectories.py", "gen/floatrun.py"),
-            [*model.files, *LAYERS, *HOST],
-            (CALIBRATION,),
-            lambda folder, scratch: record(model, folder, settings.prompts, scratch / CALIBRATION),
-            {"prompts": settings.prompts},
+            "calibrate",
+            CALIBRATION_SOURCES,
+            [*model.files, *LAYERS, *HOST, *pictures],
+            (CALIBRATION, STATISTICS),
+            lambda folder, scratch: record(model, folder, settings.subjects, scratch),
+            {"prompts": settings.subjects.prompts},
+            resumes=True,
         ),
         Stage(
             "quantise",
             "quantise",
             ("gen/quantise", "gen/qgraph_io.py", "gen/reference", "gen/floatrun.py"),
-            [*LAYERS, CALIBRATION],
+            [*LAYERS, CALIBRATION, STATISTICS],
             QUANT,
             lambda folder, scratch: _quantise(folder, settings, scratch),
             options["quantise"],
@@ -161,7 +172,9 @@ def _trace(model: Model, build: Path, settings: Settings, scratch: Path) -> None
 
 def _quantise(folder: Path, settings: Settings, scratch: Path) -> None:
     graph = layergraph_io.load(folder)
-    statistics = calibrate(graph, load_runs(folder / CALIBRATION))
+    statistics = Statistics.load(folder / STATISTICS)
+    if settings.quantise.replays:
+        statistics.replay = load_runs(folder / CALIBRATION)[:MAX_REPLAY]
     save_qgraph(quantise(graph, statistics, settings.quantise), scratch)
 
 

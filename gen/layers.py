@@ -71,6 +71,8 @@ class Read:
     ``layer``: layer norm over the channels of one pixel.  ``softmax``: over the channels
     (= key tokens) of one pixel, unnormalised; the row sum divides the product afterwards.
     ``gamma`` and ``beta`` are array keys of shape [channels of all sources]; None means 1 and 0.
+    ``host_affine`` names a host tensor [batch, 2 * channels] per step, scale rows before shift
+    rows: value = norm(x) * gamma + beta, then value * (1 + scale) + shift, then ``act``.
     """
 
     norm: NormKind = "none"
@@ -79,6 +81,7 @@ class Read:
     gamma: str | None = None
     beta: str | None = None
     act: ActKind = "none"
+    host_affine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from gen.arrayfile import map_arrays, write_arrays
 from gen.errors import UserError
 from gen.layers import HostTensor, Layer, LayerGraph, TensorInfo
 from gen.qgraph_check import check_qgraph
@@ -77,15 +76,15 @@ def save_qgraph(qgraph: QGraph, folder: Path) -> None:
         "host_tensors": {n: asdict(t) for n, t in graph.host_tensors.items()},
         "layers": layers,
     }
-    save_file(arrays, folder / ARRAYS_NAME)
+    write_arrays(folder / ARRAYS_NAME, arrays)
     (folder / JSON_NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def load_qgraph(folder: Path) -> QGraph:
-    """Read what :func:`save_qgraph` wrote. Raises UserError where it is not that."""
+    """Read what :func:`save_qgraph` wrote; its arrays are memory maps. Raises UserError where it is not that."""
     try:
         document = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        arrays = load_file(folder / ARRAYS_NAME)
+        arrays = map_arrays(folder / ARRAYS_NAME)
         if document["version"] != VERSION:
             raise ValueError(f"version {document['version']} instead of {VERSION}")
         qgraph = _assemble(document, arrays)
@@ -93,7 +92,6 @@ def load_qgraph(folder: Path) -> QGraph:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; quantise the model again") from error
     except (
-        SafetensorError,
         AttributeError,
         KeyError,
         OSError,
@@ -152,7 +150,7 @@ def _assemble_layer(entry: dict[str, Any], arrays: Arrays) -> QLayer:
 
 def _put(arrays: Arrays, key: str, value: NDArray[Any] | None, dtype: Any) -> None:
     if value is not None:
-        arrays[key] = np.ascontiguousarray(value, dtype=dtype)
+        arrays[key] = np.asarray(value, dtype=dtype)
 
 
 def _take(arrays: Arrays, layer: str, key: str, field: str, dtype: Any) -> Any:

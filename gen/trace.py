@@ -151,8 +151,10 @@ class _Converter:
             return
         array = self.program.state_dict.get(key, self.program.constants.get(key))
         assert isinstance(array, torch.Tensor), key
-        # clones: tied weights must not share memory in the array file
-        self.parameters[key] = array.detach().clone()
+        array = array.detach()
+        # the file format refuses tied weights; all others share the model's memory
+        tied = any(array.data_ptr() == other.data_ptr() for other in self.parameters.values())
+        self.parameters[key] = array.clone() if tied else array
         attrs["key"] = key
         self._add(Node(fx.name, "parameter", (), attrs, kind.shape, kind.dtype))
 

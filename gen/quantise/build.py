@@ -41,7 +41,7 @@ def quantise(
     stored, replicas = replicate_input(graph, options.replicas)
     qgraph = QGraph(stored, formats, [], replicas)
     replay = None
-    if options.round_weights or options.correct_bias:
+    if options.replays:
         replay = Replay(graph, qgraph, statistics.replay)
     builder = _Builder(graph, qgraph, statistics, options, replay)
     for index, layer in enumerate(tqdm(graph.layers, "quantise", disable=not progress)):

@@ -30,3 +30,8 @@ class Options:
     gate_balance: float = 0.5
     centre: bool = True
     damping: float = 0.01
+
+    @property
+    def replays(self) -> bool:
+        """Whether recorded runs are repeated in integers."""
+        return self.round_weights or self.correct_bias
