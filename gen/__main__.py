@@ -9,6 +9,10 @@ from pathlib import Path
 from gen.cli import guarded
 
 
+# choice of --bits -> bits of a weight
+BITS = {"w8a8": 8, "w4a8": 4}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gen", description=__doc__)
@@ -25,6 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--calibration",
         type=Path,
         help="text file with one prompt a line, or folder of pictures, to calibrate on",
+    )
+    build.add_argument(
+        "--bits",
+        choices=sorted(BITS),
+        default="w8a8",
+        help="weights of 8 or 4 bits, activations of 8",
     )
 
     verify = commands.add_parser("verify", help="float, integers and csim, layer by layer")
@@ -45,6 +55,7 @@ def _build(parsed: argparse.Namespace) -> None:
     # heavy imports come late, so that help and argument errors are immediate
     from gen.build import Settings, run_build
     from gen.model import find_model
+    from gen.quantise import Options
     from gen.quantise.subjects import read_subjects
 
     model = find_model(parsed.model)
@@ -54,6 +65,7 @@ def _build(parsed: argparse.Namespace) -> None:
         height=parsed.height,
         width=parsed.width,
         subjects=read_subjects(parsed.calibration),
+        quantise=Options(weight_bits=BITS[parsed.bits]),
     )
     out = parsed.out or Path("build") / model.path.stem
     run_build(model, out, settings)

@@ -23,10 +23,10 @@ from gen.qlayers import QGraph, QLayer, QRead, QTensor
 
 JSON_NAME = "quant.json"
 ARRAYS_NAME = "quant.safetensors"
-VERSION = 1
+VERSION = 2
 
 Arrays = dict[str, NDArray[Any]]
-_READ_ARRAYS = {"gamma": np.int32, "beta": np.int64, "table": np.int8}
+_READ_ARRAYS = {"gamma": np.int32, "beta": np.int64, "table": np.int8, "affine": np.float64}
 _LAYER_ARRAYS = {
     "weight": np.int8,
     "bias": np.int32,
@@ -36,7 +36,7 @@ _LAYER_ARRAYS = {
     "correction": np.int64,
     "gate_table": np.int16,
 }
-_OPTIONAL = {"table", "weight", "gate_table"}
+_OPTIONAL = {"table", "weight", "gate_table", "affine"}
 
 
 def save_qgraph(qgraph: QGraph, folder: Path) -> None:
@@ -60,6 +60,7 @@ def save_qgraph(qgraph: QGraph, folder: Path) -> None:
                 "residual_shift": qlayer.residual_shift,
                 "gate_shift": qlayer.gate_shift,
                 "host_weight_scale": qlayer.host_weight_scale,
+                "weight_bits": qlayer.weight_bits,
             }
         )
     graph = qgraph.graph
@@ -144,6 +145,7 @@ def _assemble_layer(entry: dict[str, Any], arrays: Arrays) -> QLayer:
         residual_shift=_value(int, entry["residual_shift"]),
         gate_shift=_value(int, entry["gate_shift"]),
         host_weight_scale=_value(float, entry["host_weight_scale"]),
+        weight_bits=_value(int, entry["weight_bits"]),
         **own,
     )
 

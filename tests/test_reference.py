@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+
 import layerkit
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen.layers import Window
+from gen.qlayers import Affine
 from gen.reference import run
 from gen.reference import write as write_module
 from gen.reference.normalise import group_normalise, layer_normalise, reciprocal_deviation
@@ -16,6 +19,7 @@ from gen.reference.product import exact_matmul, patches
 from gen.reference.rounding import bits_of, clamp, isqrt_of, rshr
 from gen.reference.softmax import divide_by_row_sum
 
+run_module = importlib.import_module("gen.reference.run")
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -26,20 +30,97 @@ def small_graph(kind, seed):
     return qgraph, layerkit.random_inputs(qgraph, rng)
 
 
-@pytest.mark.parametrize("kind", layerkit.KINDS)
+@pytest.mark.parametrize("kind", layerkit.REFERENCE_KINDS)
 @settings(max_examples=4, deadline=None)
 @given(seed=seeds)
 def test_equals_loops_over_python_integers(kind, seed):
     qgraph, inputs = small_graph(kind, seed)
-    expected = slowref.run(qgraph, *inputs.args())
+    expected = slowref.run(qgraph, *inputs.args(), inputs.step_affine)
     dest = {q.layer.name: q.layer.dest for q in qgraph.layers}
     seen = {}
-    output = run(qgraph, *inputs.args(), lambda name, y: seen.__setitem__(name, y))
+    output = run(qgraph, *inputs.args(), seen.__setitem__, inputs.step_affine)
     assert list(seen) == list(dest)
     for name, y in seen.items():
         np.testing.assert_array_equal(y, expected[dest[name]], err_msg=name)
     np.testing.assert_array_equal(output, expected[qgraph.graph.output])
     assert output.dtype == np.int16
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+@pytest.mark.parametrize("tile", [1, 40, 1 << 22])
+@settings(max_examples=6, deadline=None)
+@given(seed=seeds)
+def test_attention_by_rows_gives_the_same_integers(kind, tile, seed):
+    qgraph, inputs = small_graph(kind, seed)
+    seen, shown = {}, {}
+    expected = run(qgraph, *inputs.args(), seen.__setitem__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "TILE_VALUES", tile)
+        for logits in (True, False):
+            shown.clear()
+            output = run(qgraph, *inputs.args(), shown.__setitem__, logits=logits)
+            np.testing.assert_array_equal(output, expected)
+            hidden = set() if logits else {"qk"}
+            assert set(shown) == set(seen) - hidden
+            for name, stored in shown.items():
+                np.testing.assert_array_equal(stored, seen[name], err_msg=name)
+        np.testing.assert_array_equal(run(qgraph, *inputs.args()), expected)
+
+
+def test_logits_of_many_tokens_are_never_whole(monkeypatch):
+    """Tiles stay within their limit, and every row is computed once."""
+    rng = np.random.default_rng(0)
+    qgraph = layerkit.random_qgraph("self_attention", rng, batch=1, size=(16, 16), channels=8)
+    inputs = layerkit.random_inputs(qgraph, rng)
+    expected = run(qgraph, *inputs.args(), lambda name, y: None)
+    sizes = []
+    plain = run_module.below_maximum
+
+    def counted(q):
+        sizes.append(q.shape)
+        return plain(q)
+
+    heads = qgraph.layers[-2].layer.heads
+    monkeypatch.setattr(run_module, "TILE_VALUES", 20 * heads * 256)
+    monkeypatch.setattr(run_module, "below_maximum", counted)
+    np.testing.assert_array_equal(run(qgraph, *inputs.args()), expected)
+    assert max(s[2] for s in sizes) == 20 and sum(s[2] for s in sizes) == 256
+
+
+def test_gamma_and_beta_of_each_item_are_its_own():
+    """Exchanging the items' gamma and beta changes the result: a planted fault is caught."""
+    qgraph, inputs = small_graph("host_affine", 5)
+    (name,) = inputs.step_affine
+    good = inputs.step_affine[name]
+    swapped = Affine(good.gamma[::-1], good.beta[::-1])
+    expected = slowref.run(qgraph, *inputs.args(), inputs.step_affine)[qgraph.graph.output]
+    np.testing.assert_array_equal(
+        run(qgraph, *inputs.args(), step_affine=inputs.step_affine), expected
+    )
+    assert not np.array_equal(run(qgraph, *inputs.args(), step_affine={name: swapped}), expected)
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_operands_and_values_of_minus_128(kind):
+    """Both factors of an attention product may be -128, in every place at once."""
+    rng = np.random.default_rng(1)
+    qgraph = layerkit.random_qgraph(kind, rng, size=(3, 3))
+    inputs = layerkit.random_inputs(qgraph, rng)
+    held = {"q.out", "k.out", "v.out"} & set(qgraph.graph.tensors)
+    for qlayer in qgraph.layers:
+        if qlayer.layer.dest in held:
+            # the smallest accumulators there are
+            qlayer.weight[:], qlayer.bias[:] = 0, -(1 << 30)
+    for name in inputs.prompt_q:
+        inputs.prompt_q[name] = np.full_like(inputs.prompt_q[name], -128)
+    expected = slowref.run(qgraph, *inputs.args())
+    for name in held:
+        assert (expected[name] == -128).all()
+    seen = {}
+    output = run(qgraph, *inputs.args(), seen.__setitem__)
+    np.testing.assert_array_equal(seen["qk"], expected["scores"])
+    np.testing.assert_array_equal(seen["pv"], expected["attended"])
+    np.testing.assert_array_equal(output, expected[qgraph.graph.output])
 
 
 def half_away_from_zero(x, shift):
