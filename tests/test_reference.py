@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gen.layers import Window
 from gen.qlayers import Affine
-from gen.reference import run
+from gen.reference import logits_of, run
 from gen.reference import write as write_module
 from gen.reference.normalise import group_normalise, layer_normalise, reciprocal_deviation
 from gen.reference.product import exact_matmul, patches
@@ -65,6 +65,18 @@ def test_attention_by_rows_gives_the_same_integers(kind, tile, seed):
             for name, stored in shown.items():
                 np.testing.assert_array_equal(stored, seen[name], err_msg=name)
         np.testing.assert_array_equal(run(qgraph, *inputs.args()), expected)
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+@settings(max_examples=4, deadline=None)
+@given(seed=seeds)
+def test_logits_of_one_item_and_head(kind, seed):
+    qgraph, inputs = small_graph(kind, seed)
+    tensors = slowref.run(qgraph, *inputs.args())
+    qlayer = next(q for q in qgraph.layers if q.layer.name == "qk")
+    for item, head in np.ndindex(tensors["scores"].shape[:2]):
+        own = logits_of(qgraph, qlayer, tensors, inputs.prompt_q, item, head)
+        np.testing.assert_array_equal(own, tensors["scores"][item, head])
 
 
 def test_logits_of_many_tokens_are_never_whole(monkeypatch):

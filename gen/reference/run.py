@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,32 @@ def right_hand(
         held = tensors[layer.weight.key].astype(np.int8)
         right = held.reshape(held.shape[0], held.shape[1], -1)
     return right.reshape(right.shape[0], layer.heads, -1, right.shape[-1])
+
+
+def logits_of(
+    qgraph: QGraph,
+    qlayer: QLayer,
+    tensors: Mapping[str, Stored],
+    prompt_q: Mapping[str, Int8],
+    item: int,
+    head: int,
+) -> Stored:
+    """Logits int16 [pixels, tokens] of one item and head, as ``qlayer`` stores them.
+
+    ``tensors`` holds the queries and, unless the host gives them, the keys.
+    """
+    keys = right_hand(qlayer, tensors, prompt_q)[item : item + 1, head : head + 1]
+    queries = tensors[qlayer.layer.sources[0]][item : item + 1]
+    flat = queries.reshape(qlayer.layer.heads, 1, keys.shape[2], -1)[head]
+    one = replace(qlayer, layer=replace(qlayer.layer, heads=1), read=_of_head(qlayer, head))
+    return np.concatenate(list(logit_tiles(qgraph, one, flat, keys)), axis=2)[0, 0]
+
+
+def _of_head(qlayer: QLayer, head: int) -> QRead:
+    """The read side of one head's queries."""
+    dim = len(qlayer.read.gamma) // qlayer.layer.heads
+    own = slice(head * dim, (head + 1) * dim)
+    return replace(qlayer.read, gamma=qlayer.read.gamma[own], beta=qlayer.read.beta[own])
 
 
 def logit_tiles(qgraph: QGraph, qlayer: QLayer, queries: Stored, keys: Int8) -> Iterator[Stored]:
