@@ -22,7 +22,7 @@ from gen.layers import Layer, LayerGraph
 #   value gate  name of a layer with a GEGLU: its halves, [B, C, H, W]
 Observer = Callable[[str, str, torch.Tensor], None]
 
-PART_VALUES = 1 << 24  # logits of one part: 64 MiB
+PART_VALUES = 1 << 22  # logits of one part: 16 MiB, which caches hold
 
 
 @torch.no_grad()
@@ -37,7 +37,8 @@ def run_float(
 
     ``observe(kind, name, values)`` is shown every intermediate value (kinds above); the values must
     not be written to. With ``parts`` (and whenever nobody observes) logits never exist as a whole:
-    they and what the softmax makes of them are shown in parts of some pixels each, in order. Raises UserError for a latent of the wrong shape or a missing host value.
+    they and what the softmax makes of them are shown in parts of some pixels each, in order, which
+    last no longer than the call. Raises UserError for a latent of the wrong shape or a missing host value.
     """
     entry = graph.tensors[graph.input]
     shape = (graph.batch, entry.channels, entry.height, entry.width)
@@ -188,7 +189,7 @@ class _Run:
             own = logits(layer, part, keys)
             self.observe("product", layer.name, own)
             self.observe("tensor", layer.dest, own)
-            weights = torch.exp(own - own.amax(dim=-1, keepdim=True))
+            weights = own.sub_(own.amax(dim=-1, keepdim=True)).exp_()
             self.observe("operand", second.name, weights)
             done.append(mixed(second, weights, values))
         self.attended[second.dest] = self.image(second, torch.cat(done, dim=2))
@@ -220,7 +221,7 @@ class _Run:
 
 def logits(layer: Layer, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """[B, heads, pixels, tokens] of queries [.., head_dim, pixels], keys [.., tokens, head_dim]."""
-    return torch.matmul(queries.transpose(2, 3), keys.transpose(2, 3)) * layer.scale
+    return torch.matmul(queries.transpose(2, 3) * layer.scale, keys.transpose(2, 3))
 
 
 def mixed(layer: Layer, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -32,16 +32,22 @@ class Range:
 
     def update(self, tensor: torch.Tensor, rng: np.random.Generator, count: int) -> None:
         """Account for the values of ``tensor``, of any shape; keep ``count`` of them."""
-        values = tensor.detach().to(torch.float32)
-        low, high = torch.aminmax(values)
-        self.low = min(self.low, float(low))
-        self.high = max(self.high, float(high))
+        low, high = torch.aminmax(tensor.detach())
+        self.note(tensor, float(low), float(high), rng, count)
+
+    def note(
+        self, tensor: torch.Tensor, low: float, high: float, rng: np.random.Generator, count: int
+    ) -> None:
+        """As :meth:`update`, where the extremes are known."""
+        self.low, self.high = min(self.low, low), max(self.high, high)
         if not count:
             return
-        flat = values.numpy().reshape(-1)
-        if flat.size > count:
-            flat = flat[rng.integers(0, flat.size, count)]
-        self.samples.append(np.array(flat))
+        values = tensor.detach().to(torch.float32).numpy()
+        if values.size <= count:
+            self.samples.append(values.flatten())
+            return
+        # by coordinates, as flattening a transposed tensor would copy it
+        self.samples.append(values[tuple(rng.integers(0, size, count) for size in values.shape)])
 
     def merge(self, other: Range) -> None:
         """Account for what ``other`` has seen after this one."""
@@ -80,7 +86,8 @@ class ChannelRange:
     def update(self, tensor: torch.Tensor, rng: np.random.Generator, count: int) -> None:
         """Account for a tensor [batch, channels, height, width]; keep ``count`` pixels."""
         values = tensor.detach().to(torch.float32)
-        low, high = values.amin(dim=(0, 2, 3)).numpy(), values.amax(dim=(0, 2, 3)).numpy()
+        lowest, highest = torch.aminmax(values.flatten(2), dim=2)
+        low, high = lowest.amin(dim=0).numpy(), highest.amax(dim=0).numpy()
         self.low = low if self.low is None else np.minimum(self.low, low)
         self.high = high if self.high is None else np.maximum(self.high, high)
         batch, _, height, width = values.shape

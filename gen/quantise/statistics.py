@@ -21,7 +21,7 @@ Run = tuple[torch.Tensor, Mapping[str, torch.Tensor]]
 
 # kept of every tensor and of every operand, over all runs of a calibration
 SAMPLES = 32_768
-PIXELS = 768
+PIXELS = 256
 _SEPARATOR = "|"
 
 
@@ -153,7 +153,11 @@ class Collector:
             layer = self.statistics.layers.setdefault(name, LayerStatistics())
             if kind in ("operand", "value"):
                 getattr(layer, f"{kind}_channels").update(values, rng, self._pixels)
-            if kind != "value":
+            if kind == "operand":
+                low, high = layer.operand_channels.limits()
+                extremes = float(low.min()), float(high.max())
+                layer.operand.note(values, *extremes, rng, self._samples)
+            elif kind != "value":
                 getattr(layer, kind).update(values, rng, self._samples)
         elif kind == "operand":
             self.statistics.layers.setdefault(name, LayerStatistics())
