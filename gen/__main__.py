@@ -8,7 +8,6 @@ from pathlib import Path
 
 from gen.cli import guarded
 
-
 # choice of --bits -> bits of a weight
 BITS = {"w8a8": 8, "w4a8": 4}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -90,7 +91,7 @@ def ratios(measured: Sequence[Measured]) -> list[Ratio]:
             large.macs / small.macs,
             max(large.seconds, FIXED_SECONDS) / max(small.seconds, FIXED_SECONDS),
         )
-        for small, large in zip(ordered, ordered[1:], strict=False)
+        for small, large in itertools.pairwise(ordered)
     ]
 
 
@@ -148,7 +149,10 @@ def bench(
         raise UserError(f"{', '.join(unknown)}: no stage; choose from {', '.join(STAGES)}")
     for name in models:
         find_model(name)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{out.parent}: is no folder; choose another file by --out") from error
     measured = []
     for name in models:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bench-") as scratch:
@@ -221,7 +225,7 @@ def _child(name: str, folder: Path, wanted: Sequence[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 1 for a model that was refused, or that takes too long for its size."""
+    """Returns the exit status: 1 for a model that is refused, or takes too long for its size."""
     parser = argparse.ArgumentParser(prog="python -m gen.bench_models", description=__doc__)
     parser.add_argument("--models", default="models/shapes-ldm,ldm-celebahq-256,sd15")
     parser.add_argument("--out", type=Path, default=Path("out/bench-models.json"))

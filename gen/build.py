@@ -46,10 +46,18 @@ TRACE_SOURCES = (
     "gen/trace_inputs.py",
     "gen/identity.py",
 )
-CALIBRATION_SOURCES = tuple(
-    f"gen/quantise/{name}.py"
-    for name in ("effort", "embeddings", "pictures", "prompts", "ranges", "statistics", "subjects")
-) + ("gen/quantise/trajectories.py", "gen/floatrun.py", "gen/arrayfile.py")
+CALIBRATION_SOURCES = (
+    "gen/arrayfile.py",
+    "gen/floatrun.py",
+    "gen/quantise/effort.py",
+    "gen/quantise/embeddings.py",
+    "gen/quantise/pictures.py",
+    "gen/quantise/prompts.py",
+    "gen/quantise/ranges.py",
+    "gen/quantise/statistics.py",
+    "gen/quantise/subjects.py",
+    "gen/quantise/trajectories.py",
+)
 
 
 @dataclass(frozen=True)

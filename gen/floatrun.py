@@ -38,7 +38,9 @@ def run_float(
     ``observe(kind, name, values)`` is shown every intermediate value (kinds above); the values must
     not be written to. With ``parts`` (and whenever nobody observes) logits never exist as a whole:
     they and what the softmax makes of them are shown in parts of some pixels each, in order, which
-    last no longer than the call. Raises UserError for a latent of the wrong shape or a missing host value.
+    last no longer than the call.
+
+    Raises UserError for a latent of the wrong shape or a missing host value.
     """
     entry = graph.tensors[graph.input]
     shape = (graph.batch, entry.channels, entry.height, entry.width)
@@ -185,7 +187,7 @@ class _Run:
         queries = self.by_head(layer, x)
         rows = max(1, PART_VALUES // (keys.shape[0] * keys.shape[1] * keys.shape[2]))
         done = []
-        for part in queries.split(rows, dim=3):
+        for part in torch.split(queries, rows, dim=3):
             own = logits(layer, part, keys)
             self.observe("product", layer.name, own)
             self.observe("tensor", layer.dest, own)

@@ -82,7 +82,10 @@ def save_qgraph(qgraph: QGraph, folder: Path) -> None:
 
 
 def load_qgraph(folder: Path) -> QGraph:
-    """Read what :func:`save_qgraph` wrote; its arrays are memory maps. Raises UserError where it is not that."""
+    """Read what :func:`save_qgraph` wrote; its arrays are memory maps.
+
+    Raises UserError where it is not that.
+    """
     try:
         document = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
         arrays = map_arrays(folder / ARRAYS_NAME)

@@ -76,8 +76,9 @@ class Affine:
 @dataclass
 class QLayer:
     """One layer in integers. ``weight`` is int8 in [-127, 127] ([-7, 7] with 4 bits), shape
-    [out, in, kh, kw], for static weights, else None. With a gate, out counts both halves: all value rows, then all
-    gate rows. ``mult`` > 0 and ``shift`` (1..46) have one entry per weight row.
+    [out, in, kh, kw], for static weights, else None. With a gate, out counts both halves: all
+    value rows, then all gate rows. ``mult`` > 0 and ``shift`` (1..46) have one entry per weight
+    row.
     """
 
     layer: Layer

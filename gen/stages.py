@@ -2,8 +2,9 @@
 
 A stage runs in a scratch folder and its outputs are moved into the build folder only when it
 has finished, so that an interrupted run leaves nothing half written. A stage that resumes keeps
-its scratch folder when it is interrupted, and finds there what it had finished. What a stage was made from is
-kept in ``stages.json``: a key over its options, its input files and the generator's own sources.
+its scratch folder when it is interrupted, and finds there what it had finished. What a stage was
+made from is kept in ``stages.json``: a key over its options, its input files and the generator's
+own sources.
 """
 
 from __future__ import annotations

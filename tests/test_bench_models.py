@@ -59,7 +59,10 @@ def test_time_that_grows_faster_than_work_is_noticed():
 
 
 def test_a_refused_model_is_told_and_not_compared(tmp_path, monkeypatch, capsys):
-    results = {"a": measured("a", 10**9, 30.0), "b": measured("b", 10**10, 1.0, "program: too wide")}
+    results = {
+        "a": measured("a", 10**9, 30.0),
+        "b": measured("b", 10**10, 1.0, "program: too wide"),
+    }
     monkeypatch.setattr(bench_models, "measure", lambda name, *_: results[name])
     monkeypatch.setattr("gen.model.find_model", lambda name: None)
     out = tmp_path / "bench.json"
@@ -75,6 +78,9 @@ def test_bad_arguments_are_one_sentence(tmp_path, capsys):
     assert main(["--models", "sd15", "--stages", "tarce", *out]) == 2
     assert "tarce: no stage" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    assert main(["--models", "sd15", "--out", str(tmp_path / "file" / "bench.json")]) == 2
+    assert "is no folder" in capsys.readouterr().err
 
 
 def test_a_failing_child_is_told(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib
-
 import layerkit
 import numpy as np
 import pytest
@@ -12,14 +10,13 @@ from hypothesis import strategies as st
 
 from gen.layers import Window
 from gen.qlayers import Affine
-from gen.reference import logits_of, run
+from gen.reference import attention, logits_of, operand, run
 from gen.reference import write as write_module
 from gen.reference.normalise import group_normalise, layer_normalise, reciprocal_deviation
 from gen.reference.product import exact_matmul, patches
 from gen.reference.rounding import bits_of, clamp, isqrt_of, rshr
 from gen.reference.softmax import divide_by_row_sum
 
-run_module = importlib.import_module("gen.reference.run")
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -55,7 +52,7 @@ def test_attention_by_rows_gives_the_same_integers(kind, tile, seed):
     seen, shown = {}, {}
     expected = run(qgraph, *inputs.args(), seen.__setitem__)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "TILE_VALUES", tile)
+        patch.setattr(attention, "TILE_VALUES", tile)
         for logits in (True, False):
             shown.clear()
             output = run(qgraph, *inputs.args(), shown.__setitem__, logits=logits)
@@ -86,15 +83,15 @@ def test_logits_of_many_tokens_are_never_whole(monkeypatch):
     inputs = layerkit.random_inputs(qgraph, rng)
     expected = run(qgraph, *inputs.args(), lambda name, y: None)
     sizes = []
-    plain = run_module.below_maximum
+    plain = operand.below_maximum
 
     def counted(q):
         sizes.append(q.shape)
         return plain(q)
 
     heads = qgraph.layers[-2].layer.heads
-    monkeypatch.setattr(run_module, "TILE_VALUES", 20 * heads * 256)
-    monkeypatch.setattr(run_module, "below_maximum", counted)
+    monkeypatch.setattr(attention, "TILE_VALUES", 20 * heads * 256)
+    monkeypatch.setattr(operand, "below_maximum", counted)
     np.testing.assert_array_equal(run(qgraph, *inputs.args()), expected)
     assert max(s[2] for s in sizes) == 20 and sum(s[2] for s in sizes) == 256
 

@@ -19,8 +19,10 @@ from gen.layers import Layer, LayerGraph
 from gen.qlayers import QGraph, QLayer
 from gen.quantise.reads import OperandRead
 from gen.quantise.statistics import Run
+from gen.reference.operand import operand
 from gen.reference.product import patches
-from gen.reference.run import Stored, operand, run_layer
+from gen.reference.run import run_layer
+from gen.reference.write import Stored
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -96,7 +98,8 @@ class Replay:
             affine = None
             if layer.read.host_affine is not None:
                 affine = step_affine(qlayer, item.host)
-            x: Float32 = operand(qlayer, sources, affine).astype(np.float32) - np.float32(read.read.pad)
+            x: Float32 = operand(qlayer, sources, affine).astype(np.float32)
+            x -= np.float32(read.read.pad)
             f: Float32 = item.operands.pop(layer.name).to(torch.float32).numpy()
             x_columns = _columns(patches(x, window, 0))
             f = (np.tile(f, (1, replicas, 1, 1)) - offsets) / units

@@ -30,7 +30,7 @@ from gen.qlayers import QGraph, QTensor
 from gen.quantise.statistics import Run
 from gen.quantise.trajectories import load_runs
 from gen.reference import run, run_layer
-from gen.reference.run import Stored
+from gen.reference.write import Stored
 
 
 @dataclass
@@ -114,9 +114,7 @@ def _one_step(
     for qlayer in qgraph.layers:
         name, dest = qlayer.layer.name, qlayer.layer.dest
         fmt, exact = qgraph.tensors[dest], floats[dest].astype(np.float64)
-        alone = run_layer(
-            qgraph, qlayer, rounded, biases.get(name), prompt, affines.get(name)
-        )
+        alone = run_layer(qgraph, qlayer, rounded, biases.get(name), prompt, affines.get(name))
         energies = result.layers.setdefault(name, Energies())
         energies.signal += float(np.sum(exact**2))
         energies.alone += float(np.sum((fmt.values(alone) - exact) ** 2))
