@@ -18,6 +18,7 @@ SEED    ?= 1
 STEPS   ?= 25
 GUIDANCE ?= 2.5
 PROMPTS ?= 32
+MODELS  ?= models/shapes-ldm,ldm-celebahq-256,sd15
 PYTEST_ARGS ?= -m "not slow"
 
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -26,7 +27,7 @@ export PROMPT
 
 include vitis/vitis.mk
 
-.PHONY: help venv build image quality bench verify test lint format train clean
+.PHONY: help venv build image quality bench bench-models verify test lint format train clean
 
 help: ## list every goal
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ quality: build ## PSNR, SSIM and attribute accuracy against the float U-Net (out
 
 bench: build ## software card against torch fp32 (out/bench.json)
 	$(BIN)/python -m host.bench --build $(BUILD) --out $(OUT)
+
+bench-models: $(VENV)/ready ## time and memory of building models of all sizes, MODELS=a,b,c (out/bench-models.json)
+	$(BIN)/python -m gen.bench_models --models $(MODELS) --out $(OUT)/bench-models.json
 
 verify: build ## compare float, integer reference and csim layer by layer; names the first that diverges
 	$(BIN)/python -m gen verify $(BUILD)

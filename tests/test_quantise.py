@@ -9,7 +9,13 @@ import torch
 
 from gen.errors import UserError
 from gen.floatrun import run_float
-from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.hostints import (
+    output_to_float,
+    prompt_weights,
+    quantise_latent,
+    step_affines,
+    step_biases,
+)
 from gen.layers import Read
 from gen.qgraph_check import check_qgraph
 from gen.quantise import Options, calibrate, quantise
@@ -29,7 +35,8 @@ def integer_output(qgraph, sample, host):
     arrays = {name: value.numpy() for name, value in host.items()}
     latent = quantise_latent(qgraph, sample.numpy())
     biases, prompt = step_biases(qgraph, arrays), prompt_weights(qgraph, arrays)
-    return output_to_float(qgraph, run(qgraph, latent, biases, prompt))
+    affines = step_affines(qgraph, arrays)
+    return output_to_float(qgraph, run(qgraph, latent, biases, prompt, step_affine=affines))
 
 
 def snr(expected, actual):
@@ -57,6 +64,46 @@ def test_integers_follow_the_float_graph(unet, options):
     sample, host = floatkit.random_run(graph, 99)
     expected = run_float(graph, sample, host).numpy()
     assert snr(expected, integer_output(qgraph, sample, host)) > 26
+
+
+def test_weights_of_four_bits(unet):
+    graph, statistics = unet
+    quality = {}
+    for together in (False, None):
+        options = Options(weight_bits=4, round_weights=together, joint_inputs=100)
+        qgraph = quantise(graph, statistics, options, progress=False)
+        check_qgraph(qgraph)
+        narrow = {q.layer.name: q.weight for q in qgraph.layers if q.weight_bits == 4}
+        static = {q.layer.name for q in qgraph.layers if q.weight is not None}
+        assert set(narrow) == static - {"conv_in", "conv_out"}
+        assert all(np.abs(weight).max() == 7 for weight in narrow.values())
+        sample, host = floatkit.random_run(graph, 99)
+        expected = run_float(graph, sample, host).numpy()
+        quality[together] = snr(expected, integer_output(qgraph, sample, host))
+    assert quality[None] > quality[False] > 5
+    qgraph.layers[1].weight[0, 0, 0, 0] = 8
+    with pytest.raises(ValueError, match="reach 8"):
+        check_qgraph(qgraph)
+
+
+@pytest.fixture(scope="module")
+def scaled_unet():
+    graph = floatkit.small_unet(affine=True)
+    runs = [floatkit.random_run(graph, seed) for seed in range(12)]
+    return graph, calibrate(graph, runs, progress=False, max_replay=6)
+
+
+@pytest.mark.parametrize("options", [Options(), Options(round_weights=True, correct_bias=True)])
+def test_scales_and_shifts_of_the_host(scaled_unet, options):
+    graph, statistics = scaled_unet
+    qgraph = quantise(graph, statistics, options, progress=False)
+    check_qgraph(qgraph)
+    sample, host = floatkit.random_run(graph, 99)
+    expected = run_float(graph, sample, host).numpy()
+    assert snr(expected, integer_output(qgraph, sample, host)) > 24
+    # what is left of the agreement without them
+    absent = {**host, "affine": torch.zeros_like(host["affine"])}
+    assert snr(expected, integer_output(qgraph, sample, absent)) < 15
 
 
 def test_a_wrong_zero_point_correction_is_noticed(unet):
@@ -146,7 +193,7 @@ def test_tables():
 
 def _range(values):
     seen = Range()
-    seen.update(torch.from_numpy(values), np.random.default_rng(0))
+    seen.update(torch.from_numpy(values), np.random.default_rng(0), 4096)
     return seen
 
 
@@ -173,6 +220,19 @@ def test_joint_rounding_beats_nearest_on_correlated_operands():
         assert np.array_equal(whole, np.rint(whole)) and np.abs(whole).max() <= 127
         error[name] = np.square((whole * scales[:, None] - weight) @ x).mean()
     assert error["together"] < error["nearest"] / 4
+
+
+def test_four_bits_lose_less_when_the_largest_weights_are_clipped():
+    weight = np.random.default_rng(0).standard_t(4, size=(6, 500))
+    scales = row_scales(weight, np.zeros(6), 4)
+    whole = round_nearest(weight, scales, 1, 4)
+    assert np.abs(whole).max() == 7
+    widest = np.abs(weight).max(axis=1) / 7
+    errors = [
+        np.square(round_nearest(weight, s, 1, 4) * s[:, None] - weight).sum()
+        for s in (scales, widest)
+    ]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_replicas_share_the_rounding_of_a_weight():

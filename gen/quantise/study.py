@@ -23,14 +23,14 @@ from tqdm import tqdm
 from gen import layergraph_io
 from gen.cli import guarded
 from gen.floatrun import run_float
-from gen.hostints import prompt_weights, quantise_latent, step_biases
+from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
 from gen.layers import LayerGraph
 from gen.qgraph_io import load_qgraph
 from gen.qlayers import QGraph, QTensor
 from gen.quantise.statistics import Run
 from gen.quantise.trajectories import load_runs
 from gen.reference import run, run_layer
-from gen.reference.run import Stored
+from gen.reference.write import Stored
 
 
 @dataclass
@@ -105,15 +105,16 @@ def _one_step(
     arrays = {name: value.to(torch.float32).numpy() for name, value in host.items()}
     latent = quantise_latent(qgraph, sample.to(torch.float32).numpy())
     biases, prompt = step_biases(qgraph, arrays), prompt_weights(qgraph, arrays)
+    affines = step_affines(qgraph, arrays)
     stored: dict[str, Stored] = {}
-    run(qgraph, latent, biases, prompt, stored.__setitem__)
+    run(qgraph, latent, biases, prompt, stored.__setitem__, affines)
     entry = qgraph.graph.input
     rounded = {n: round_to(qgraph.tensors[n], v) for n, v in floats.items() if n != entry}
     rounded[entry] = latent
     for qlayer in qgraph.layers:
         name, dest = qlayer.layer.name, qlayer.layer.dest
         fmt, exact = qgraph.tensors[dest], floats[dest].astype(np.float64)
-        alone = run_layer(qgraph, qlayer, rounded, biases.get(name), prompt)
+        alone = run_layer(qgraph, qlayer, rounded, biases.get(name), prompt, affines.get(name))
         energies = result.layers.setdefault(name, Energies())
         energies.signal += float(np.sum(exact**2))
         energies.alone += float(np.sum((fmt.values(alone) - exact) ** 2))
