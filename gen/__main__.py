@@ -19,6 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     build = commands.add_parser("build", help="generate an accelerator and its software card")
     build.add_argument("model", help="diffusers folder, hub id or architecture name")
+    build.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="LoRA to fuse into the weights; may be given several times",
+    )
     build.add_argument("--out", type=Path, help="build folder (default: build/NAME)")
     build.add_argument("--board", default="u250", help="board file below gen/boards")
     build.add_argument("--batch", type=int, default=0, help="samples per step (2: guided pair)")
@@ -57,7 +64,7 @@ def _build(parsed: argparse.Namespace) -> None:
     from gen.quantise import Options
     from gen.quantise.subjects import read_subjects
 
-    model = find_model(parsed.model)
+    model = find_model(parsed.model, parsed.lora)
     settings = Settings(
         board=parsed.board,
         batch=parsed.batch,

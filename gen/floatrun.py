@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from gen.errors import UserError
-from gen.layers import Layer, LayerGraph
+from gen.layers import ActKind, Layer, LayerGraph
 
 # kind, name, values; kinds:
 #   tensor      name of a stored tensor: [B, C, H, W]; attention logits: [B, heads, pixels, tokens]
 #   normalised  name of a layer: after its norm, before gamma and beta, [B, C, H, W]
-#   preact      name of a layer: the input of its SiLU, [B, C, H, W]
+#   preact      name of a layer: the input of its activation, [B, C, H, W]
 #   operand     name of a layer: what meets the multipliers, [B, C, H, W] before up-sampling;
 #               after a softmax exp(logit - row maximum), [B, heads, pixels, tokens]
 #   weight      name of an attention layer: its keys or values, [B, heads, tokens, head_dim]
@@ -61,6 +62,13 @@ def run_float(
             if last_use[name] == index and name != graph.output:
                 run.tensors.pop(name, None)
     return run.tensors[graph.output]
+
+
+ACTIVATIONS: dict[ActKind, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 def _unobserved(kind: str, name: str, values: torch.Tensor) -> None:
@@ -133,9 +141,9 @@ class _Run:
             affine = self.host[read.host_affine].to(torch.float32)[:, :, None, None]
             scale, shift = affine.chunk(2, dim=1)
             x = x * (1 + scale) + shift
-        if read.act == "silu":
+        if read.act != "none":
             self.observe("preact", layer.name, x)
-            x = F.silu(x)
+            x = ACTIVATIONS[read.act](x)
         return x
 
     def static(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -143,6 +151,9 @@ class _Run:
         window = layer.window
         if window.upsample > 1:
             x = F.interpolate(x, scale_factor=float(window.upsample), mode="nearest")
+        source = self.graph.tensors[layer.sources[0]]
+        rows, columns = window.seen(source.height, source.width)
+        x = x[:, :, :rows, :columns]
         top, left, bottom, right = window.pad
         if any(window.pad):
             x = F.pad(x, (left, right, top, bottom))

@@ -87,5 +87,6 @@ def _layer(row: dict[str, Any]) -> Layer:
         window = dict(row["window"])
         window["kernel"] = tuple(window["kernel"])
         window["pad"] = tuple(window["pad"])
+        window["crop"] = tuple(window["crop"])
         parts["window"] = Window(**window)
     return Layer(**parts)

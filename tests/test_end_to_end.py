@@ -7,13 +7,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    UniPCMultistepScheduler,
+)
+from safetensors.torch import save_file
 from tiny_pipeline import tiny_pipe, tiny_unet
 
 from gen.build import Settings, run_build
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
 from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
-from gen.model import find_model
+from gen.model import find_model, load_unet, loras_of
 from gen.qgraph_io import load_qgraph
 from gen.reference import run
 from host import image
@@ -78,8 +87,20 @@ def test_other_batches_equal_the_reference(build, accelerator):
     np.testing.assert_array_equal(result, np.concatenate([first, last[:1]]))
 
 
-def test_pipeline_on_the_card_draws_nearly_the_same(accelerator):
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        LCMScheduler,
+        UniPCMultistepScheduler,
+    ],
+)
+def test_pipeline_on_the_card_draws_nearly_the_same(accelerator, scheduler):
     pipe = tiny_pipe()
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(2, 1, TOKENS, 16, generator=generator)
 
@@ -98,6 +119,41 @@ def test_pipeline_on_the_card_draws_nearly_the_same(accelerator):
     error = draw() - expected
     noise_ratio = (expected**2).mean() / (error**2).mean()
     assert 20 < 10 * np.log10(noise_ratio) < 90
+
+
+def test_lora_changes_the_weights_and_not_the_card(build, tmp_path):
+    shutil.copytree(build, tmp_path / "build")
+    query = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {
+        f"unet.{query}.lora_A.weight": torch.full((1, 32), 0.2),
+        f"unet.{query}.lora_B.weight": torch.full((32, 1), 0.2),
+    }
+    save_file(tensors, tmp_path / "style.safetensors")
+    lora = f"{tmp_path / 'style.safetensors'}:0.5"
+    model = find_model(str(build.parent / "model"), [lora])
+    ran = run_build(model, tmp_path / "build", Settings(), lambda _: None)
+    assert "trace" in ran and "quantise" in ran and "compile" not in ran
+    assert [str(each.path) for each in loras_of(tmp_path / "build")] == [lora.split(":")[0]]
+    accelerator = Accelerator(tmp_path / "build")
+    latent, prompt = random_inputs(2, 3)
+    result = accelerator.step(latent, 10.0, prompt)
+    expected = reference(tmp_path / "build", latent, 10.0, prompt)
+    np.testing.assert_array_equal(result, expected)
+    assert (result != reference(build, latent, 10.0, prompt)).any()
+    plain = tiny_unet()
+    with pytest.raises(UserError, match="made from another model"):
+        AcceleratedUNet(accelerator, plain)
+    AcceleratedUNet(accelerator, load_unet(model))
+
+
+def test_what_no_kernel_computes_is_refused_by_the_build(tmp_path):
+    tiny_unet().save_pretrained(tmp_path / "model")
+    model, settings = find_model(str(tmp_path / "model")), Settings(height=7, width=7)
+    with pytest.raises(
+        UserError, match=r"^up_blocks\.0\.upsamplers\.0\.conv: up-sampling to an odd"
+    ):
+        run_build(model, tmp_path / "build", settings, lambda _: None)
+    assert not (tmp_path / "build" / "layers.json").exists()
 
 
 def test_rebuilding_runs_no_stage(build):

@@ -203,7 +203,7 @@ def test_not_a_pipeline(tmp_path):
     with pytest.raises(UserError, match=r"no model_index\.json"):
         load_pipeline(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         load_pipeline(tmp_path)
 
 

@@ -24,7 +24,15 @@ from gen.quantise.prompts import read_prompts
 from gen.quantise.scales import asymmetric_scale, symmetric_scale
 from gen.quantise.statistics import Range
 from gen.quantise.study import study
-from gen.quantise.tables import gelu, gelu_table, silu, silu_table, softmax_table
+from gen.quantise.tables import (
+    NOTHING_BELOW,
+    activation_table,
+    gelu,
+    gelu_table,
+    gelu_tanh,
+    silu,
+    softmax_table,
+)
 from gen.quantise.weights import round_nearest, round_together, row_scales
 from gen.reference import run
 
@@ -178,7 +186,7 @@ def test_affine_uses_the_bits_there_are(gamma):
 
 def test_tables():
     step, scale = 16 / 2047, 9 / 255
-    table = silu_table(-8.0, step, scale, -100)
+    table = activation_table("silu", -8.0, step, scale, -100)
     x = -8.0 + step * np.arange(2048)
     assert np.abs((table.astype(int) + 100) * scale - silu(x)).max() <= scale / 2 + 1e-9
     assert silu(np.array([1.0]))[0] == pytest.approx(float(torch.nn.functional.silu(torch.ones(1))))
@@ -189,6 +197,34 @@ def test_tables():
     expected = torch.nn.functional.gelu(torch.arange(-1024, 1024) * 0.01).numpy()
     assert np.abs(gates * unit - expected).max() < unit
     assert gelu(np.array([0.5]))[0] == pytest.approx(0.5 * 0.6914624612740131)
+
+
+def test_activations_are_torchs_and_nothing_below_their_limits():
+    x = np.linspace(-6, 6, 1001)
+    functional = torch.nn.functional
+    for name, own, theirs in (
+        ("silu", silu, functional.silu),
+        ("gelu", gelu, functional.gelu),
+        ("gelu_tanh", gelu_tanh, lambda t: functional.gelu(t, approximate="tanh")),
+    ):
+        np.testing.assert_allclose(own(x), theirs(torch.from_numpy(x)).numpy(), atol=1e-12)
+        low = NOTHING_BELOW[name]
+        assert np.abs(own(np.linspace(3 * low, low, 200))).max() < 0.0012
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh"])
+def test_other_activations_follow_the_float_graph(act):
+    graph = floatkit.small_unet()
+    layers = [
+        replace(layer, read=replace(layer.read, act=act)) if layer.read.act == "silu" else layer
+        for layer in graph.layers
+    ]
+    graph = replace(graph, layers=layers)
+    runs = [floatkit.random_run(graph, seed) for seed in range(12)]
+    qgraph = quantise(graph, calibrate(graph, runs, progress=False), PLAIN, progress=False)
+    sample, host = floatkit.random_run(graph, 99)
+    expected = run_float(graph, sample, host).numpy()
+    assert snr(expected, integer_output(qgraph, sample, host)) > 24
 
 
 def _range(values):
