@@ -6,6 +6,7 @@ import floatkit
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 
 from gen.errors import UserError
 from gen.floatrun import run_float
@@ -17,6 +18,7 @@ from gen.hostints import (
     step_biases,
 )
 from gen.layers import Read
+from gen.passes import lower
 from gen.qgraph_check import check_qgraph
 from gen.quantise import Options, calibrate, quantise
 from gen.quantise.fixedpoint import encode_affine, encode_factors
@@ -35,6 +37,7 @@ from gen.quantise.tables import (
 )
 from gen.quantise.weights import round_nearest, round_together, row_scales
 from gen.reference import run
+from gen.trace import trace_unet
 
 PLAIN = Options()
 
@@ -288,3 +291,26 @@ def test_prompts_are_read_a_line_each(tmp_path):
         read_prompts(path)
     with pytest.raises(UserError, match="name a text file"):
         read_prompts(tmp_path / "missing.txt")
+
+
+def test_a_whole_unet_with_scale_and_shift():
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
+    graph, host = lower(trace_unet(unet, batch=2, height=8, width=8))
+    assert any(layer.read.host_affine for layer in graph.layers)
+    generator = torch.Generator().manual_seed(1)
+    latents = [torch.randn(2, 3, 8, 8, generator=generator) for _ in range(7)]
+    runs = [(x, host.evaluate_step(i * 140.0, 2)) for i, x in enumerate(latents)]
+    qgraph = quantise(graph, calibrate(graph, runs[:6], progress=False), PLAIN, progress=False)
+    with torch.no_grad():
+        expected = unet(latents[6], 840.0).sample.numpy()
+    assert snr(expected, integer_output(qgraph, *runs[6])) > 25
