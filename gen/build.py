@@ -84,7 +84,8 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
     options = asdict(settings)
     pictures = list(settings.subjects.pictures)
     if pictures:
-        pictures += [p for name in ENCODERS for p in sorted((model.path / name).glob("*"))]
+        parts = [p for name in ENCODERS for p in sorted((model.path / name).glob("*"))]
+        pictures += [p for p in parts if p.is_file()]
     return [
         Stage(
             "trace",

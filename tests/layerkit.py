@@ -32,7 +32,7 @@ KINDS = (
 )
 
 # of the reference alone: kinds that need more than ``Inputs.args``
-REFERENCE_KINDS = (*KINDS, "host_affine")
+REFERENCE_KINDS = (*KINDS, "host_affine", "crop")
 
 
 @dataclass
@@ -329,6 +329,12 @@ def random_qgraph(
         double = (2 * size[0], 2 * size[1])
         window = Window((3, 3), 1, (1, 1, 1, 1), 2)
         dest = kit.static("up", [x], (out, "stream", double, 1), None, window)
+    elif kind == "crop":
+        x = kit.produce("x", c, "stream")
+        odd = (2 * size[0] - 1, 2 * size[1] - int(rng.integers(0, 2)))
+        crop = (1, 2 * size[1] - odd[1])
+        window = Window((3, 3), 1, (1, 1, 1, 1), 2, crop)
+        dest = kit.static("up", [x], (out, "stream", odd, 1), None, window)
     elif kind in ("concat", "concat_groupnorm_silu"):
         other = int(rng.choice([4, 16, 20, 64, 88]))
         sources = [kit.produce("x", c, "stream"), kit.produce("skip", other, "stream")]

@@ -98,6 +98,7 @@ def convolve(plane_of_channel, weight, window, pad, height, width):
     """acc[row][y][x] of x[channel][y][x]."""
     source_h, source_w = len(plane_of_channel[0]), len(plane_of_channel[0][0])
     up, stride, (top, left, _, _) = window.upsample, window.stride, window.pad
+    seen_h, seen_w = window.seen(source_h, source_w)
     rows = weight.tolist()
     acc = []
     for kernels in rows:
@@ -110,7 +111,7 @@ def convolve(plane_of_channel, weight, window, pad, height, width):
                     for ky, tap_row in enumerate(taps):
                         for kx, w in enumerate(tap_row):
                             sy, sx = y * stride + ky - top, x * stride + kx - left
-                            inside = 0 <= sy < source_h * up and 0 <= sx < source_w * up
+                            inside = 0 <= sy < seen_h and 0 <= sx < seen_w
                             total += w * (
                                 plane_of_channel[c][sy // up][sx // up] if inside else pad
                             )

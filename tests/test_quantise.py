@@ -6,6 +6,7 @@ import floatkit
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 
 from gen.errors import UserError
 from gen.floatrun import run_float
@@ -17,6 +18,7 @@ from gen.hostints import (
     step_biases,
 )
 from gen.layers import Read
+from gen.passes import lower
 from gen.qgraph_check import check_qgraph
 from gen.quantise import Options, calibrate, quantise
 from gen.quantise.fixedpoint import encode_affine, encode_factors
@@ -24,9 +26,18 @@ from gen.quantise.prompts import read_prompts
 from gen.quantise.scales import asymmetric_scale, symmetric_scale
 from gen.quantise.statistics import Range
 from gen.quantise.study import study
-from gen.quantise.tables import gelu, gelu_table, silu, silu_table, softmax_table
+from gen.quantise.tables import (
+    NOTHING_BELOW,
+    activation_table,
+    gelu,
+    gelu_table,
+    gelu_tanh,
+    silu,
+    softmax_table,
+)
 from gen.quantise.weights import round_nearest, round_together, row_scales
 from gen.reference import run
+from gen.trace import trace_unet
 
 PLAIN = Options()
 
@@ -151,7 +162,8 @@ def test_study_blames_the_layer_that_is_at_fault(unet):
     result = study(graph, qgraph, [floatkit.random_run(graph, 5)])
     worst = result.table().splitlines()[1]
     assert worst.split()[-1] == "out1"
-    assert list(result.layers) == [layer.name for layer in graph.layers]
+    logits = {name for name, info in graph.tensors.items() if info.role == "scores"}
+    assert list(result.layers) == [x.name for x in graph.layers if x.dest not in logits]
 
 
 def test_factors_have_17_bits():
@@ -178,7 +190,7 @@ def test_affine_uses_the_bits_there_are(gamma):
 
 def test_tables():
     step, scale = 16 / 2047, 9 / 255
-    table = silu_table(-8.0, step, scale, -100)
+    table = activation_table("silu", -8.0, step, scale, -100)
     x = -8.0 + step * np.arange(2048)
     assert np.abs((table.astype(int) + 100) * scale - silu(x)).max() <= scale / 2 + 1e-9
     assert silu(np.array([1.0]))[0] == pytest.approx(float(torch.nn.functional.silu(torch.ones(1))))
@@ -189,6 +201,34 @@ def test_tables():
     expected = torch.nn.functional.gelu(torch.arange(-1024, 1024) * 0.01).numpy()
     assert np.abs(gates * unit - expected).max() < unit
     assert gelu(np.array([0.5]))[0] == pytest.approx(0.5 * 0.6914624612740131)
+
+
+def test_activations_are_torchs_and_nothing_below_their_limits():
+    x = np.linspace(-6, 6, 1001)
+    functional = torch.nn.functional
+    for name, own, theirs in (
+        ("silu", silu, functional.silu),
+        ("gelu", gelu, functional.gelu),
+        ("gelu_tanh", gelu_tanh, lambda t: functional.gelu(t, approximate="tanh")),
+    ):
+        np.testing.assert_allclose(own(x), theirs(torch.from_numpy(x)).numpy(), atol=1e-12)
+        low = NOTHING_BELOW[name]
+        assert np.abs(own(np.linspace(3 * low, low, 200))).max() < 0.0012
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh"])
+def test_other_activations_follow_the_float_graph(act):
+    graph = floatkit.small_unet()
+    layers = [
+        replace(layer, read=replace(layer.read, act=act)) if layer.read.act == "silu" else layer
+        for layer in graph.layers
+    ]
+    graph = replace(graph, layers=layers)
+    runs = [floatkit.random_run(graph, seed) for seed in range(12)]
+    qgraph = quantise(graph, calibrate(graph, runs, progress=False), PLAIN, progress=False)
+    sample, host = floatkit.random_run(graph, 99)
+    expected = run_float(graph, sample, host).numpy()
+    assert snr(expected, integer_output(qgraph, sample, host)) > 24
 
 
 def _range(values):
@@ -252,3 +292,26 @@ def test_prompts_are_read_a_line_each(tmp_path):
         read_prompts(path)
     with pytest.raises(UserError, match="name a text file"):
         read_prompts(tmp_path / "missing.txt")
+
+
+def test_a_whole_unet_with_scale_and_shift():
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
+    graph, host = lower(trace_unet(unet, batch=2, height=8, width=8))
+    assert any(layer.read.host_affine for layer in graph.layers)
+    generator = torch.Generator().manual_seed(1)
+    latents = [torch.randn(2, 3, 8, 8, generator=generator) for _ in range(7)]
+    runs = [(x, host.evaluate_step(i * 140.0, 2)) for i, x in enumerate(latents)]
+    qgraph = quantise(graph, calibrate(graph, runs[:6], progress=False), PLAIN, progress=False)
+    with torch.no_grad():
+        expected = unet(latents[6], 840.0).sample.numpy()
+    assert snr(expected, integer_output(qgraph, *runs[6])) > 25

@@ -13,10 +13,9 @@ from gen.quantise.options import Options
 from gen.quantise.ranges import ChannelRange
 from gen.quantise.scales import asymmetric_scale, channel_scales
 from gen.quantise.statistics import LayerStatistics, Statistics
-from gen.quantise.tables import silu_table, softmax_table
+from gen.quantise.tables import NOTHING_BELOW, activation_table, softmax_table
 
 Z_UNIT = 2.0**-12  # of normalised values
-SILU_LOW = -9.0  # SiLU is within 0.0012 of zero below
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ def build_read(
         offset = graph.arrays[layer.read.beta].astype(np.float64)
     align, eps = _normalisation(graph, layer, formats)
     table: Int8 | None = None
-    if layer.read.act == "silu":
+    if layer.read.act != "none":
         scale, zero_point = asymmetric_scale(seen.operand)
-        low = max(seen.preact.low * 1.1, SILU_LOW)
+        low = max(seen.preact.low * 1.1, NOTHING_BELOW[layer.read.act])
         step = max(seen.preact.high * 1.1 - low, 1e-6) / (TABLE_SIZE - 1)
-        table = silu_table(low, step, scale, zero_point)
+        table = activation_table(layer.read.act, low, step, scale, zero_point)
         units = np.full(stored.size, scale)
         factor, constant = slope / step, (offset - low) / step - TABLE_SIZE // 2
     else:
@@ -73,7 +72,7 @@ def build_read(
     if layer.read.host_affine is None:
         gamma, beta, shift = encode_affine(factor, constant)
     else:
-        gain = np.full(stored.size, 1.0) / (step if layer.read.act == "silu" else units)
+        gain = np.full(stored.size, 1.0) / (step if table is not None else units)
         parts = np.stack([factor, offset * gain, gain, constant - offset * gain])
         gamma, beta, shift, affine = _host_affine(parts, statistics.affine[layer.read.host_affine])
     read = QRead(gamma, beta, shift, align, eps, table, zero_point, affine)

@@ -53,7 +53,9 @@ def patches(x: NDArray[Number], window: Window, pad: int) -> NDArray[Number]:
     """
     batch, channels = x.shape[:2]
     if window.upsample > 1:
+        seen = window.seen(*x.shape[2:])
         x = x.repeat(window.upsample, axis=2).repeat(window.upsample, axis=3)
+        x = x[:, :, : seen[0], : seen[1]]
     kh, kw = window.kernel
     top, left, bottom, right = window.pad
     if kh == kw == 1 and window.stride == 1 and not any(window.pad):
