@@ -1,4 +1,4 @@
-"""What the host's commands share: arguments and settings."""
+"""What the host's commands share: arguments and settings. Free of heavy imports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gen.errors import UserError
-from host.sampling import Settings
+from host.settings import Settings
 
 
 def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
@@ -15,8 +15,12 @@ def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
     arguments.add_argument("--build", type=Path, required=True, help="folder of a build")
     arguments.add_argument("--out", type=Path, default=Path(out), help="folder for results")
     arguments.add_argument("--xclbin", type=Path, help="xclbin of a real card (default: software)")
-    arguments.add_argument("--device", type=int, default=0, help="index of the card")
+    arguments.add_argument("--device", type=_device, default=0, help="index or address of the card")
     return arguments
+
+
+def _device(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def add_sampling(arguments: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
 from gen.errors import UserError
-from host.accelerator import Accelerator
+from host.accelerator import Accelerator, Stepper
 
 NOT_DONE = (
     "it computes inference with a sample, a timestep and encoder_hidden_states only: no gradients, "
@@ -46,7 +46,7 @@ class AcceleratedUNet(torch.nn.Module):
         if not isinstance(accelerator, Accelerator):
             accelerator = Accelerator(Path(accelerator))
         accelerator.check_model(unet)
-        self.accelerator = accelerator
+        self.accelerator: Stepper = accelerator
         self.config = unet.config
         # has no values; device and dtype follow ``to``
         self.register_buffer("_place", torch.empty(0, dtype=unet.dtype), persistent=False)
@@ -100,18 +100,32 @@ class AcceleratedUNet(torch.nn.Module):
             raise UserError(f"the accelerated U-Net has no gradients: {NOT_DONE}")
         prompt = None
         if encoder_hidden_states is not None:
-            prompt = encoder_hidden_states.detach().to("cpu", torch.float32).numpy()
-        result = self.accelerator.step(
-            sample.detach().to("cpu", torch.float32).numpy(), _timesteps(timestep), prompt
-        )
-        noise = torch.from_numpy(result).to(sample.device, sample.dtype)
+            prompt = _array(encoder_hidden_states)
+        result = self.accelerator.step(_array(sample), _timesteps(timestep), prompt)
+        noise = torch.from_numpy(result)
+        if not _is_plain(sample):
+            noise = noise.to(sample.device, sample.dtype)
         if not return_dict:
             return (noise,)
         return UNet2DConditionOutput(sample=noise)
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether the card takes the tensor as it is. Conversions that change nothing cost time."""
+    return tensor.dtype is torch.float32 and tensor.is_cpu and not tensor.requires_grad
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A tensor as a float32 array, shared where that is possible."""
+    if not _is_plain(tensor):
+        tensor = tensor.detach().to("cpu", torch.float32)
+    return tensor.numpy()
+
+
 def _timesteps(timestep: torch.Tensor | float | int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Timestep(s) as float64 [1] or [batch]."""
     if isinstance(timestep, torch.Tensor):
-        return np.atleast_1d(timestep.detach().to("cpu", torch.float64).numpy())
+        if timestep.ndim:
+            return timestep.detach().to("cpu", torch.float64).numpy()
+        timestep = timestep.item()
     return np.array([timestep], dtype=np.float64)
