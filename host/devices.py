@@ -78,16 +78,17 @@ def open_device(xrt: Any, which: int | str) -> Any:
         return xrt.device(which)
     except (RuntimeError, ValueError, TypeError) as error:
         functions = pci_functions(xrt)
-        number = len({name.rsplit(".", 1)[0] for name in functions})
-        here = which in functions if isinstance(which, str) else 0 <= which < number
+        boards = sorted({name.rsplit(".", 1)[0] for name in functions})
+        if isinstance(which, str):
+            here = [board for board in boards if board == which.rsplit(".", 1)[0]]
+        else:
+            here = boards[which : which + 1] if which >= 0 else []
         why = " ".join(str(error).split())[:200]
         if here:
-            management = functions[0].rsplit(".", 1)[0] + ".0"
             raise CardUnusable(
                 f"card {which} is on the PCIe bus but cannot be opened ({why}): after a reboot a "
-                "two-stage card has no shell; load it with `sudo xbmgmt program -d "
-                f"{which if isinstance(which, str) else management} --shell "
-                "/opt/xilinx/firmware/u250/gen3x16/xdma-shell/partition.xsabin`"
+                f"two-stage card has no shell; load it with `sudo xbmgmt program -d {here[0]}.0 "
+                "--shell /opt/xilinx/firmware/u250/gen3x16/xdma-shell/partition.xsabin`"
             ) from error
         raise CardUnusable(
             f"there is no card {which} ({why}); `xbutil examine` lists the cards, --device chooses "

@@ -42,7 +42,7 @@ def waiting_card(seconds: float = WAIT_S) -> Iterator[None]:
         CardLibrary.step = compute  # type: ignore[method-assign]
 
 
-def host_microseconds(accelerator: Accelerator, unet: Any, steps: int = STEPS) -> float:
+def host_microseconds(accelerator: Accelerator, unet: Any) -> float:
     """Median time of one call of ``AcceleratedUNet`` outside the binding, in microseconds.
 
     One prompt, and the timesteps of a sampler that has taken them before. ``unet`` is the float
@@ -61,7 +61,7 @@ def host_microseconds(accelerator: Accelerator, unet: Any, steps: int = STEPS) -
     timesteps = torch.arange(TIMESTEPS)
     taken = []
     with torch.inference_mode():
-        for step in range(-TIMESTEPS, steps):
+        for step in range(-TIMESTEPS, STEPS):
             timestep = timesteps[step % TIMESTEPS]
             started, card = time.perf_counter(), accelerator.card_seconds
             dropin(latent, timestep, encoder_hidden_states=prompt, return_dict=False)

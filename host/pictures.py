@@ -159,11 +159,14 @@ class Painter:
             on_step(drawn, sum(card.computed))
 
         samples = []
-        for label, unet in zip(LABELS, (self._float, self._card), strict=True):
-            pipe.unet = unet
-            sample = draw(pipe, job.prompt, settings, job.seed, after_step)
-            Image.fromarray(sample.picture).save(out / f"{job.stem}.{label}.png")
-            samples.append(sample)
+        try:
+            for label, unet in zip(LABELS, (self._float, self._card), strict=True):
+                pipe.unet = unet
+                sample = draw(pipe, job.prompt, settings, job.seed, after_step)
+                Image.fromarray(sample.picture).save(out / f"{job.stem}.{label}.png")
+                samples.append(sample)
+        finally:
+            pipe.unet = self._float
         reference, accelerated = samples
         times = [t for t, new in zip(accelerated.step_seconds, card.computed, strict=False) if new]
         row = Row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,8 +56,9 @@ _boards: dict[int, Board] = {}
 
 
 def pci_functions() -> list[str]:
-    """Addresses of the cards on the bus, with or without a shell."""
-    return [address(index) for index in range(CARDS) if not Faults(index).has("absent")]
+    """Addresses of the cards on the bus, with or without a shell: those before an absent one."""
+    cards = itertools.takewhile(lambda index: not Faults(index).has("absent"), range(CARDS))
+    return [address(index) for index in cards]
 
 
 class device:
@@ -67,6 +69,8 @@ class device:
     """
 
     def __init__(self, which: int | str, /) -> None:
+        if not isinstance(which, (int, str)):
+            raise TypeError("__init__(): incompatible constructor arguments")
         addresses = {address(index): index for index in range(CARDS)}
         index = addresses.get(which, -1) if isinstance(which, str) else which
         faults = Faults(index)

@@ -1,6 +1,6 @@
 """Enumerations of the binding, with its values.
 
-They are as pybind11's: no member equals an integer, ``int(member)`` is its value.
+They are as pybind11's: ``int(member)`` is its value, and members of C's enumerations equal integers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,24 @@ class Values(Enum):
         return int(self.value)
 
 
-class xclBOSyncDirection(Values):
+class CValues(Values):
+    """One of C: members equal integers."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, int) and self.value == other)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+class xclBOSyncDirection(CValues):
     """Direction of ``bo.sync``."""
 
     XCL_BO_SYNC_BO_TO_DEVICE = 0
     XCL_BO_SYNC_BO_FROM_DEVICE = 1
 
 
-class ert_cmd_state(Values):
+class ert_cmd_state(CValues):
     """State of a command. 3 (running) has no name in the binding either."""
 
     ERT_CMD_STATE_NEW = 1
