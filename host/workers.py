@@ -48,10 +48,16 @@ class Link:
 
 
 def _worker(serve: Serve, connection: Connection, device: Device, options: Any) -> None:
-    """Main function of a worker process."""
-    link = Link(connection)
+    """Main function of a worker process; it ends without a word if nobody listens any more."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        _serve(serve, Link(connection), device, options)
+
+
+def _serve(serve: Serve, link: Link, device: Device, options: Any) -> None:
     try:
         serve(link, device, options)
+    except ConnectionError:
+        raise
     except CardFault as error:
         link.tell("fault", str(error), error.final)
     except UserError as error:

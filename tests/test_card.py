@@ -119,7 +119,7 @@ def test_kernels_that_cannot_be_started(card):
 
 
 def test_no_such_card(tmp_path):
-    with pytest.raises(UserError, match="no card 99 .*--device"):
+    with pytest.raises(UserError, match=r"no card 99 .*--device"):
         Card(fake_container(tmp_path), device=99)
 
 
@@ -212,7 +212,7 @@ def test_file_and_card_must_be_the_same_configuration(genuine, tmp_path):
 
 def test_other_board_is_named(genuine, tmp_path, monkeypatch):
     monkeypatch.setattr(genuine.device, "get_info", lambda *_: "xilinx_u200_gen3x16_xdma_base_2")
-    with pytest.raises(UserError, match="linked for xilinx_u250.*has xilinx_u200.*PLATFORM"):
+    with pytest.raises(UserError, match=r"linked for xilinx_u250.*has xilinx_u200.*PLATFORM"):
         Card(write_axlf(tmp_path / "a.xclbin"))
 
 

@@ -13,6 +13,7 @@ from layerkit import random_qgraph
 from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
 from gen.program import DynamicBuffer, Engine, lower, pack_latent
 from gen.program.io import to_rows
+from host import packing
 from host.codec import STEPS_KEPT, Codec
 
 
@@ -74,6 +75,37 @@ def test_latent_and_result(parts):
     result = codec.read_result([to_rows(output, stored).reshape(-1)])
     np.testing.assert_array_equal(result, output_to_float(parts.qgraph, stored))
     assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_extreme_latents_and_results(parts, regular, monkeypatch):
+    if not regular:  # as if the values lay on no grid
+        monkeypatch.setattr(packing, "grid_view", lambda *_: None)
+    codec, qgraph = parts.codec, parts.qgraph
+    scale = np.float32(qgraph.tensors[qgraph.graph.input].scale)
+    shape = (codec.batch, *codec.latent_shape)
+    rng = np.random.default_rng(3)
+    values = [0.0, -0.0, 1e30, -1e30, 127.5, 126.5, -128.5, -0.5, 0.125, -0.125, 127.4999, 1e-30]
+    for _ in range(20):
+        steps = rng.choice(values, shape) + rng.integers(-3, 4, shape) / 8
+        latent = (steps.astype(np.float32) * scale).astype(np.float32)
+        buffer = np.zeros(codec.ranks[0].latent_bytes, np.uint8)
+        codec.write_latent([buffer], latent)
+        rows = pack_latent(parts.program, quantise_latent(qgraph, latent))
+        np.testing.assert_array_equal(buffer, rows.reshape(-1))
+    output = parts.program.tensors[parts.program.output]
+    shape = (codec.batch, output.channels, output.height, output.width)
+    stored = rng.choice([-32768, -257, -256, -1, 0, 1, 255, 256, 32767], shape).astype(np.int16)
+    result = codec.read_result([to_rows(output, stored).reshape(-1)])
+    np.testing.assert_array_equal(result, output_to_float(qgraph, stored))
+
+
+def test_positions_on_a_grid_and_not():
+    grid = 7 + np.arange(2)[:, None] * 100 + np.arange(3) * 5
+    assert packing.strides(grid) == (7, (100, 5))
+    grid[1, 2] += 1
+    assert packing.strides(grid) is None
+    assert packing.strides(np.array([[9]])) == (9, (0, 0))
 
 
 def test_dynamic_buffer(parts):

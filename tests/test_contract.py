@@ -298,7 +298,7 @@ def test_portable_names(rig):
     ):  # fmt: skip
         assert hasattr(rig.xrt, name)
     assert int(rig.to) == 0 and int(rig.back) == 1
-    keys = "bdf interface_uuid max_clock_frequency_mhz name offline platform".split()
+    keys = ["bdf", "interface_uuid", "max_clock_frequency_mhz", "name", "offline", "platform"]
     assert all(hasattr(rig.xrt.xrt_info_device, key) for key in keys)
 
 
@@ -366,5 +366,3 @@ def test_our_xclbin_through_the_c_library(noop, tmp_path):
             assert close(what) == 0
     assert not lib.xrtPLKernelOpen(device, uuid, b"mac")  # runs freely
     assert lib.xrtDeviceClose(device) == 0
-
-

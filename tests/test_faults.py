@@ -85,7 +85,7 @@ def test_self_test_passes_and_leaves_nothing_behind(container):
 
 def test_self_test_finds_a_single_wrong_bit(container, monkeypatch):
     monkeypatch.setenv(VARIABLE, "wrong@0")
-    with pytest.raises(CardFault, match="card 0 computes wrongly: 1 bytes.*xbutil reset"):
+    with pytest.raises(CardFault, match=r"card 0 computes wrongly: 1 bytes.*xbutil reset"):
         session(container).self_test(KNOWN)
 
 

@@ -25,6 +25,10 @@ STEPS = 4
 PROMPTS = ["a red circle on a sky background", "a blue star on a night background"]
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
@@ -77,9 +81,9 @@ def undisturbed(build, tmp_path_factory):
     ("faults", "extra", "trouble"),
     [
         ("timeout@6", (), "card 0 is opened again: card 0: kernel store_1 did not finish"),
-        ("error@3,killed@8", (), "ended in state ERT_CMD_STATE_ERROR"),
-        ("lost@2:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
-        ("wrong@0:0", ("--cards", "2"), "card 0 computes wrongly"),
+        slow("error@3,killed@8", (), "ended in state ERT_CMD_STATE_ERROR"),
+        slow("lost@2:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
+        slow("wrong@0:0", ("--cards", "2"), "card 0 computes wrongly"),
     ],
 )
 def test_same_pictures_whatever_happens(build, tmp_path, undisturbed, faults, extra, trouble):
@@ -90,6 +94,7 @@ def test_same_pictures_whatever_happens(build, tmp_path, undisturbed, faults, ex
     assert not (tmp_path / ".unfinished").exists()
 
 
+@pytest.mark.slow
 def test_no_card_is_left_and_a_later_run_goes_on(build, tmp_path, undisturbed):
     result = run(build, tmp_path, faults="timeout@3+")
     # every process gets two steps further; the fourth start finishes the first picture
@@ -104,7 +109,9 @@ def test_no_card_is_left_and_a_later_run_goes_on(build, tmp_path, undisturbed):
     assert pictures(other) == pictures(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_stopped_run_goes_on_after_its_last_step(build, tmp_path, undisturbed, how):
     process = subprocess.Popen(
         command(build, tmp_path),

@@ -106,3 +106,12 @@ def test_bad_input_ends_the_run(tmp_path, watch):
     with pytest.raises(UserError, match="not a model"):
         run("mistaken", tmp_path, watch, devices=(0, 1))
     assert not watch.troubles
+
+
+def test_worker_ends_quietly_when_its_pool_is_gone(tmp_path, watch, capfd):
+    pool = Pool(pool_serves.good, tmp_path, (0,), watch.events())
+    worker = pool._start(0)
+    worker.connection.close()
+    worker.process.join(60)
+    assert worker.process.exitcode == 0
+    assert not capfd.readouterr().err

@@ -1,6 +1,6 @@
 """Enumerations of the binding, with its values.
 
-They are as pybind11's: ``int(member)`` is its value, and members of C's enumerations equal integers.
+They are as pybind11's: ``int(member)`` is its value; members of C's enumerations equal integers.
 """
 
 from __future__ import annotations
