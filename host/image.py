@@ -20,7 +20,7 @@ from host.cli import add_sampling, make_folder, parser
 from host.cli import settings as settings_of
 from host.pictures import Job, Painter, Row, RunState, jobs_of
 from host.settings import DEFAULT_PROMPTS, Settings
-from host.workers import Device, Events, Link, Pool, prepare_processes
+from host.workers import SILENCE_S, Device, Events, Link, Pool, prepare_processes
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def draw_grid(rows: Sequence[tuple[Job, Row]], out: Path) -> None:
 
 
 def reset_card(address: str) -> None:
-    """Reset a real card by XRT's own tool, if it is there; the software card has none."""
+    """Reset a real card, known by its PCI address, by XRT's own tool, if that is installed."""
     tool = shutil.which("xbutil") or shutil.which("xrt-smi")
-    if tool is not None and not address.startswith("software"):
+    if tool is not None and ":" in address:
         subprocess.run(
             [tool, "reset", "-d", address],
             input="y\n",
@@ -154,7 +154,9 @@ def run(
             bar.write(sentence, file=sys.stderr)
 
         show()
-        pool = Pool(serve, options, devices, Events(ready, progress, done, trouble, reset_card))
+        events = Events(ready, progress, done, trouble, reset_card)
+        silence = max(SILENCE_S, 3e-3 * options.timeout_ms)
+        pool = Pool(serve, options, devices, events, silence)
         pool.run([job for job in jobs if drawn[job.number] < steps])
     rows = [state.finished(job) for job in jobs]
     state.clear()

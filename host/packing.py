@@ -125,9 +125,11 @@ class ResultReader:
 
     def __init__(self, program: Program, qgraph: QGraph) -> None:
         tensor = program.tensors[program.output]
+        assert tensor.planes == 2  # int16
         shape = (tensor.items, tensor.channels, tensor.height, tensor.width)
         self._map = result_map(program).reshape(*shape, 2)
-        self._scaled = np.empty(shape, np.float64)
+        self._values = np.empty(shape, "<i2")
+        self._bytes = self._values.view(np.uint8).reshape(*shape, 2)
         self._scale = np.float64(qgraph.tensors[qgraph.graph.output].scale)
         self._buffer: Bytes | None = None
         self._planes: tuple[NDArray[Any] | None, NDArray[Any] | None] = (None, None)
@@ -139,13 +141,14 @@ class ResultReader:
             self._buffer = buffer
             self._planes = (
                 grid_view(buffer, "u1", low_map),
-                grid_view(buffer, "i1", high_map),
+                grid_view(buffer, "u1", high_map),
             )
         low, high = self._planes
         if low is None or high is None:
-            low, high = buffer[low_map], buffer.view(np.int8)[high_map]
-        # whole numbers below 2**16: exact in float64
-        np.multiply(high, 256.0, out=self._scaled)
-        np.add(self._scaled, low, out=self._scaled)
-        np.multiply(self._scaled, self._scale, out=self._scaled)
-        return self._scaled.astype(np.float32)
+            low, high = buffer[low_map], buffer[high_map]
+        self._bytes[..., 0] = low
+        self._bytes[..., 1] = high
+        out: Float32 = np.empty(self._values.shape, np.float32)
+        # multiplied in float64, then rounded once
+        np.multiply(self._values, self._scale, out=out, dtype=np.float64, casting="unsafe")
+        return out
