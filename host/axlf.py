@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import uuid
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from gen.errors import UserError
@@ -44,7 +45,7 @@ def _text(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode()
 
 
-def _records(section: bytes, start: int, record: struct.Struct) -> list[tuple[int | bytes, ...]]:
+def _records(section: bytes, start: int, record: struct.Struct) -> list[tuple[Any, ...]]:
     """Records after a count; ``start`` is the offset of the first."""
     count = struct.unpack_from("<h" if start == 2 else "<i", section)[0]
     return [record.unpack_from(section, start + i * record.size) for i in range(count)]
@@ -72,17 +73,23 @@ def _kernels(xml: bytes) -> dict[str, list[tuple[str, int]]]:
     return kernels
 
 
+def _mems(section: bytes) -> tuple[Mem, ...]:
+    return tuple(
+        Mem(_text(tag), index, base, size, bool(used))
+        for index, (_, used, size, base, tag) in enumerate(_records(section, 8, MEMORY))
+    )
+
+
 def _units(sections: dict[int, bytes]) -> tuple[Unit, ...]:
     kernels = _kernels(sections[EMBEDDED_METADATA])
     wires: dict[tuple[int, int], set[int]] = {}
     links = sections.get(ASK_GROUP_CONNECTIVITY) or sections[CONNECTIVITY]
     for arg, ip, mem in _records(links, 4, CONNECTION):
-        wires.setdefault((int(ip), int(arg)), set()).add(int(mem))
+        wires.setdefault((ip, arg), set()).add(mem)
     units = []
     for number, (kind, properties, _, name) in enumerate(_records(sections[IP_LAYOUT], 8, IP)):
         if kind != IP_KERNEL:
             continue
-        assert isinstance(name, bytes)
         kernel, _, instance = _text(name).partition(":")
         args = tuple(
             Arg(
@@ -91,7 +98,7 @@ def _units(sections: dict[int, bytes]) -> tuple[Unit, ...]:
             )
             for index, (arg, qualifier) in enumerate(kernels[kernel])
         )
-        protocol = PROTOCOLS.get(int(properties) >> 8 & 0xFF, "unknown")
+        protocol = PROTOCOLS.get(properties >> 8 & 0xFF, "unknown")
         units.append(Unit(kernel, instance, protocol, args))
     return tuple(sorted(units, key=lambda unit: (unit.kernel, len(unit.name), unit.name)))
 
@@ -115,20 +122,13 @@ def read_axlf(path: Path) -> Metadata:
             raise ValueError("no xclbin")
         head = HEAD.unpack_from(data, HEADER)
         sections = _sections(data, head[12])
-        mems = tuple(
-            Mem(_text(tag), index, base, size, bool(used))
-            for index, (_, used, size, base, tag) in enumerate(
-                MEMORY.unpack_from(section, 8 + i * MEMORY.size)
-                for section in [sections.get(ASK_GROUP_TOPOLOGY) or sections[MEM_TOPOLOGY]]
-                for i in range(struct.unpack_from("<i", section)[0])
-            )
-        )
+        memories = sections.get(ASK_GROUP_TOPOLOGY) or sections[MEM_TOPOLOGY]
         return Metadata(
             uuid=str(uuid.UUID(bytes=head[10])),
             platform=_text(head[9]),
             clock_mhz=_clock_mhz(sections.get(CLOCK_FREQ_TOPOLOGY)),
             units=_units(sections),
-            mems=mems,
+            mems=_mems(memories),
         )
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name the xclbin") from error
