@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from gen.cli import guarded
 from gen.errors import UserError
-from host.cli import make_folder, parser
+from host.cli import importing, make_folder, parser
 
 if TYPE_CHECKING:
     from host.accelerator import Accelerator
 
 WARM_UP = 2
+STOPPED = "stopped by Ctrl-C; nothing was written"
 
 
 def measure(
@@ -114,9 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("nothing to measure; give 1 or more by --repetitions")
         make_folder(parsed.out)
 
-        # heavy imports come late, so that Ctrl-C ends them in one sentence
-        from gen.model import find_model, load_unet
-        from host.accelerator import Accelerator
+        with importing(STOPPED):
+            import host.overhead  # noqa: F401
+            from gen.model import find_model, load_unet
+            from host.accelerator import Accelerator
 
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
         unet = load_unet(find_model(str(parsed.model or accelerator.model)))
@@ -146,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         print(f"written to {path}")
 
-    return guarded(work, "stopped by Ctrl-C; nothing was written")
+    return guarded(work, STOPPED)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from gen.cli import guarded
 from gen.errors import UserError
-from host.cli import add_sampling, make_folder, parser
+from host.cli import add_sampling, importing, make_folder, parser
 from host.cli import settings as settings_of
 from host.settings import Settings
 
 if TYPE_CHECKING:
     from host.accelerator import Accelerator
     from host.sampling import Picture
+
+STOPPED = "stopped by Ctrl-C before all prompts were drawn; nothing was written"
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("no prompts to compare; give 1 or more by --prompts")
         make_folder(parsed.out)
 
-        # heavy imports come late, so that Ctrl-C ends them in one sentence
-        from host.accelerator import Accelerator
-        from host.sampling import load_pipeline
-        from models.checker import all_right, held_out_prompts
+        with importing(STOPPED):
+            import host.unet  # noqa: F401
+            from host.accelerator import Accelerator
+            from host.sampling import load_pipeline
+            from models.checker import all_right, held_out_prompts
 
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
         pipe = load_pipeline(parsed.model or accelerator.model)
@@ -137,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"  every attribute right, float       {figures['attribute_accuracy_float']:6.1%}")
         print(f"written to {path}")
 
-    return guarded(work, "stopped by Ctrl-C before all prompts were drawn; nothing was written")
+    return guarded(work, STOPPED)
 
 
 if __name__ == "__main__":
