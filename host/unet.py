@@ -21,7 +21,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from numpy.typing import NDArray
 
 from gen.errors import UserError
-from host.accelerator import Accelerator
+from host.accelerator import Accelerator, Stepper
 from host.conditions import extra_inputs
 
 NOT_DONE = (
@@ -66,7 +66,7 @@ class AcceleratedUNet(torch.nn.Module):
         if not isinstance(accelerator, Accelerator):
             accelerator = Accelerator(Path(accelerator))
         accelerator.check_model(unet)
-        self.accelerator = accelerator
+        self.accelerator: Stepper = accelerator
         _, height, width = accelerator.latent_shape
         # pipelines take the size of their pictures from it
         size = height if height == width else (height, width)

@@ -25,8 +25,10 @@ from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_
 from gen.model import find_model, load_unet, loras_of
 from gen.qgraph_io import load_qgraph
 from gen.reference import run
-from host import image
+from host import image, selftest
 from host.accelerator import Accelerator
+from host.faults import CardFault
+from host.overhead import host_microseconds, waiting_card
 from host.unet import AcceleratedUNet
 
 pytestmark = pytest.mark.csim
@@ -76,6 +78,51 @@ def test_steps_equal_the_integer_reference(build, accelerator):
             accelerator.step(latent, timestep, prompt), reference(build, latent, timestep, prompt)
         )
     assert accelerator.cycles > 0
+
+
+def test_host_code_is_lean(accelerator):
+    # without a wait: what other processes do to the caches meanwhile is not the host's
+    with waiting_card(0):
+        taken = min(host_microseconds(accelerator, tiny_unet()) for _ in range(5))
+    print(f"host code: {taken:.0f} us per step")
+    assert taken <= 150
+
+
+def test_known_step_is_kept_and_made_again(build, accelerator, monkeypatch):
+    path = build / selftest.FILE
+    codec, identity = accelerator._codec, accelerator.identity
+    made = selftest.known_step(build, identity, codec)
+    kept = path.read_bytes()
+    monkeypatch.setattr(selftest, "_compute", lambda *_: pytest.fail("computed again"))
+    again = selftest.known_step(build, identity, codec)
+    np.testing.assert_array_equal(again.results[0], made.results[0])
+    assert made.results[0].any()
+    monkeypatch.undo()
+    for damaged in (kept[:100], b"", kept[:-1]):
+        path.write_bytes(damaged)
+        selftest.known_step(build, identity, codec)
+        assert path.read_bytes() == kept
+    selftest.known_step(build, "another build", codec)
+    assert selftest._read(path, identity, 1) is None
+    path.unlink()
+
+
+def test_wrong_weights_do_not_pass_the_self_test(build, accelerator):
+    known = selftest.known_step(build, accelerator.identity, accelerator._codec)
+    session = accelerator._session
+    session.self_test(known)
+    weights = session.ranks[0].weights
+    half = weights.size // 2
+    kept = weights.array[half:].copy()
+    weights.array[half:] ^= 0x11
+    weights.push()
+    try:
+        with pytest.raises(CardFault, match="computes wrongly"):
+            session.self_test(known)
+    finally:
+        weights.array[half:] = kept
+        weights.push()
+    session.self_test(known)
 
 
 def test_other_batches_equal_the_reference(build, accelerator):
