@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gen.errors import UserError
 from host.card import TIMEOUT_MS, Buffer, Card
-from host.codec import Codec
+from host.codec import Codec, Extra
 from host.folder import BuildFolder
 from host.selftest import known_step
 from host.session import Session
@@ -39,6 +39,7 @@ class Stepper(Protocol):
         latent: Float32,
         timestep: float | NDArray[Any],
         encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
     ) -> Float32:
         """Noise prediction, float32 shaped as ``latent``."""
         ...
@@ -50,7 +51,7 @@ class Slot:
     def __init__(self, buffers: list[Buffer]) -> None:
         self.buffers = buffers
         self.arrays = [buffer.array for buffer in buffers]
-        self.prompt: bytes | None = None
+        self.context: tuple[bytes, ...] | None = None
         self.timesteps: tuple[float, ...] | None = None
         self.used = 0
 
@@ -124,6 +125,13 @@ class Accelerator:
         return self._codec.prompt_shape
 
     @property
+    def extra_inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape of one sample and dtype of what the U-Net takes besides latent, timestep and
+        prompt, by name; empty for most.
+        """
+        return self._codec.extra_inputs
+
+    @property
     def cycles(self) -> int | None:
         """Modelled clock cycles of the last run of the layer program; None on a real card."""
         return self._card.cycles
@@ -161,6 +169,7 @@ class Accelerator:
         latent: Float32,
         timestep: float | NDArray[Any],
         encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
     ) -> Float32:
         """Noise prediction of the U-Net.
 
@@ -168,9 +177,10 @@ class Accelerator:
             latent: float32 [batch, channels, height, width], any batch.
             timestep: one for all, or one for each sample.
             encoder_hidden_states: float32 [batch, tokens, width]; None if the U-Net takes none.
+            extra: arrays [batch, ...] of ``extra_inputs``, by name.
 
         Returns:
-            float32, shaped as ``latent``.
+            float32 [batch, output channels, height, width].
 
         Raises:
             UserError: wrong shapes.
@@ -178,27 +188,33 @@ class Accelerator:
         """
         latent = np.asarray(latent, dtype=np.float32)
         timesteps, prompt = self._check(latent, timestep, encoder_hidden_states)
+        others = self._check_extra(extra or {}, len(latent))
         size = self.batch
         if len(latent) == size:
-            return self._run(latent, timesteps, prompt)
-        out = np.empty_like(latent)
+            return self._run(latent, timesteps, prompt, others)
+        out = np.empty((len(latent), *self._codec.result_shape), np.float32)
         for part in _parts(len(latent), size):
             rows = np.resize(part, size)
             every = timesteps * size if len(timesteps) == 1 else tuple(timesteps[i] for i in rows)
             context = None if prompt is None else prompt[rows]
-            result = self._run(latent[rows], every, context)
+            others_here = {name: value[rows] for name, value in others.items()}
+            result = self._run(latent[rows], every, context, others_here)
             out[part[0] : part[-1] + 1] = result[: len(part)]
         return out
 
     def _run(
-        self, latent: Float32, timesteps: tuple[float, ...], prompt: Float32 | None
+        self,
+        latent: Float32,
+        timesteps: tuple[float, ...],
+        prompt: Float32 | None,
+        extra: Extra,
     ) -> Float32:
-        """One run of the layer program, latent and prompt with its batch."""
-        slot = self._slot(prompt)
+        """One run of the layer program; all but the timesteps with its batch."""
+        slot = self._slot(prompt, extra)
         wanted = timesteps if len(timesteps) == self.batch else timesteps * self.batch
         if slot.timesteps != wanted:
             slot.timesteps = None  # until all of it is on the card
-            self._codec.write_step(slot.arrays, wanted)
+            self._codec.write_step(slot.arrays, wanted, extra)
             for buffer, rank in zip(slot.buffers, self._codec.ranks, strict=True):
                 buffer.push(*rank.step_range)
             slot.timesteps = wanted
@@ -207,13 +223,14 @@ class Accelerator:
         session.step(slot.buffers)
         return self._codec.read_result(session.results)
 
-    def _slot(self, prompt: Float32 | None) -> Slot:
-        """The slot that holds ``prompt``, filled if none does."""
+    def _slot(self, prompt: Float32 | None, extra: Extra) -> Slot:
+        """The slot that holds ``prompt`` and ``extra``, filled if none does."""
         self._clock += 1
         # compared as bytes: faster than as numbers
-        content = None if prompt is None else prompt.tobytes()
+        given = [] if prompt is None else [prompt]
+        content = tuple(value.tobytes() for value in (*given, *extra.values()))
         for slot in self._slots:
-            if slot.used and slot.prompt == content:
+            if slot.used and slot.context == content:
                 slot.used = self._clock
                 return slot
         if len(self._slots) < PROMPTS_ON_CARD:
@@ -221,12 +238,14 @@ class Accelerator:
             self._slots.append(slot)
         else:
             slot = min(self._slots, key=lambda each: each.used)
+        slot.context = None  # until all of it is on the card
+        if extra:
+            slot.timesteps = None  # their biases depend on it too
         if prompt is not None:
-            slot.prompt = None  # until all of it is on the card
-            self._codec.write_prompt(slot.arrays, prompt)
+            self._codec.write_prompt(slot.arrays, prompt, extra)
             for buffer, rank in zip(slot.buffers, self._codec.ranks, strict=True):
                 buffer.push(*rank.prompt_range)
-            slot.prompt = content
+        slot.context = content
         slot.used = self._clock
         return slot
 
@@ -261,6 +280,23 @@ class Accelerator:
                 f"built for [{batch}, {', '.join(map(str, expected))}]; use its own text encoder"
             )
         return timesteps, prompt
+
+    def _check_extra(self, extra: Extra, batch: int) -> dict[str, NDArray[Any]]:
+        wanted = self._codec.extra_inputs
+        if extra.keys() != wanted.keys():
+            raise UserError(
+                f"this accelerator was built with the inputs {', '.join(wanted) or 'of a prompt'}, "
+                f"not with {', '.join(extra) or 'none'}; build it from this U-Net"
+            )
+        arrays = {}
+        for name, (shape, dtype) in wanted.items():
+            arrays[name] = np.ascontiguousarray(extra[name], dtype=dtype)
+            if arrays[name].shape != (batch, *shape):
+                raise UserError(
+                    f"{name} has shape {list(arrays[name].shape)} but this accelerator was built "
+                    f"for {[batch, *shape]}; give one for each sample"
+                )
+        return arrays
 
 
 def _parts(count: int, size: int) -> Iterator[NDArray[np.int64]]:

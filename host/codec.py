@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from host.packing import LatentPacker, ResultReader
 Bytes = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Patches = list[tuple[int, Bytes]]
+# arrays [batch, ...] by name
+Extra = Mapping[str, NDArray[np.generic]]
+NO_EXTRA: Extra = MappingProxyType({})
 
 # Timesteps whose biases are kept; a sampler takes the same ones for every picture.
 STEPS_KEPT = 256
@@ -56,7 +60,7 @@ class Codec:
     ) -> None:
         self._program, self._qgraph, self._host = program, qgraph, host
         self._dynamic = DynamicBuffer(program)
-        self._steps: OrderedDict[tuple[float, ...], Patches] = OrderedDict()
+        self._steps: OrderedDict[tuple[object, ...], Patches] = OrderedDict()
         info = qgraph.graph.tensors[qgraph.graph.input]
         self.batch = program.batch
         self.latent_shape = (
@@ -65,6 +69,9 @@ class Codec:
             info.width,
         )
         self.prompt_shape = _prompt_shape(host)
+        self.extra_inputs = host.extra_inputs()
+        output = qgraph.graph.tensors[qgraph.graph.output]
+        self.result_shape = (output.channels, output.height, output.width)
         self.clock_mhz = program.engine.clock_mhz
         self.ranks = (
             RankBuffers(
@@ -79,22 +86,31 @@ class Codec:
         self._latent = LatentPacker(program, qgraph)
         self._result = ResultReader(program, qgraph)
 
-    def write_step(self, dynamic: Sequence[Bytes], timesteps: tuple[float, ...]) -> None:
-        """Write the biases of one timestep per sample into the ranks' dynamic buffers."""
-        patches = self._steps.get(timesteps)
+    def write_step(
+        self, dynamic: Sequence[Bytes], timesteps: tuple[float, ...], extra: Extra = NO_EXTRA
+    ) -> None:
+        """Write the biases of one timestep per sample into the ranks' dynamic buffers.
+
+        ``extra``: what the U-Net takes besides (``extra_inputs``), arrays [batch, ...] by name.
+        """
+        key = (timesteps, *(value.tobytes() for value in extra.values()))
+        patches = self._steps.get(key)
         if patches is None:
-            ranges = self._dynamic.set_step(step_biases(self._qgraph, self._host_step(timesteps)))
+            values = self._host_step(timesteps, _tensors(extra))
+            ranges = self._dynamic.set_step(step_biases(self._qgraph, values))
             patches = [(at, self._dynamic.data[at : at + size].copy()) for at, size in ranges]
-            self._steps[timesteps] = patches
+            self._steps[key] = patches
             if len(self._steps) > STEPS_KEPT:
                 self._steps.popitem(last=False)
         for at, data in patches:
             dynamic[0][at : at + data.size] = data
 
-    def _host_step(self, timesteps: tuple[float, ...]) -> dict[str, Float32]:
+    def _host_step(
+        self, timesteps: tuple[float, ...], extra: dict[str, torch.Tensor]
+    ) -> dict[str, Float32]:
         """Host tensors of one timestep per sample."""
         values = {
-            each: _arrays(self._host.evaluate_step(each, self.batch))
+            each: _arrays(self._host.evaluate_step(each, self.batch, extra))
             for each in dict.fromkeys(timesteps)
         }
         if len(values) == 1:
@@ -104,11 +120,14 @@ class Codec:
             for name in values[timesteps[0]]
         }
 
-    def write_prompt(self, dynamic: Sequence[Bytes], prompt: Float32) -> None:
+    def write_prompt(
+        self, dynamic: Sequence[Bytes], prompt: Float32, extra: Extra = NO_EXTRA
+    ) -> None:
         """Write the keys and values of a prompt [batch, tokens, width] into the ranks' dynamic
         buffers.
         """
-        values = _arrays(self._host.evaluate_prompt(torch.from_numpy(prompt)))
+        embedding = torch.from_numpy(prompt)
+        values = _arrays(self._host.evaluate_prompt(embedding, _tensors(extra)))
         for at, size in self._dynamic.set_prompt(prompt_weights(self._qgraph, values)):
             dynamic[0][at : at + size] = self._dynamic.data[at : at + size]
 
@@ -135,6 +154,10 @@ def _prompt_shape(host: HostGraph) -> tuple[int, int] | None:
             _, tokens, width = node.shape
             return tokens, width
     return None
+
+
+def _tensors(extra: Extra) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value) for name, value in extra.items()}
 
 
 def _arrays(values: dict[str, torch.Tensor]) -> dict[str, Float32]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from host.accelerator import Stepper
+from host.codec import Extra
 
 Float32 = NDArray[np.float32]
 
@@ -103,18 +104,21 @@ class Journaled:
         latent: Float32,
         timestep: float | NDArray[np.float64],
         encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
     ) -> Float32:
-        """Noise prediction, float32 shaped as ``latent``."""
+        """Noise prediction, float32 [batch, output channels, height, width]."""
         key = hashlib.sha256(np.asarray(timestep, np.float64).tobytes())
         key.update(latent.tobytes())
         if encoder_hidden_states is not None:
             key.update(encoder_hidden_states.tobytes())
+        for name, value in (extra or {}).items():
+            key.update(name.encode() + value.tobytes())
         kept = self._journal.find(key.digest())
         self.computed.append(kept is None)
         if kept is not None:
-            result = np.empty(latent.shape, np.float32)
-            result.reshape(-1)[:] = np.frombuffer(kept, np.float32)
-            return result
-        result = self._stepper.step(latent, timestep, encoder_hidden_states)
+            batch, _, height, width = latent.shape
+            result: Float32 = np.frombuffer(kept, np.float32).copy()
+            return result.reshape(batch, -1, height, width)
+        result = self._stepper.step(latent, timestep, encoder_hidden_states, extra)
         self._journal.add(key.digest(), result.tobytes())
         return result

@@ -96,10 +96,14 @@ def _compute(build: Path, codec: Codec) -> KnownStep:
     results = [np.zeros(each.result_bytes, np.uint8) for each in codec.ranks]
     shape = (codec.batch, *codec.latent_shape)
     codec.write_latent(latents, rng.standard_normal(shape, np.float32))
-    codec.write_step(dynamics, (TIMESTEP,) * codec.batch)
+    extra = {
+        name: np.zeros((codec.batch, *shape), dtype)
+        for name, (shape, dtype) in codec.extra_inputs.items()
+    }
+    codec.write_step(dynamics, (TIMESTEP,) * codec.batch, extra)
     if codec.prompt_shape is not None:
         prompt = rng.standard_normal((codec.batch, *codec.prompt_shape), np.float32)
-        codec.write_prompt(dynamics, prompt)
+        codec.write_prompt(dynamics, prompt, extra)
     card = CardLibrary(build / LIBRARY)
     buffers = []
     for each, *others in zip(codec.ranks, dynamics, latents, results, strict=True):

@@ -35,11 +35,14 @@ class FakeHost:
             if tensor.when == when
         }
 
-    def evaluate_step(self, timestep, batch):
+    def extra_inputs(self):
+        return {}
+
+    def evaluate_step(self, timestep, batch, extra=None):
         self.calls[timestep] += 1
         return self._values("step", timestep)
 
-    def evaluate_prompt(self, prompt):
+    def evaluate_prompt(self, prompt, extra=None):
         return self._values("prompt", float(prompt.sum()))
 
 

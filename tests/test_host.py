@@ -22,17 +22,19 @@ class FakeCodec:
     batch = 2
     latent_shape = LATENT
     prompt_shape = (1, 1)
+    result_shape = LATENT
     clock_mhz = 222.0
     ranks = (RankBuffers(np.zeros(64, np.uint8), 128, 64, 64, (64, 0), (64, 64)),)
 
     def __init__(self):
         self.calls = Counter()
+        self.extra_inputs = {}
 
-    def write_prompt(self, dynamic, prompt):
+    def write_prompt(self, dynamic, prompt, extra):
         self.calls["prompt"] += 1
         dynamic[0][64:66] = prompt.reshape(-1)
 
-    def write_step(self, dynamic, timesteps):
+    def write_step(self, dynamic, timesteps, extra):
         self.calls["step"] += 1
         dynamic[0][0] = timesteps[0]
 
