@@ -117,11 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         with importing(STOPPED):
             import host.overhead  # noqa: F401
-            from gen.model import find_model, load_unet
+            from gen.model import find_model, load_unet, loras_of
             from host.accelerator import Accelerator
 
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        unet = load_unet(find_model(str(parsed.model or accelerator.model)))
+        unet = load_unet(find_model(str(parsed.model or accelerator.model), loras_of(parsed.build)))
         accelerator.check_model(unet)
         figures = compare(accelerator, unet, parsed.repetitions)
         path = parsed.out / "bench.json"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gen.errors import UserError
-from host.settings import Settings
+from host.settings import SCHEDULERS, Settings
 
 
 def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
@@ -35,12 +35,15 @@ def add_sampling(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", type=int, default=defaults.seed, help="of the first prompt")
     arguments.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
     arguments.add_argument("--guidance", type=float, default=defaults.guidance)
+    arguments.add_argument(
+        "--scheduler", choices=SCHEDULERS, default="", help="default: ddim, or lcm for its models"
+    )
     arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
 
 
 def settings(parsed: argparse.Namespace) -> Settings:
     """The sampler settings of parsed arguments, checked."""
-    chosen = Settings(parsed.seed, parsed.steps, parsed.guidance)
+    chosen = Settings(parsed.seed, parsed.steps, parsed.guidance, parsed.scheduler)
     chosen.check()
     return chosen
 

@@ -38,11 +38,13 @@ class Options:
 
 def serve(link: Link, device: Device, options: Options) -> None:
     """A worker: opens its card and draws what it is given."""
+    from gen.model import loras_of
     from host.accelerator import Accelerator
 
     state = RunState(options.out, options.identity)
     accelerator = Accelerator(options.build, options.xclbin, device, timeout_ms=options.timeout_ms)
-    painter = Painter(accelerator, options.model, options.settings, state)
+    loras = loras_of(options.build)
+    painter = Painter(accelerator, options.model, options.settings, state, loras)
     link.tell("ready", accelerator.address, accelerator.clock_mhz)
     for job in link.jobs():
         painter.paint(job, lambda drawn, computed: link.tell("step", drawn, computed))

@@ -15,6 +15,7 @@ from gen.stages import write_json
 from host.settings import Settings
 
 if TYPE_CHECKING:
+    from gen.lora import Lora
     from host.accelerator import Accelerator
 
 UNFINISHED = ".unfinished"
@@ -118,16 +119,22 @@ class Painter:
         model: folder of its diffusers pipeline.
         settings: of the sampler.
         state: where finished steps and pictures are kept.
+        loras: what the accelerator's model has fused.
     """
 
     def __init__(
-        self, accelerator: Accelerator, model: Path, settings: Settings, state: RunState
+        self,
+        accelerator: Accelerator,
+        model: Path,
+        settings: Settings,
+        state: RunState,
+        loras: Sequence[Lora] = (),
     ) -> None:
         from host.sampling import load_pipeline
         from host.unet import AcceleratedUNet
 
         self._accelerator, self._settings, self._state = accelerator, settings, state
-        self._pipe = load_pipeline(model)
+        self._pipe = load_pipeline(model, loras, settings.scheduler)
         self._float = self._pipe.unet
         self._card = AcceleratedUNet(accelerator, self._float)
 

@@ -117,12 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         with importing(STOPPED):
             import host.unet  # noqa: F401
+            from gen.model import loras_of
             from host.accelerator import Accelerator
             from host.sampling import load_pipeline
             from models.checker import all_right, held_out_prompts
 
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        pipe = load_pipeline(parsed.model or accelerator.model)
+        model = parsed.model or accelerator.model
+        pipe = load_pipeline(model, loras_of(parsed.build), settings.scheduler)
         prompts = held_out_prompts(parsed.prompts)
         figures = summary(compare(pipe, accelerator, prompts, settings, all_right), settings)
         path: Path = parsed.out / "quality.json"

@@ -14,15 +14,27 @@ DEFAULT_PROMPTS = (
     "a pink heart on a sky background",
     "a cyan circle and a red cross on a desert background",
 )
+# name on the command line -> class of diffusers
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "lcm": "LCMScheduler",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sampler settings; ``guidance`` is the classifier-free guidance scale (1 or less: none)."""
+    """Sampler settings; ``guidance`` is the classifier-free guidance scale (1 or less: none),
+    ``scheduler`` a key of ``SCHEDULERS`` ("": the model's default).
+    """
 
     seed: int = 1
     steps: int = 25
     guidance: float = 2.5
+    scheduler: str = ""
 
     def check(self) -> None:
         """Refuse settings that the sampler cannot run with.

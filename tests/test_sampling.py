@@ -16,7 +16,8 @@ from gen.errors import UserError
 from gen.lora import Lora
 from gen.model import find_model, load_unet, loras_of
 from gen.stages import ROOT
-from host.sampling import SCHEDULERS, Settings, draw, load_pipeline, takes_prompt
+from host.sampling import draw, load_pipeline, takes_prompt
+from host.settings import SCHEDULERS, Settings
 from host.unet import AcceleratedUNet
 
 SETTINGS = Settings(steps=3, guidance=2.0)
