@@ -18,6 +18,7 @@ SEED    ?= 1
 STEPS   ?= 25
 GUIDANCE ?= 2.5
 PROMPTS ?= 32
+MODELS  ?= models/shapes-ldm,ldm-celebahq-256,sd15
 PYTEST_ARGS ?= -m "not slow"
 
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -26,7 +27,7 @@ export PROMPT
 
 include vitis/vitis.mk
 
-.PHONY: help venv build image quality bench verify test lint format train clean
+.PHONY: help venv build image quality bench bench-models verify test lint format train clean
 
 help: ## list every goal
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +44,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 venv: $(VENV)/ready ## set up the virtual environment (.venv)
 
 build: $(VENV)/ready ## generate the accelerator from MODEL and build its software card
-	$(BIN)/python -m gen build $(MODEL) --out $(BUILD)
+	$(BIN)/python -m gen build $(MODEL) $(foreach lora,$(LORA),--lora $(lora)) --out $(BUILD)
 
 image: build ## draw images: every denoising step on the software card
 	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE)
@@ -53,6 +54,9 @@ quality: build ## PSNR, SSIM and attribute accuracy against the float U-Net (out
 
 bench: build ## software card against torch fp32 (out/bench.json)
 	$(BIN)/python -m host.bench --build $(BUILD) --out $(OUT)
+
+bench-models: $(VENV)/ready ## time and memory of building models of all sizes, MODELS=a,b,c (out/bench-models.json)
+	$(BIN)/python -m gen.bench_models --models $(MODELS) --out $(OUT)/bench-models.json
 
 verify: build ## compare float, integer reference and csim layer by layer; names the first that diverges
 	$(BIN)/python -m gen verify $(BUILD)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from gen.cli import guarded
 
+# choice of --bits -> bits of a weight
+BITS = {"w8a8": 8, "w4a8": 4}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -16,13 +19,28 @@ def main(arguments: list[str] | None = None) -> int:
 
     build = commands.add_parser("build", help="generate an accelerator and its software card")
     build.add_argument("model", help="diffusers folder, hub id or architecture name")
+    build.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="LoRA to fuse into the weights; may be given several times",
+    )
     build.add_argument("--out", type=Path, help="build folder (default: build/NAME)")
     build.add_argument("--board", default="u250", help="board file below gen/boards")
     build.add_argument("--batch", type=int, default=0, help="samples per step (2: guided pair)")
     build.add_argument("--height", type=int, default=0, help="latent height")
     build.add_argument("--width", type=int, default=0, help="latent width")
     build.add_argument(
-        "--calibration", type=Path, help="text file with one calibration prompt a line"
+        "--calibration",
+        type=Path,
+        help="text file with one prompt a line, or folder of pictures, to calibrate on",
+    )
+    build.add_argument(
+        "--bits",
+        choices=sorted(BITS),
+        default="w8a8",
+        help="weights of 8 or 4 bits, activations of 8",
     )
 
     plan = commands.add_parser("plan", help="choose the engine for a model, before building it")
@@ -57,15 +75,17 @@ def _build(parsed: argparse.Namespace) -> None:
     # heavy imports come late, so that help and argument errors are immediate
     from gen.build import Settings, run_build
     from gen.model import find_model
-    from gen.quantise.prompts import read_prompts
+    from gen.quantise import Options
+    from gen.quantise.subjects import read_subjects
 
-    model = find_model(parsed.model)
+    model = find_model(parsed.model, parsed.lora)
     settings = Settings(
         board=parsed.board,
         batch=parsed.batch,
         height=parsed.height,
         width=parsed.width,
-        prompts=read_prompts(parsed.calibration) if parsed.calibration else (),
+        subjects=read_subjects(parsed.calibration),
+        quantise=Options(weight_bits=BITS[parsed.bits]),
     )
     out = parsed.out or Path("build") / model.path.stem
     run_build(model, out, settings)

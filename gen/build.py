@@ -16,10 +16,13 @@ from gen.emit import SOURCES, emit_sources
 from gen.identity import unet_identity
 from gen.model import Model, load_unet, read_json
 from gen.passes import lower as fuse
+from gen.passes.engine_check import check_engine
 from gen.program import load_engine, load_program, lower, pack_static, save_program, verify_program
 from gen.qgraph_io import load_qgraph, save_qgraph
-from gen.quantise import Options, calibrate, quantise
-from gen.quantise.trajectories import load_runs, record
+from gen.quantise import Options, Statistics, quantise
+from gen.quantise.pictures import ENCODERS
+from gen.quantise.subjects import Subjects
+from gen.quantise.trajectories import CALIBRATION, STATISTICS, load_runs, record
 from gen.stages import FORMAT, MANIFEST, Stage, output_hashes, run_stages, write_json
 from gen.trace import trace_unet
 from host.xclbin import CONTAINER_NAME, write_container
@@ -28,9 +31,10 @@ LAYERS = ("layers.json", "layers.safetensors")
 HOST = ("host.json", "host.safetensors")
 QUANT = ("quant.json", "quant.safetensors")
 MODEL = "model.json"
-CALIBRATION = "calibration.safetensors"
 PROGRAM = ("program.json", "weights.bin")
 CARD = "card.so"
+
+MAX_REPLAY = 32  # recorded runs that the quantiser repeats, if it does
 
 TRACE_SOURCES = (
     "gen/graph.py",
@@ -41,7 +45,21 @@ TRACE_SOURCES = (
     "gen/passes",
     "gen/trace.py",
     "gen/trace_inputs.py",
+    "gen/lora.py",
+    "gen/lora_keys.py",
     "gen/identity.py",
+)
+CALIBRATION_SOURCES = (
+    "gen/arrayfile.py",
+    "gen/floatrun.py",
+    "gen/quantise/effort.py",
+    "gen/quantise/embeddings.py",
+    "gen/quantise/pictures.py",
+    "gen/quantise/prompts.py",
+    "gen/quantise/ranges.py",
+    "gen/quantise/statistics.py",
+    "gen/quantise/subjects.py",
+    "gen/quantise/trajectories.py",
 )
 
 
@@ -50,20 +68,24 @@ class Settings:
     """What a user may choose of a build.
 
     ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
-    at once. ``prompts``: calibration prompts, empty for the defaults.
+    at once. ``subjects``: what to calibrate on, nothing for the defaults.
     """
 
     board: str = "u250"
     batch: int = 0
     height: int = 0
     width: int = 0
-    prompts: tuple[str, ...] = ()
+    subjects: Subjects = field(default_factory=Subjects)
     quantise: Options = field(default_factory=Options)
 
 
 def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
     """The stages of a build, in order."""
     options = asdict(settings)
+    pictures = list(settings.subjects.pictures)
+    if pictures:
+        parts = [p for name in ENCODERS for p in sorted((model.path / name).glob("*"))]
+        pictures += [p for p in parts if p.is_file()]
     return [
         Stage(
             "trace",
@@ -76,18 +98,19 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
         ),
         Stage(
             "calibrate",
-            "record the sampler",
-            ("gen/quantise/trajectories.py", "gen/floatrun.py"),
-            [*model.files, *LAYERS, *HOST],
-            (CALIBRATION,),
-            lambda folder, scratch: record(model, folder, settings.prompts, scratch / CALIBRATION),
-            {"prompts": settings.prompts},
+            "calibrate",
+            CALIBRATION_SOURCES,
+            [*model.files, *LAYERS, *HOST, *pictures],
+            (CALIBRATION, STATISTICS),
+            lambda folder, scratch: record(model, folder, settings.subjects, scratch),
+            {"prompts": settings.subjects.prompts},
+            resumes=True,
         ),
         Stage(
             "quantise",
             "quantise",
             ("gen/quantise", "gen/qgraph_io.py", "gen/reference", "gen/floatrun.py"),
-            [*LAYERS, CALIBRATION],
+            [*LAYERS, CALIBRATION, STATISTICS],
             QUANT,
             lambda folder, scratch: _quantise(folder, settings, scratch),
             options["quantise"],
@@ -154,14 +177,17 @@ def _trace(model: Model, build: Path, settings: Settings, scratch: Path) -> None
         tokens=model.tokens,
     )
     graph, host = fuse(traced)
+    check_engine(graph)
     layergraph_io.save(graph, scratch)
     host.save(scratch)
-    write_json(scratch / MODEL, {"name": model.name, "unet": unet_identity(unet)})
+    write_json(scratch / MODEL, {**model.description(), "unet": unet_identity(unet)})
 
 
 def _quantise(folder: Path, settings: Settings, scratch: Path) -> None:
     graph = layergraph_io.load(folder)
-    statistics = calibrate(graph, load_runs(folder / CALIBRATION))
+    statistics = Statistics.load(folder / STATISTICS)
+    if settings.quantise.replays:
+        statistics.replay = load_runs(folder / CALIBRATION)[:MAX_REPLAY]
     save_qgraph(quantise(graph, statistics, settings.quantise), scratch)
 
 

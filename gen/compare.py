@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from gen import reference
 from gen.csim import CsimCard
 from gen.floatrun import run_float
+from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
 from gen.layers import LayerGraph
 from gen.program import DynamicBuffer, Program, extract
-from gen.qlayers import QGraph
+from gen.qlayers import Affine, QGraph
 
 Bytes = NDArray[np.uint8]
 Values = NDArray[np.int8] | NDArray[np.int16]
@@ -64,19 +65,37 @@ class Integers:
     latent: NDArray[np.int8]
     step_bias: Mapping[str, NDArray[np.int32]]
     prompt: Mapping[str, NDArray[np.int8]]
+    step_affine: Mapping[str, Affine] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, qgraph: QGraph, sample: torch.Tensor, host: Mapping[str, torch.Tensor]) -> Integers:
+        """From a latent [batch, channels, height, width] and the host's values."""
+        values = {name: value.to(torch.float32).numpy() for name, value in host.items()}
+        return cls(
+            quantise_latent(qgraph, sample.to(torch.float32).numpy()),
+            step_biases(qgraph, values),
+            prompt_weights(qgraph, values),
+            step_affines(qgraph, values),
+        )
 
 
 def reference_step(
     qgraph: QGraph, integers: Integers
 ) -> tuple[NDArray[np.int16], dict[str, Values]]:
-    """Result of the integer reference, and what every layer stores, by layer name."""
+    """Result of the integer reference, and what every layer stores, by layer name.
+
+    Logits, which can be larger than all other tensors together, are left out: see
+    :func:`gen.reference.logits_of`.
+    """
     stored: dict[str, Values] = {}
     result = reference.run(
         qgraph,
         integers.latent,
         integers.step_bias,
         integers.prompt,
-        observe=stored.__setitem__,
+        stored.__setitem__,
+        integers.step_affine,
+        logits=False,
     )
     return result, stored
 
@@ -91,18 +110,19 @@ def float_noise(
 ) -> torch.Tensor:
     """Add this step's errors of every layer to ``noise``; returns the float result.
 
-    ``sample`` [batch, channels, height, width] float32.
+    ``sample`` [batch, channels, height, width] float32; ``stored`` as :func:`reference_step` gives
+    it. Layers that are not in it are passed over.
     """
     layer_of = {layer.dest: layer.name for layer in graph.layers}
 
     def observe(kind: str, name: str, values: torch.Tensor) -> None:
         layer = layer_of.get(name)
-        if kind != "tensor" or layer is None:
+        if kind != "tensor" or layer is None or layer not in stored:
             return
         approximate = qgraph.tensors[name].values(stored[layer])
         noise.setdefault(layer, Noise()).add(values.numpy(), approximate)
 
-    return run_float(graph, sample, host, observe)
+    return run_float(graph, sample, host, observe, parts=True)
 
 
 @dataclass
@@ -144,19 +164,23 @@ class CardCheck:
             self.weights,
             dynamic.data,
             integers.latent,
-            lambda entry, i0, i1: self._compare(stored, entry, i0, i1),
+            lambda entry, i0, i1: self._compare(integers, stored, entry, i0, i1),
         )
 
-    def _compare(self, stored: Mapping[str, Values], index: int, i0: int, i1: int) -> None:
+    def _compare(
+        self, integers: Integers, stored: Mapping[str, Values], index: int, i0: int, i1: int
+    ) -> None:
         entry = self.program.entries[index]
-        expected = stored[entry.layer]
         if self.qgraph.graph.tensors[entry.dest].role == "scores":
             # [pixels, tokens] of one item and head, stored as channels of an image
             tensor = self.program.tensors[entry.dest]
             shape = (1, tensor.channels, tensor.height, tensor.width)
-            expected = expected[i0, i1].T.reshape(shape)
+            logits = self._logits(integers, stored, entry.layer, i0, i1)
+            expected: Values = logits.T.reshape(shape)
         elif (i0, i1) != self._last[index]:
             return  # other items and heads are still to come
+        else:
+            expected = stored[entry.layer]
         got = extract(self.program, entry.dest, self.card.rows(entry.dest))
         self.compared += 1
         if np.array_equal(got, expected):
@@ -168,4 +192,14 @@ class CardCheck:
             entry.layer,
             f"{len(wrong)} of {got.size} stored values differ from the reference{loop}, the first "
             f"at [item, channel, y, x] = {list(first)}: {got[first]} instead of {expected[first]}",
+        )
+
+    def _logits(
+        self, integers: Integers, stored: Mapping[str, Values], layer: str, item: int, head: int
+    ) -> Values:
+        """The reference's logits [pixels, tokens] of one item and head."""
+        qlayers = {q.layer.name: q for q in self.qgraph.layers}
+        tensors = {q.layer.dest: stored[n] for n, q in qlayers.items() if n in stored}
+        return reference.logits_of(
+            self.qgraph, qlayers[layer], tensors, integers.prompt, item, head
         )

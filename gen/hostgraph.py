@@ -23,6 +23,8 @@ from gen.ops.base import Tensors, torch_dtype
 
 CACHED_STEPS = 256
 STEM = "host"
+TIMESTEP = "timestep"
+PROMPT = "encoder_hidden_states"
 
 _Instruction = tuple[str, Callable[[Attrs, Tensors], torch.Tensor], Attrs, tuple[str, ...]]
 
@@ -64,6 +66,16 @@ class HostGraph:
         """What the layer graph calls these values."""
         return {o.name: HostTensor(o.name, o.shape, o.when) for o in self.outputs}
 
+    def extra_inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape of one sample, dtype) of the inputs besides timestep and prompt, such as
+        class labels.
+        """
+        return {
+            node.name: (node.shape[1:], node.dtype)
+            for node in self.graph.inputs()
+            if node.name not in (TIMESTEP, PROMPT)
+        }
+
     def evaluate_step(
         self, timestep: float, batch: int, extra: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
@@ -78,7 +90,7 @@ class HostGraph:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        values = self._run("step", {"timestep": torch.tensor(float(timestep)), **extra})
+        values = self._run("step", {TIMESTEP: torch.tensor(float(timestep)), **extra})
         for name, value in values.items():
             if value.shape[0] == batch:
                 continue
@@ -100,7 +112,7 @@ class HostGraph:
         """
         given = dict(extra or {})
         if encoder_hidden_states is not None:
-            given["encoder_hidden_states"] = encoder_hidden_states
+            given[PROMPT] = encoder_hidden_states
         return self._run("prompt", given)
 
     def save(self, folder: Path) -> None:

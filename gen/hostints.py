@@ -10,10 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.qlayers import QGraph, QLayer
+from gen.qlayers import Affine, QGraph, QLayer
 
 Float = NDArray[np.float32]
 BIAS_LIMIT = 1 << 30
+GAMMA_LIMIT = 1 << 15
+BETA_LIMIT = 1 << 31
 
 
 def quantise_latent(qgraph: QGraph, latent: Float) -> NDArray[np.int8]:
@@ -48,6 +50,29 @@ def step_bias(qlayer: QLayer, host: Mapping[str, Float]) -> NDArray[np.int32]:
 def limit_bias(bias: NDArray[np.float64]) -> NDArray[np.int32]:
     """Whole numbers saturated to the range of a bias, +-2**30."""
     return np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int32)
+
+
+def step_affines(qgraph: QGraph, host: Mapping[str, Float]) -> dict[str, Affine]:
+    """Gamma and beta of every layer that a host tensor [batch, 2 * channels] scales and shifts."""
+    return {
+        qlayer.layer.name: step_affine(qlayer, host)
+        for qlayer in qgraph.layers
+        if qlayer.layer.read.host_affine is not None
+    }
+
+
+def step_affine(qlayer: QLayer, host: Mapping[str, Float]) -> Affine:
+    """Gamma and beta of one layer that has a host affine."""
+    name, constants = qlayer.layer.read.host_affine, qlayer.read.affine
+    assert name is not None and constants is not None
+    scale, shift = np.split(host[name].astype(np.float64), 2, axis=1)
+    gain, offset, unit, constant = constants
+    gamma = np.rint(gain * (1.0 + scale))
+    beta = np.rint(offset * (1.0 + scale) + unit * shift + constant)
+    return Affine(
+        np.clip(gamma, -GAMMA_LIMIT, GAMMA_LIMIT - 1).astype(np.int32),
+        np.clip(beta, -BETA_LIMIT, BETA_LIMIT - 1).astype(np.int64),
+    )
 
 
 def prompt_weights(qgraph: QGraph, host: Mapping[str, Float]) -> dict[str, NDArray[np.int8]]:

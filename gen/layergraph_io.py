@@ -7,10 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
+from gen.arrayfile import map_arrays, write_arrays
 from gen.errors import UserError
 from gen.graph import GraphError
 from gen.layers import HostTensor, Layer, LayerGraph, Read, TensorInfo, Weight, Window
@@ -38,12 +35,11 @@ def save(graph: LayerGraph, folder: Path) -> None:
         for key, values in rows.items()
     ]
     (folder / STRUCTURE).write_text(head[:-2] + ",\n" + ",\n".join(lists) + "\n}\n")
-    arrays = {key: np.ascontiguousarray(array) for key, array in graph.arrays.items()}
-    save_file(arrays, folder / ARRAYS)
+    write_arrays(folder / ARRAYS, graph.arrays)
 
 
 def load(folder: Path) -> LayerGraph:
-    """What ``save`` wrote, verified.
+    """What ``save`` wrote, verified; its arrays are memory maps (``gen.arrayfile``).
 
     Raises UserError if a file is missing, truncated or inconsistent.
     """
@@ -62,14 +58,14 @@ def load(folder: Path) -> LayerGraph:
                 for row in data["host_tensors"]
             },
             [_layer(row) for row in data["layers"]],
-            load_file(folder / ARRAYS),
+            map_arrays(folder / ARRAYS),
         )
         verify_layers(graph)
         return graph
     except FileNotFoundError as error:
         missing = error.filename or folder / ARRAYS
         raise UserError(f"{missing} is missing; build it again") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, GraphError) as error:
+    except (OSError, ValueError, KeyError, TypeError, GraphError) as error:
         raise UserError(f"{path} or {ARRAYS} is damaged ({error}); build it again") from error
 
 
@@ -91,5 +87,6 @@ def _layer(row: dict[str, Any]) -> Layer:
         window = dict(row["window"])
         window["kernel"] = tuple(window["kernel"])
         window["pad"] = tuple(window["pad"])
+        window["crop"] = tuple(window["crop"])
         parts["window"] = Window(**window)
     return Layer(**parts)

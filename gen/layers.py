@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NormKind = Literal["none", "group", "layer", "softmax"]
-ActKind = Literal["none", "silu"]
+# gelu is the exact form, gelu_tanh its approximation by a hyperbolic tangent
+ActKind = Literal["none", "silu", "gelu", "gelu_tanh"]
 GateKind = Literal["none", "geglu"]
 WeightKind = Literal["static", "tensor", "host"]
 Role = Literal["input", "stream", "operand", "scores", "output"]
@@ -102,6 +103,13 @@ class Window:
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
     # nearest-neighbour up-sampling applied to the source before the window
     upsample: int = 1
+    # rows and columns cut off the up-sampled source, below and to the right: the window sees
+    # zeros there, as it does outside any image
+    crop: tuple[int, int] = (0, 0)
+
+    def seen(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of a ``height`` x ``width`` source as the window sees it."""
+        return height * self.upsample - self.crop[0], width * self.upsample - self.crop[1]
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,16 @@ def _check_read(qgraph: QGraph, qlayer: QLayer) -> None:
     normalises = layer.read.norm in ("group", "layer")
     _require(0 <= read.eps < 1 << 63, name, "E is outside 63 bits")
     _require((read.eps >= 1) == normalises, name, "E does not fit the normalisation")
+    if layer.read.host_affine is None:
+        _require(read.affine is None, name, "constants of a host affine that is not there")
+    else:
+        _require(read.affine is not None, name, "constants of the host affine are missing")
+        assert read.affine is not None
+        fits = read.affine.shape == (4, channels) and bool(np.isfinite(read.affine).all())
+        _require(fits, name, "constants of the host affine do not fit the channels")
+        host = qgraph.graph.host_tensors[layer.read.host_affine]
+        fits = host.shape == (qgraph.graph.batch, 2 * channels) and host.when == "step"
+        _require(fits, name, f"{host.name} is no scale and shift per channel and step")
     if read.table is not None:
         _require(read.table.shape == (TABLE_SIZE,), name, "table has a wrong size")
     _require(-128 <= read.pad <= 127, name, "zero point exceeds 8 bits")
@@ -85,7 +95,11 @@ def _check_write(qgraph: QGraph, qlayer: QLayer) -> None:
         _require(qlayer.weight is not None, name, "weights are missing")
         assert qlayer.weight is not None
         _require(qlayer.weight.shape == shape, name, f"weights are not of shape {shape}")
-        _require(int(qlayer.weight.min()) >= -127, name, "weights reach -128")
+        _require(qlayer.weight_bits in (4, 8), name, f"weights of {qlayer.weight_bits} bits")
+        limit = (1 << (qlayer.weight_bits - 1)) - 1
+        lowest, highest = int(qlayer.weight.min()), int(qlayer.weight.max())
+        _require(-limit <= lowest, name, f"weights reach {lowest}")
+        _require(highest <= limit, name, f"weights reach {highest}")
     else:
         _require(qlayer.weight is None, name, "an attention product has weights of its own")
         _require(not qlayer.bias.any(), name, "an attention product has a bias")

@@ -14,9 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from gen.arrayfile import map_arrays, write_arrays
 from gen.errors import UserError
 from gen.layers import HostTensor, Layer, LayerGraph, TensorInfo
 from gen.qgraph_check import check_qgraph
@@ -24,10 +23,10 @@ from gen.qlayers import QGraph, QLayer, QRead, QTensor
 
 JSON_NAME = "quant.json"
 ARRAYS_NAME = "quant.safetensors"
-VERSION = 1
+VERSION = 2
 
 Arrays = dict[str, NDArray[Any]]
-_READ_ARRAYS = {"gamma": np.int32, "beta": np.int64, "table": np.int8}
+_READ_ARRAYS = {"gamma": np.int32, "beta": np.int64, "table": np.int8, "affine": np.float64}
 _LAYER_ARRAYS = {
     "weight": np.int8,
     "bias": np.int32,
@@ -37,7 +36,7 @@ _LAYER_ARRAYS = {
     "correction": np.int64,
     "gate_table": np.int16,
 }
-_OPTIONAL = {"table", "weight", "gate_table"}
+_OPTIONAL = {"table", "weight", "gate_table", "affine"}
 
 
 def save_qgraph(qgraph: QGraph, folder: Path) -> None:
@@ -61,6 +60,7 @@ def save_qgraph(qgraph: QGraph, folder: Path) -> None:
                 "residual_shift": qlayer.residual_shift,
                 "gate_shift": qlayer.gate_shift,
                 "host_weight_scale": qlayer.host_weight_scale,
+                "weight_bits": qlayer.weight_bits,
             }
         )
     graph = qgraph.graph
@@ -77,15 +77,18 @@ def save_qgraph(qgraph: QGraph, folder: Path) -> None:
         "host_tensors": {n: asdict(t) for n, t in graph.host_tensors.items()},
         "layers": layers,
     }
-    save_file(arrays, folder / ARRAYS_NAME)
+    write_arrays(folder / ARRAYS_NAME, arrays)
     (folder / JSON_NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def load_qgraph(folder: Path) -> QGraph:
-    """Read what :func:`save_qgraph` wrote. Raises UserError where it is not that."""
+    """Read what :func:`save_qgraph` wrote; its arrays are memory maps.
+
+    Raises UserError where it is not that.
+    """
     try:
         document = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        arrays = load_file(folder / ARRAYS_NAME)
+        arrays = map_arrays(folder / ARRAYS_NAME)
         if document["version"] != VERSION:
             raise ValueError(f"version {document['version']} instead of {VERSION}")
         qgraph = _assemble(document, arrays)
@@ -93,7 +96,6 @@ def load_qgraph(folder: Path) -> QGraph:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; quantise the model again") from error
     except (
-        SafetensorError,
         AttributeError,
         KeyError,
         OSError,
@@ -146,13 +148,14 @@ def _assemble_layer(entry: dict[str, Any], arrays: Arrays) -> QLayer:
         residual_shift=_value(int, entry["residual_shift"]),
         gate_shift=_value(int, entry["gate_shift"]),
         host_weight_scale=_value(float, entry["host_weight_scale"]),
+        weight_bits=_value(int, entry["weight_bits"]),
         **own,
     )
 
 
 def _put(arrays: Arrays, key: str, value: NDArray[Any] | None, dtype: Any) -> None:
     if value is not None:
-        arrays[key] = np.ascontiguousarray(value, dtype=dtype)
+        arrays[key] = np.asarray(value, dtype=dtype)
 
 
 def _take(arrays: Arrays, layer: str, key: str, field: str, dtype: Any) -> Any:

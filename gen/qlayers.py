@@ -18,6 +18,7 @@ Int8 = NDArray[np.int8]
 Int16 = NDArray[np.int16]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 
 TABLE_SIZE = 2048  # entries of every run-time table; index = clamp(t, -1024, 1023) + 1024
 
@@ -56,6 +57,20 @@ class QRead:
     eps: int  # E of the variance formula; >= 1 when normalising, else 0
     table: Int8 | None  # [2048] or None: clamp to int8
     pad: int  # int8 value of out-of-image pixels: the zero point of the multiplier's operand
+    # with a host affine: what the host makes gamma and beta from at every step, float64
+    # [4, channels] (docs/numerics.md, "Host values"); ``gamma`` and ``beta`` are then those of
+    # scale 0 and shift 0
+    affine: Float64 | None = None
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Constants of one layer's read side for one step: gamma int32 and beta int64, in the ranges
+    of ``QRead``, [batch, channels of all sources].
+    """
+
+    gamma: Int32
+    beta: Int64
 
 
 @dataclass(frozen=True)
@@ -70,9 +85,10 @@ class Affine:
 
 @dataclass
 class QLayer:
-    """One layer in integers. ``weight`` is int8 in [-127, 127], shape [out, in, kh, kw], for
-    static weights, else None. With a gate, out counts both halves: all value rows, then all
-    gate rows. ``mult`` > 0 and ``shift`` (1..46) have one entry per weight row.
+    """One layer in integers. ``weight`` is int8 in [-127, 127] ([-7, 7] with 4 bits), shape
+    [out, in, kh, kw], for static weights, else None. With a gate, out counts both halves: all
+    value rows, then all gate rows. ``mult`` > 0 and ``shift`` (1..46) have one entry per weight
+    row.
     """
 
     layer: Layer
@@ -83,7 +99,7 @@ class QLayer:
     mult: Int32  # [out rows], 0 < mult < 2**17
     shift: Int32  # [out rows]
     # real value of one accumulator unit per row, to turn host biases into integers
-    acc_scale: NDArray[np.float64]
+    acc_scale: Float64
     # integer corrections per row (zero point, mean error) that are already part of ``bias``
     correction: Int64
     # left shift of the residual relative to ``shift`` (may be negative; shift + it >= 0)
@@ -92,6 +108,8 @@ class QLayer:
     gate_shift: int = 0
     # real value of one unit of a host weight (K or V from the host), else 0
     host_weight_scale: float = 0.0
+    # static weights are within +-(2**(weight_bits - 1) - 1); 8 or 4
+    weight_bits: int = 8
 
 
 @dataclass

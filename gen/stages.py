@@ -1,8 +1,10 @@
 """Resumable stages: files in, files out, skipped while nothing they depend on has changed.
 
 A stage runs in a scratch folder and its outputs are moved into the build folder only when it
-has finished, so that an interrupted run leaves nothing half written. What a stage was made from is
-kept in ``stages.json``: a key over its options, its input files and the generator's own sources.
+has finished, so that an interrupted run leaves nothing half written. A stage that resumes keeps
+its scratch folder when it is interrupted, and finds there what it had finished. What a stage was
+made from is kept in ``stages.json``: a key over its options, its input files and the generator's
+own sources.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,13 +28,25 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 
+# of large files: hashed again only when the file system says that they have changed
+_hashes: dict[tuple[object, ...], str] = {}
+_LARGE = 1 << 24
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if key in _hashes:
+            return _hashes[key]
+        digest = hashlib.sha256()
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
-    return digest.hexdigest()
+    result = digest.hexdigest()
+    if status.st_size >= _LARGE:
+        _hashes[key] = result
+    return result
 
 
 def sources_hash(paths: Iterable[str]) -> str:
@@ -53,7 +68,8 @@ class Stage:
 
     ``sources`` are the generator's files it is computed by, ``inputs`` the files it reads
     (absolute, or relative to the build folder), ``outputs`` what it leaves in the build folder
-    (files or folders). ``run(build, scratch)`` reads from ``build`` and writes into ``scratch``.
+    (files or folders). ``run(build, scratch)`` reads from ``build`` and writes into ``scratch``;
+    with ``resumes``, ``scratch`` holds what an interrupted run of the same key has left there.
     """
 
     name: str
@@ -63,6 +79,7 @@ class Stage:
     outputs: Sequence[str]
     run: Callable[[Path, Path], None]
     options: dict[str, object] = field(default_factory=dict)
+    resumes: bool = False
 
     def key(self, build: Path) -> str:
         """Hash over everything the result depends on."""
@@ -119,6 +136,22 @@ def _move_into(scratch: Path, build: Path, outputs: Iterable[str]) -> None:
         made.replace(target)
 
 
+@contextmanager
+def _scratch(stage: Stage, key: str, build: Path) -> Iterator[Path]:
+    """A scratch folder for one stage, without the ones of other keys or of killed runs."""
+    kept = build / f".{stage.name}-{key[:16]}"
+    for stale in build.glob(f".{stage.name}-*"):
+        if not (stage.resumes and stale == kept):
+            shutil.rmtree(stale, ignore_errors=True)
+    if not stage.resumes:
+        with tempfile.TemporaryDirectory(prefix=f".{stage.name}-", dir=build) as folder:
+            yield Path(folder)
+        return
+    kept.mkdir(exist_ok=True)
+    yield kept
+    shutil.rmtree(kept, ignore_errors=True)
+
+
 def run_stages(
     stages: Sequence[Stage], build: Path, say: Callable[[str], None] = print
 ) -> list[str]:
@@ -141,11 +174,7 @@ def run_stages(
                 say(f"{label}: up to date")
                 continue
             say(label)
-            for stale in build.glob(f".{stage.name}-*"):
-                # left by a run that was killed
-                shutil.rmtree(stale, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=f".{stage.name}-", dir=build) as folder:
-                scratch = Path(folder)
+            with _scratch(stage, key, build) as scratch:
                 stage.run(build, scratch)
                 _move_into(scratch, build, stage.outputs)
             record[stage.name] = {"key": key, "outputs": output_hashes(build, stage.outputs)}

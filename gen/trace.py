@@ -48,7 +48,8 @@ class Traced:
     """A U-Net as a typed graph for one fixed batch and size.
 
     Inputs are named as the U-Net's own arguments; nested ones are joined by an underscore
-    (``added_cond_kwargs_text_embeds``). ``tokens`` is 0 for a U-Net without a prompt.
+    (``added_cond_kwargs_text_embeds``). ``tokens`` is 0 for a U-Net without a prompt. Arrays share
+    the memory of the U-Net's float32 weights.
     """
 
     graph: Graph
@@ -72,23 +73,21 @@ class Traced:
 def trace_unet(
     unet: torch.nn.Module, *, batch: int, height: int, width: int, tokens: int = 0
 ) -> Traced:
-    """Trace a ``UNet2DConditionModel`` or ``UNet2DModel``.
+    """Trace a ``UNet2DConditionModel`` or ``UNet2DModel``, with weights or on the meta device.
 
     ``batch`` counts latents (2 for guidance), ``height`` and ``width`` are in latent pixels,
-    ``tokens`` in prompt tokens. The timestep input is a float32 scalar. Raises UserError for
-    configurations or ops that are not supported, naming the module path.
+    ``tokens`` in prompt tokens. The timestep input is a scalar, float32 (int64 where it indexes a
+    learned table). Raises UserError for configurations or ops that are not supported, naming the
+    module path.
     """
-    if any(p.dtype != torch.float32 for p in unet.parameters()):
-        unet = copy.deepcopy(unet).float()
-    args, kwargs = example_inputs(unet, batch, height, width, tokens)
-    training = unet.training
-    unet.eval()
+    shadow = _without_values(unet)
+    args, kwargs = example_inputs(shadow, batch, height, width, tokens)
     chatty = logging.getLogger("torch.export")
     level = chatty.level
     chatty.setLevel(logging.ERROR)
     try:
         with torch.no_grad():
-            program = torch.export.export(unet, args, kwargs, strict=False)
+            program = torch.export.export(shadow, args, kwargs, strict=False)
     except UserError:
         raise
     except Exception as error:
@@ -98,23 +97,48 @@ def trace_unet(
             f"{lines[0]}"
         ) from error
     finally:
-        unet.train(training)
         chatty.setLevel(level)
-    graph = _Converter(program).graph()
+    graph = _Converter(program, _values(unet)).graph()
     graphs.verify(graph)
     if not any(node.name == "sample" for node in graph.inputs()):
         raise UserError(f"{type(unet).__name__} does not take a sample; is it a U-Net?")
     return Traced(graph, batch, height, width, tokens)
 
 
-class _Converter:
-    """Turns an exported program into a graph, node by node."""
+def _values(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, tied ones under every name."""
+    return {
+        **dict(unet.named_parameters(remove_duplicate=False)),
+        **dict(unet.named_buffers(remove_duplicate=False)),
+    }
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
+
+def _without_values(unet: torch.nn.Module) -> torch.nn.Module:
+    """A copy in eval mode whose weights are float32 on the meta device: tracing takes no memory
+    and computes nothing.
+    """
+    memo: dict[int, Any] = {}
+    for value in _values(unet).values():
+        dtype = torch.float32 if value.dtype.is_floating_point else value.dtype
+        empty = torch.empty_like(value, dtype=dtype, device="meta")
+        if isinstance(value, torch.nn.Parameter):
+            empty = torch.nn.Parameter(empty, requires_grad=False)
+        memo[id(value)] = empty
+    return copy.deepcopy(unet, memo).eval()
+
+
+class _Converter:
+    """Turns an exported program into a graph, node by node; ``values`` are its arrays."""
+
+    def __init__(
+        self, program: torch.export.ExportedProgram, values: dict[str, torch.Tensor]
+    ) -> None:
         self.program = program
+        self.values = values
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = {}
         self.parameters: dict[str, torch.Tensor] = {}
+        self.places: set[int] = set()  # addresses of the arrays
         # results of chunk and split: fx name -> slices
         self.pieces: dict[str, list[str]] = {}
 
@@ -149,10 +173,15 @@ class _Converter:
         if key is None:
             self._add(Node(fx.name, "input", (), attrs, kind.shape, kind.dtype))
             return
-        array = self.program.state_dict.get(key, self.program.constants.get(key))
+        array = self.values.get(key, self.program.constants.get(key))
         assert isinstance(array, torch.Tensor), key
-        # clones: tied weights must not share memory in the array file
-        self.parameters[key] = array.detach().clone()
+        array = array.detach()
+        if not array.is_meta:
+            array = array.to("cpu", getattr(torch, kind.dtype))
+            # tied weights must not share memory in the array file
+            array = array.clone() if array.data_ptr() in self.places else array
+            self.places.add(array.data_ptr())
+        self.parameters[key] = array
         attrs["key"] = key
         self._add(Node(fx.name, "parameter", (), attrs, kind.shape, kind.dtype))
 

@@ -25,14 +25,17 @@ def example_inputs(
     config: Any = unet.config
     device = next(unet.parameters()).device
     channels = int(config.in_channels)
-    steps = 2 ** (len(config.down_block_types) - 1)
+    # a conditional U-Net gives its up-samplers the sizes of the skip connections
+    steps = 1 if kind == CONDITIONAL else 2 ** (len(config.down_block_types) - 1)
     if height % steps or width % steps or min(batch, height, width) < 1:
         raise UserError(
             f"a latent of {batch}x{channels}x{height}x{width} does not fit this U-Net; "
             f"choose height and width as multiples of {steps}"
         )
     sample = torch.zeros(batch, channels, height, width, device=device)
-    timestep = torch.tensor(1.0, device=device)
+    # a learned embedding is a table by timestep
+    learned = getattr(config, "time_embedding_type", None) == "learned"
+    timestep = torch.tensor(1, dtype=torch.int64 if learned else torch.float32, device=device)
     kwargs: dict[str, Any] = {"return_dict": False}
     labels = _class_labels(config, batch, device)
     if labels is not None:
@@ -86,6 +89,6 @@ def _added(config: Any, batch: int, device: torch.device) -> dict[str, Any]:
             "text_embeds": torch.zeros(batch, pooled, device=device),
             "time_ids": torch.zeros(batch, ids, device=device),
         }
-    elif kind not in (None, "text"):
+    elif kind is not None:
         raise UserError(f"addition_embed_type {kind} is not supported")
     return added

@@ -16,7 +16,7 @@ from gen.compare import CardCheck, Diverged, Integers, Noise, float_noise, refer
 from gen.csim import CsimCard, CsimError
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
-from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.hostints import output_to_float
 from gen.model import find_model, read_json
 from gen.program import load_program
 from gen.qgraph_io import load_qgraph
@@ -64,12 +64,7 @@ def verify(
         pair: torch.Tensor, timestep: float, host_values: dict[str, torch.Tensor]
     ) -> torch.Tensor:
         nonlocal done
-        values = {name: value.numpy() for name, value in host_values.items()}
-        integers = Integers(
-            quantise_latent(qgraph, pair.numpy()),
-            step_biases(qgraph, values),
-            prompt_weights(qgraph, values),
-        )
+        integers = Integers.of(qgraph, pair, host_values)
         expected, stored = reference_step(qgraph, integers)
         float_noise(graph, qgraph, pair, host_values, stored, noise)
         got = check.step(integers, stored)

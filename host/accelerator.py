@@ -1,38 +1,57 @@
 """A build on a card: noise predictions from latents, timesteps and prompts.
 
-Buffers, runs and weights are set up once. A step costs one transfer of the latent, one of the
-per-timestep biases if the timestep changed, two starts, two waits and one transfer back; the
-prompt's keys and values are sent when the prompt changes.
+Buffers, runs and weights are set up once (``host.session``). A step costs one transfer of the
+latent, one of the per-timestep biases if the timestep changed, two starts, two waits and one
+transfer back, for every rank; the prompt's keys and values are sent when the prompt changes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.errors import UserError
-from host.card import TIMEOUT_MS, Buffer, Card, Command
-from host.codec import Codec
+from host.card import TIMEOUT_MS, Buffer, Card
+from host.codec import Codec, Extra
 from host.folder import BuildFolder
+from host.selftest import known_step
+from host.session import Session
 from host.xclbin import CONTAINER_NAME
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-# Dynamic buffers kept on the card: one for each prompt (pair) that a large batch is split into.
+# Sets of dynamic buffers kept on the card: one for each prompt (pair) that a large batch is split
+# into.
 PROMPTS_ON_CARD = 16
 
 
-class Slot:
-    """A dynamic buffer on the card and what it holds."""
+class Stepper(Protocol):
+    """Computes noise predictions."""
 
-    def __init__(self, buffer: Buffer) -> None:
-        self.buffer = buffer
-        self.prompt: Float32 | None = None
+    def step(
+        self,
+        latent: Float32,
+        timestep: float | NDArray[Any],
+        encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
+    ) -> Float32:
+        """Noise prediction, float32 shaped as ``latent``."""
+        ...
+
+
+class Slot:
+    """Dynamic buffers on the card, one per rank, and what they hold."""
+
+    def __init__(self, buffers: list[Buffer]) -> None:
+        self.buffers = buffers
+        self.arrays = [buffer.array for buffer in buffers]
+        self.context: tuple[bytes, ...] | None = None
         self.timesteps: tuple[float, ...] | None = None
         self.used = 0
 
@@ -45,9 +64,11 @@ class Accelerator:
         xclbin: configuration of a real card; default: the build's software card.
         device: index or address of the card.
         timeout_ms: limit for one step.
+        self_test: run a step whose result is known before the card is used.
 
     Raises:
         UserError: missing, changed or foreign files, or no card.
+        CardFault: the card does not pass its self-test.
     """
 
     def __init__(
@@ -56,13 +77,17 @@ class Accelerator:
         xclbin: Path | None = None,
         device: int | str = 0,
         timeout_ms: int = TIMEOUT_MS,
+        self_test: bool = True,
     ) -> None:
         folder = BuildFolder(build)
         path = xclbin or build / CONTAINER_NAME
         folder.check_xclbin(path)
         self.model = folder.model
         self._folder = folder
-        self._connect(folder.codec(), Card(path, device, timeout_ms))
+        codec = folder.codec()
+        self._connect(codec, Card(path, device, timeout_ms))
+        if self_test:
+            self._session.self_test(known_step(build, folder.identity, codec))
 
     @classmethod
     def from_parts(cls, codec: Codec, card: Card) -> Accelerator:
@@ -73,21 +98,16 @@ class Accelerator:
 
     def _connect(self, codec: Codec, card: Card) -> None:
         self._codec, self._card = codec, card
-        self.clock_mhz = codec.clock_mhz
-        self._store: Command = card.command("store")
-        self._wload: Command = card.command("wload")
-        self._latent = card.buffer(self._store, 0, codec.latent_bytes)
-        self._result = card.buffer(self._store, 1, codec.result_bytes)
-        weights = card.buffer(self._wload, 0, codec.weights.nbytes)
-        weights.array[: codec.weights.nbytes] = codec.weights
-        weights.push()
-        self._weights = weights
-        self._store.bind(0, self._latent)
-        self._store.bind(1, self._result)
-        self._wload.bind(0, weights)
+        self._session = Session(card, codec.ranks)
         self._slots: list[Slot] = []
-        self._bound: Slot | None = None
         self._clock = 0
+
+    @property
+    def clock_mhz(self) -> float:
+        """Clock in MHz that turns cycles into time: the one that the linker achieved, or what the
+        program was made for on a software card.
+        """
+        return self._card.clock_mhz or self._codec.clock_mhz
 
     @property
     def batch(self) -> int:
@@ -105,6 +125,13 @@ class Accelerator:
         return self._codec.prompt_shape
 
     @property
+    def extra_inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape of one sample and dtype of what the U-Net takes besides latent, timestep and
+        prompt, by name; empty for most.
+        """
+        return self._codec.extra_inputs
+
+    @property
     def cycles(self) -> int | None:
         """Modelled clock cycles of the last run of the layer program; None on a real card."""
         return self._card.cycles
@@ -113,6 +140,21 @@ class Accelerator:
     def report(self) -> str:
         """The software card's report of the last run."""
         return self._card.report
+
+    @property
+    def address(self) -> str:
+        """PCI address of a real card; ``software`` and its number for one in software."""
+        return f"software {self._card.which}" if self._card.software else self._card.address
+
+    @property
+    def card_seconds(self) -> float:
+        """Wall time in seconds spent in the binding so far: transfers, starts and waits."""
+        return self._card.seconds
+
+    @property
+    def identity(self) -> str:
+        """Hash over what the numbers depend on: program, weights, host values."""
+        return self._folder.identity
 
     def check_model(self, unet: Any) -> None:
         """Refuse a float U-Net that the build was not made from.
@@ -127,6 +169,7 @@ class Accelerator:
         latent: Float32,
         timestep: float | NDArray[Any],
         encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
     ) -> Float32:
         """Noise prediction of the U-Net.
 
@@ -134,68 +177,82 @@ class Accelerator:
             latent: float32 [batch, channels, height, width], any batch.
             timestep: one for all, or one for each sample.
             encoder_hidden_states: float32 [batch, tokens, width]; None if the U-Net takes none.
+            extra: arrays [batch, ...] of ``extra_inputs``, by name.
 
         Returns:
-            float32, shaped as ``latent``.
+            float32 [batch, output channels, height, width].
 
         Raises:
-            UserError: wrong shapes, or a fault of the card.
+            UserError: wrong shapes.
+            CardFault: the card failed; open it again, or another one.
         """
         latent = np.asarray(latent, dtype=np.float32)
-        batch, timesteps, prompt = self._check(latent, timestep, encoder_hidden_states)
-        out = np.empty_like(latent)
-        for part in _parts(batch, self.batch):
-            rows = part if len(part) == self.batch else np.resize(part, self.batch)
-            used = slice(part[0], part[-1] + 1)
+        timesteps, prompt = self._check(latent, timestep, encoder_hidden_states)
+        others = self._check_extra(extra or {}, len(latent))
+        size = self.batch
+        if len(latent) == size:
+            return self._run(latent, timesteps, prompt, others)
+        out = np.empty((len(latent), *self._codec.result_shape), np.float32)
+        for part in _parts(len(latent), size):
+            rows = np.resize(part, size)
+            every = timesteps * size if len(timesteps) == 1 else tuple(timesteps[i] for i in rows)
             context = None if prompt is None else prompt[rows]
-            result = self._run(latent[rows], timesteps[rows], context)
-            out[used] = result[: len(part)]
+            others_here = {name: value[rows] for name, value in others.items()}
+            result = self._run(latent[rows], every, context, others_here)
+            out[part[0] : part[-1] + 1] = result[: len(part)]
         return out
 
-    def _run(self, latent: Float32, timesteps: Float64, prompt: Float32 | None) -> Float32:
-        """One run of the layer program, all arguments with its batch."""
-        slot = self._slot(prompt)
-        wanted = tuple(timesteps.tolist())
+    def _run(
+        self,
+        latent: Float32,
+        timesteps: tuple[float, ...],
+        prompt: Float32 | None,
+        extra: Extra,
+    ) -> Float32:
+        """One run of the layer program; all but the timesteps with its batch."""
+        slot = self._slot(prompt, extra)
+        wanted = timesteps if len(timesteps) == self.batch else timesteps * self.batch
         if slot.timesteps != wanted:
-            self._codec.write_step(slot.buffer.array, wanted)
-            slot.buffer.push(*self._codec.step_range)
+            slot.timesteps = None  # until all of it is on the card
+            self._codec.write_step(slot.arrays, wanted, extra)
+            for buffer, rank in zip(slot.buffers, self._codec.ranks, strict=True):
+                buffer.push(*rank.step_range)
             slot.timesteps = wanted
-        if self._bound is not slot:
-            self._wload.bind(1, slot.buffer)
-            self._bound = slot
-        self._codec.write_latent(self._latent.array, latent)
-        self._latent.push()
-        # the consumer first, as the kernels feed each other
-        self._card.execute(self._store, self._wload)
-        self._result.pull()
-        return self._codec.read_result(self._result.array)
+        session = self._session
+        self._codec.write_latent(session.latents, latent)
+        session.step(slot.buffers)
+        return self._codec.read_result(session.results)
 
-    def _slot(self, prompt: Float32 | None) -> Slot:
-        """The slot that holds ``prompt``, filled if none does."""
+    def _slot(self, prompt: Float32 | None, extra: Extra) -> Slot:
+        """The slot that holds ``prompt`` and ``extra``, filled if none does."""
         self._clock += 1
+        # compared as bytes: faster than as numbers
+        given = [] if prompt is None else [prompt]
+        content = tuple(value.tobytes() for value in (*given, *extra.values()))
         for slot in self._slots:
-            if slot.prompt is prompt or (
-                slot.prompt is not None and prompt is not None and _equal(slot.prompt, prompt)
-            ):
+            if slot.used and slot.context == content:
                 slot.used = self._clock
                 return slot
         if len(self._slots) < PROMPTS_ON_CARD:
-            buffer = self._card.buffer(self._wload, 1, self._codec.dynamic_bytes)
-            slot = Slot(buffer)
+            slot = Slot(self._session.dynamic())
             self._slots.append(slot)
         else:
             slot = min(self._slots, key=lambda each: each.used)
+        slot.context = None  # until all of it is on the card
+        if extra:
+            slot.timesteps = None  # their biases depend on it too
         if prompt is not None:
-            slot.prompt = None  # until it is complete
-            self._codec.write_prompt(slot.buffer.array, prompt)
-            slot.buffer.push(*self._codec.prompt_range)
-            slot.prompt = prompt.copy()
+            self._codec.write_prompt(slot.arrays, prompt, extra)
+            for buffer, rank in zip(slot.buffers, self._codec.ranks, strict=True):
+                buffer.push(*rank.prompt_range)
+        slot.context = content
         slot.used = self._clock
         return slot
 
     def _check(
         self, latent: Float32, timestep: float | NDArray[Any], prompt: Float32 | None
-    ) -> tuple[int, Float64, Float32 | None]:
+    ) -> tuple[tuple[float, ...], Float32 | None]:
+        """Timesteps (one, or one for each sample) and prompt, after every shape was checked."""
         shape = self._codec.latent_shape
         if latent.ndim != 4 or latent.shape[1:] != shape or not len(latent):
             raise UserError(
@@ -203,17 +260,17 @@ class Accelerator:
                 f"[batch, {', '.join(map(str, shape))}]; sample at that size or build another"
             )
         batch = len(latent)
-        if not np.isfinite(latent).all():
+        # a sum is finite only if all values are; the sum itself may overflow
+        if not math.isfinite(np.add.reduce(latent, None)) and not np.isfinite(latent).all():
             raise UserError("the latent holds values that are not finite; check the sampler")
-        timesteps = np.asarray(timestep, dtype=np.float64).reshape(-1)
-        if timesteps.size not in (1, batch):
+        timesteps = tuple(np.asarray(timestep, dtype=np.float64).reshape(-1).tolist())
+        if len(timesteps) not in (1, batch):
             raise UserError(
-                f"{timesteps.size} timesteps for {batch} samples; give one, or one each"
+                f"{len(timesteps)} timesteps for {batch} samples; give one, or one each"
             )
-        timesteps = np.broadcast_to(timesteps, (batch,))
         expected = self._codec.prompt_shape
         if expected is None:
-            return batch, timesteps, None
+            return timesteps, None
         if prompt is None:
             raise UserError("this U-Net needs encoder_hidden_states; none were given")
         prompt = np.asarray(prompt, dtype=np.float32)
@@ -222,11 +279,24 @@ class Accelerator:
                 f"encoder_hidden_states have shape {list(prompt.shape)} but this accelerator was "
                 f"built for [{batch}, {', '.join(map(str, expected))}]; use its own text encoder"
             )
-        return batch, timesteps, prompt
+        return timesteps, prompt
 
-
-def _equal(one: Float32, other: Float32) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
+    def _check_extra(self, extra: Extra, batch: int) -> dict[str, NDArray[Any]]:
+        wanted = self._codec.extra_inputs
+        if extra.keys() != wanted.keys():
+            raise UserError(
+                f"this accelerator was built with the inputs {', '.join(wanted) or 'of a prompt'}, "
+                f"not with {', '.join(extra) or 'none'}; build it from this U-Net"
+            )
+        arrays = {}
+        for name, (shape, dtype) in wanted.items():
+            arrays[name] = np.ascontiguousarray(extra[name], dtype=dtype)
+            if arrays[name].shape != (batch, *shape):
+                raise UserError(
+                    f"{name} has shape {list(arrays[name].shape)} but this accelerator was built "
+                    f"for {[batch, *shape]}; give one for each sample"
+                )
+        return arrays
 
 
 def _parts(count: int, size: int) -> Iterator[NDArray[np.int64]]:

@@ -12,25 +12,25 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from gen.cli import guarded
 from gen.errors import UserError
-from gen.model import find_model, load_unet
-from host.accelerator import Accelerator
-from host.cli import make_folder, parser
+from host.cli import importing, make_folder, parser
+
+if TYPE_CHECKING:
+    from host.accelerator import Accelerator
 
 WARM_UP = 2
+STOPPED = "stopped by Ctrl-C; nothing was written"
 
 
 def measure(
     contestants: dict[str, Callable[[], object]], repetitions: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Wall and processor time in seconds of every contestant's repetitions, taken in turns."""
+    from tqdm import tqdm
+
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for repetition in tqdm(range(-WARM_UP, repetitions), unit="round", disable=None):
         for name, work in contestants.items():
@@ -44,6 +44,8 @@ def measure(
 
 def inputs(accelerator: Accelerator, timestep: float) -> tuple[Any, float, Any]:
     """Random latent and prompt embedding of the accelerator's batch (float32), and a timestep."""
+    import numpy as np
+
     rng = np.random.default_rng(0)
     latent = rng.standard_normal((accelerator.batch, *accelerator.latent_shape), np.float32)
     prompt = None
@@ -53,7 +55,12 @@ def inputs(accelerator: Accelerator, timestep: float) -> tuple[Any, float, Any]:
 
 
 def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, object]:
-    """The figures of out/bench.json; times in milliseconds."""
+    """The figures of out/bench.json; times in milliseconds unless named otherwise."""
+    import numpy as np
+    import torch
+
+    from host.overhead import host_microseconds, waiting_card
+
     latent, timestep, prompt = inputs(accelerator, 500.0)
     tensors = [torch.from_numpy(latent), timestep]
     if prompt is not None:
@@ -71,6 +78,8 @@ def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, 
             )
     finally:
         torch.set_num_threads(threads)
+    with waiting_card():
+        overhead = host_microseconds(accelerator, unet)
     card, eager = (np.median(seconds[name], axis=0) * 1e3 for name in ("card", "torch"))
     rounds = np.array(seconds["card"])[:, 0] / np.array(seconds["torch"])[:, 0]
     cycles = accelerator.cycles
@@ -82,6 +91,7 @@ def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, 
         "torch_fp32_eager_ms": round(float(eager[0]), 3),
         "card_processor_ms": round(float(card[1]), 3),
         "torch_fp32_eager_processor_ms": round(float(eager[1]), 3),
+        "host_us_per_step": round(overhead, 1),
         "threads": 1,
         "batch": accelerator.batch,
         "repetitions": repetitions,
@@ -104,8 +114,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if parsed.repetitions < 1:
             raise UserError("nothing to measure; give 1 or more by --repetitions")
         make_folder(parsed.out)
+
+        with importing(STOPPED):
+            import host.overhead  # noqa: F401
+            from gen.model import find_model, load_unet, loras_of
+            from host.accelerator import Accelerator
+
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        unet = load_unet(find_model(str(parsed.model or accelerator.model)))
+        unet = load_unet(find_model(str(parsed.model or accelerator.model), loras_of(parsed.build)))
         accelerator.check_model(unet)
         figures = compare(accelerator, unet, parsed.repetitions)
         path = parsed.out / "bench.json"
@@ -120,6 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"  ratio              {figures['software_card_over_torch_fp32']:8.2f}    "
             f"(in processor time {figures['processor_time_ratio']:.2f})"
         )
+        print(
+            f"  host code          {figures['host_us_per_step']:8.1f} us per step "
+            "without the card (measured)"
+        )
         if figures["cycles_modelled"]:
             print(
                 f"  U250 at {figures['clock_mhz']:g} MHz   "
@@ -128,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         print(f"written to {path}")
 
-    return guarded(work, "stopped by Ctrl-C; nothing was written")
+    return guarded(work, STOPPED)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """One card, real or in software, through pyxrt's portable subset.
 
-The kind of the xclbin decides which binding drives it. Everything the binding would let pass is
-checked here: argument numbers and banks against the metadata, buffer sizes, alignment, unwritten
-memory (every buffer is synced whole when it is made), states and time limits.
+The kind of the xclbin decides which binding drives it. Everything the binding would let pass, or
+die of, is checked here: argument numbers, kinds and banks against the file's metadata, buffer
+sizes, unwritten memory (every buffer is synced whole when it is made), starts, states and time
+limits.
 """
 
 from __future__ import annotations
 
-import importlib
 import time
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen.errors import UserError
-from host.xclbin import is_genuine
+from host.devices import SOFTWARE, binding, check_platform, information, load, open_device
+from host.faults import CONTINUE, CardFault, CardUnusable, reset_advice
+from host.metadata import read_metadata
+from host.xclbin import Unit
 
 Bytes = NDArray[np.uint8]
 WORD = 64
 TIMEOUT_MS = 20_000
-
-
-def _binding(xclbin: Path) -> Any:
-    """Pyxrt for a genuine xclbin, the software card for its container."""
-    if not is_genuine(xclbin):
-        return importlib.import_module("host.swcard")
-    try:
-        return importlib.import_module("pyxrt")
-    except ImportError as error:
-        raise UserError(
-            f"{xclbin} is for a real card but pyxrt cannot be imported ({error}); install XRT and "
-            "run `source /opt/xilinx/xrt/setup.sh`"
-        ) from error
 
 
 class Buffer:
@@ -42,154 +32,251 @@ class Buffer:
     Its size is rounded up to whole words; all of it is written to the card once, as zeros.
     """
 
-    def __init__(self, binding: Any, device: Any, size: int, group: int) -> None:
+    def __init__(self, card: Card, size: int, group: int) -> None:
+        self.card = card
+        self.group = group
         self.size = max(WORD, -(-size // WORD) * WORD)
-        self._direction = binding.xclBOSyncDirection
-        self.bo = binding.bo(device, self.size, binding.bo.normal, group)
+        direction = card.xrt.xclBOSyncDirection
+        self._to = direction.XCL_BO_SYNC_BO_TO_DEVICE
+        self._from = direction.XCL_BO_SYNC_BO_FROM_DEVICE
+        self.bo = card.xrt.bo(card.device, self.size, card.xrt.bo.normal, group)
+        # the view does not keep the binding's memory alive, but this object does
         self.array: Bytes = np.frombuffer(self.bo.map(), dtype=np.uint8)
         self.array[:] = 0
         self.push()
 
     def push(self, size: int | None = None, offset: int = 0) -> None:
-        """Copy host memory to the card: ``size`` bytes (default: all) from ``offset`` on."""
-        self._check(size, offset)
-        self.bo.sync(
-            self._direction.XCL_BO_SYNC_BO_TO_DEVICE, self.size if size is None else size, offset
-        )
+        """Copy host memory to the card: ``size`` bytes (default: all) from ``offset`` on.
+
+        Raises:
+            CardFault: the card is gone.
+        """
+        self._sync(self._to, size, offset)
 
     def pull(self, size: int | None = None, offset: int = 0) -> None:
-        """Copy card memory to the host: ``size`` bytes (default: all) from ``offset`` on."""
-        self._check(size, offset)
-        self.bo.sync(
-            self._direction.XCL_BO_SYNC_BO_FROM_DEVICE, self.size if size is None else size, offset
-        )
+        """Copy card memory to the host: ``size`` bytes (default: all) from ``offset`` on.
 
-    def _check(self, size: int | None, offset: int) -> None:
+        Raises:
+            CardFault: the card is gone.
+        """
+        self._sync(self._from, size, offset)
+
+    def _sync(self, direction: Any, size: int | None, offset: int) -> None:
+        size = self.size - offset if size is None else size
         # not every version of the library checks this itself
-        if offset < 0 or offset + (self.size - offset if size is None else size) > self.size:
+        if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"{size} bytes at {offset} of a buffer of {self.size}")
+        started = time.perf_counter()
+        try:
+            self.bo.sync(direction, size, offset)
+        except RuntimeError as error:
+            raise self.card.fault(f"a transfer failed ({error})") from error
+        self.card.seconds += time.perf_counter() - started
 
 
 class Command:
-    """One reusable run of a kernel whose arguments are checked against the metadata."""
+    """One reusable run of one compute unit, whose arguments are checked against the metadata."""
 
-    def __init__(self, name: str, kernel: Any, run: Any, args: int, mems: set[int]) -> None:
-        self.name = name
-        self._kernel = kernel
-        self._run = run
-        self._args = args
-        self._mems = mems
+    def __init__(self, card: Card, unit: Unit) -> None:
+        self.card, self.unit = card, unit
+        xrt = card.xrt
+        try:
+            self._kernel = xrt.kernel(
+                card.device, card.uuid_handle, f"{unit.kernel}:{{{unit.name}}}"
+            )
+            self._run = xrt.run(self._kernel)
+        except RuntimeError as error:
+            raise CardUnusable(
+                f"kernel {unit.name} of {card.path} cannot be opened: {error}; end other processes "
+                "that use the card, or build the file again"
+            ) from error
+        self._bound: set[int] = set()
+        self._needed = {index for index, arg in enumerate(unit.args) if arg.mems}
+        self._running = False
 
     def group(self, index: int) -> int:
-        """Memory index that argument ``index`` is wired to."""
-        if not 0 <= index < self._args:
+        """Memory index that argument ``index`` is wired to.
+
+        Raises:
+            UserError: the argument is no buffer, or file and binding disagree.
+        """
+        unit = self.unit
+        if not 0 <= index < len(unit.args):
             raise UserError(
-                f"kernel {self.name} has {self._args} arguments, not {index + 1}; the xclbin is "
-                "of another version, build it again"
+                f"kernel {unit.name} has {len(unit.args)} arguments, not {index + 1}; the xclbin "
+                "is of another version, build it again"
             )
-        try:
-            group = int(self._kernel.group_id(index))
-        except IndexError as error:
+        if index not in self._needed:
             raise UserError(
-                f"argument {index} of kernel {self.name} is not a buffer in this xclbin; build it "
+                f"argument {index} of kernel {unit.name} is not a buffer in this xclbin; build it "
                 "again"
-            ) from error
-        if group not in self._mems:
+            )
+        group = int(self._kernel.group_id(index))
+        if group not in unit.args[index].mems or group not in self.card.used_mems:
             raise UserError(
-                f"argument {index} of kernel {self.name} is wired to memory {group}, which this "
-                "xclbin does not use; build it again"
+                f"argument {index} of kernel {unit.name} is wired to memory {group}, which this "
+                "xclbin does not use for it; build it again"
             )
         return group
 
     def bind(self, index: int, buffer: Buffer) -> None:
-        """Set a buffer argument; it stays set for all later starts."""
+        """Set a buffer argument; it stays set for all later starts.
+
+        Raises:
+            UserError: the argument is no buffer, or the buffer is of another card or bank.
+        """
+        if buffer.card is not self.card or buffer.group != self.group(index):
+            raise UserError(
+                f"the buffer for argument {index} of kernel {self.unit.name} lies in another bank "
+                "or on another card; make it with that argument"
+            )
         self._run.set_arg(index, buffer.bo)
+        self._bound.add(index)
 
     def start(self) -> None:
-        """Start without waiting."""
+        """Start without waiting.
+
+        Raises:
+            UserError: an argument was never set, or the last start was not waited for: the binding
+                would raise and then wait for ever.
+        """
+        if self._bound != self._needed:
+            missing = min(self._needed - self._bound)
+            raise UserError(f"argument {missing} of kernel {self.unit.name} was never set; bind it")
+        if self._running:
+            raise UserError(f"kernel {self.unit.name} is still running; wait for it first")
+        self._running = True
         self._run.start()
 
     def wait(self, timeout_ms: int) -> Any:
         """State after the end or after ``timeout_ms`` (at least 1: 0 would mean for ever)."""
-        return self._run.wait(max(1, timeout_ms))
+        state = self._run.wait(max(1, timeout_ms))
+        if state != self.card.timed_out:
+            self._running = False
+        return state
 
 
 class Card:
     """An opened card, configured with ``xclbin``.
+
+    Attributes:
+        metadata: what the file says: compute units, memories, achieved clock.
+        seconds: wall time in seconds spent in the binding: transfers, starts and waits.
 
     Raises:
         UserError: no binding, no such card, or a file that it refuses.
     """
 
     def __init__(self, xclbin: Path, device: int | str = 0, timeout_ms: int = TIMEOUT_MS) -> None:
-        self._xrt = _binding(xclbin)
-        self.software = self._xrt.__name__ == "host.swcard"
-        self.timeout_ms = timeout_ms
+        self.path, self.which, self.timeout_ms = xclbin, device, timeout_ms
+        self.xrt = binding(xclbin)
+        self.software = self.xrt.__name__ == SOFTWARE
+        self.completed = self.xrt.ert_cmd_state.ERT_CMD_STATE_COMPLETED
+        self.timed_out = self.xrt.ert_cmd_state.ERT_CMD_STATE_TIMEOUT
+        self.seconds = 0.0
+        self.metadata = read_metadata(xclbin)
         try:
-            file = self._xrt.xclbin(str(xclbin))
-            self._device = self._xrt.device(device)
-            self._uuid = self._device.load_xclbin(file)
+            file = self.xrt.xclbin(str(xclbin))
         except RuntimeError as error:
-            raise UserError(f"{xclbin}: the card cannot be opened: {error}") from error
-        self.uuid: str = self._uuid.to_string()
-        self._kernel_args = {k.get_name(): k.get_num_args() for k in file.get_kernels()}
-        self._mems = {mem.get_index() for mem in file.get_mems() if mem.get_used()}
+            raise UserError(f"{xclbin}: not to be read as an xclbin: {error}") from error
+        self.device = open_device(self.xrt, device)
+        check_platform(xclbin, self.metadata, information(self.xrt, self.device, "name"), device)
+        self.uuid_handle = load(self.xrt, self.device, xclbin, file, device)
+        self._check(file)
+        self.used_mems = {mem.index for mem in self.metadata.mems if mem.used}
 
-    def command(self, kernel: str) -> Command:
-        """A run of ``kernel``."""
-        if kernel not in self._kernel_args:
-            raise UserError(f"the xclbin has no kernel {kernel}; build it again")
-        try:
-            handle = self._xrt.kernel(self._device, self._uuid, kernel)
-            run = self._xrt.run(handle)
-        except RuntimeError as error:
-            raise UserError(f"kernel {kernel} cannot be opened: {error}") from error
-        return Command(kernel, handle, run, self._kernel_args[kernel], self._mems)
+    def _check(self, file: Any) -> None:
+        """File, binding and card must speak of the same configuration."""
+        stated = self.metadata.uuid
+        for handle in (file.get_uuid(), self.uuid_handle, self.device.get_xclbin_uuid()):
+            if handle.to_string() != stated:
+                raise CardUnusable(
+                    f"card {self.which} is configured with {handle.to_string()} and not with "
+                    f"{self.path} ({stated}); another process uses it: end that one, or choose "
+                    "another card by --device"
+                )
+        kernels = {kernel.get_name(): kernel.get_num_args() for kernel in file.get_kernels()}
+        if kernels != {unit.kernel: len(unit.args) for unit in self.metadata.units}:
+            raise UserError(
+                f"{self.path}: the binding reads other kernels from it ({', '.join(kernels)}); "
+                "build it again"
+            )
 
-    def buffer(self, command: Command, index: int, size: int) -> Buffer:
-        """A buffer of ``size`` bytes in the bank of a command's argument; not bound yet."""
-        group = command.group(index)
-        try:
-            return Buffer(self._xrt, self._device, size, group)
-        except RuntimeError as error:
-            raise UserError(f"no room for {size} bytes on the card: {error}") from error
+    @property
+    def address(self) -> str:
+        """PCI address, or what the card was opened by where the driver does not tell."""
+        return information(self.xrt, self.device, "bdf") or str(self.which)
 
-    def execute(self, *commands: Command) -> None:
-        """Start the commands in order (consumer first) and wait for all of them.
+    @property
+    def clock_mhz(self) -> float | None:
+        """Clock that the linker achieved, from the file; None on the software card."""
+        return self.metadata.clock_mhz
+
+    def commands(self, kernel: str) -> list[Command]:
+        """One run of each compute unit of ``kernel``: one per rank.
 
         Raises:
-            UserError: a time limit, an error state, or a start that the driver refuses; with the
+            UserError: there are none, or they cannot be opened.
+        """
+        units = self.metadata.units_of(kernel)
+        if not units:
+            raise UserError(f"the xclbin has no kernel {kernel}; build it again")
+        return [Command(self, unit) for unit in units]
+
+    def buffer(self, command: Command, index: int, size: int) -> Buffer:
+        """A buffer of ``size`` bytes in the bank of a command's argument, bound to nothing.
+
+        Raises:
+            UserError: the argument is no buffer, or there is no room.
+        """
+        group = command.group(index)
+        try:
+            return Buffer(self, size, group)
+        except RuntimeError as error:
+            raise UserError(
+                f"no room for {size} bytes on card {self.which}: {error}; end other processes that "
+                "use it"
+            ) from error
+
+    def execute(self, commands: list[Command]) -> None:
+        """Start the commands in order (consumers first) and wait for all of them.
+
+        Raises:
+            CardFault: a time limit, an error state, or a start that the driver refuses; with the
                 software card's own words (a deadlock names its FIFO).
         """
-        states = self._xrt.ert_cmd_state
+        started = time.perf_counter()
         try:
             for command in commands:
                 command.start()
-            end = time.monotonic() + self.timeout_ms / 1000
+            end = started + self.timeout_ms / 1000
             for command in commands:
-                state = command.wait(round((end - time.monotonic()) * 1000))
-                if state == states.ERT_CMD_STATE_COMPLETED:
+                state = command.wait(round((end - time.perf_counter()) * 1000))
+                if state == self.completed:
                     continue
-                if state == states.ERT_CMD_STATE_TIMEOUT:
+                if state == self.timed_out:
                     what = f"did not finish within {self.timeout_ms / 1000:g} s"
                 else:
                     what = f"ended in state {getattr(state, 'name', state)}"
-                raise UserError(self._fault(f"kernel {command.name} {what}"))
+                raise self.fault(f"kernel {command.unit.name} {what}")
         except RuntimeError as error:
-            raise UserError(self._fault(f"the card refused a command ({error})")) from error
+            raise self.fault(f"it refused a command ({error})") from error
+        self.seconds += time.perf_counter() - started
 
-    def _fault(self, what: str) -> str:
-        why = self._xrt.diagnosis(self._device) if self.software else ""
+    def fault(self, what: str) -> CardFault:
+        """A fault of this card, with what to do about it."""
+        text = f"card {self.which}: {' '.join(what.split())}"
+        why = self.xrt.diagnosis(self.device) if self.software else ""
         if why:
-            return f"{what}: {' '.join(why.split())}"
-        return f"{what}; reset the card and load its xclbin again"
+            return CardFault(f"{text}: {' '.join(why.split())}; open it again, {CONTINUE}")
+        return CardFault(f"{text}; {reset_advice(self.address)}")
 
     @property
     def cycles(self) -> int | None:
         """Modelled clock cycles of the last step; None on a real card."""
-        return int(self._xrt.cycles(self._device)) if self.software else None
+        return int(self.xrt.cycles(self.device)) if self.software else None
 
     @property
     def report(self) -> str:
         """The software card's report of the last step."""
-        return str(self._xrt.report(self._device)) if self.software else ""
+        return str(self.xrt.report(self.device)) if self.software else ""

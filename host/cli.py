@@ -1,12 +1,18 @@
-"""What the host's commands share: arguments and settings."""
+"""What the host's commands share: arguments and settings. Free of heavy imports."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gen.errors import UserError
-from host.sampling import Settings
+from host.settings import SCHEDULERS, Settings
 
 
 def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
@@ -15,8 +21,12 @@ def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
     arguments.add_argument("--build", type=Path, required=True, help="folder of a build")
     arguments.add_argument("--out", type=Path, default=Path(out), help="folder for results")
     arguments.add_argument("--xclbin", type=Path, help="xclbin of a real card (default: software)")
-    arguments.add_argument("--device", type=int, default=0, help="index of the card")
+    arguments.add_argument("--device", type=_device, default=0, help="index or address of the card")
     return arguments
+
+
+def _device(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def add_sampling(arguments: argparse.ArgumentParser) -> None:
@@ -25,12 +35,15 @@ def add_sampling(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", type=int, default=defaults.seed, help="of the first prompt")
     arguments.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
     arguments.add_argument("--guidance", type=float, default=defaults.guidance)
+    arguments.add_argument(
+        "--scheduler", choices=SCHEDULERS, default="", help="default: ddim, or lcm for its models"
+    )
     arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
 
 
 def settings(parsed: argparse.Namespace) -> Settings:
     """The sampler settings of parsed arguments, checked."""
-    chosen = Settings(parsed.seed, parsed.steps, parsed.guidance)
+    chosen = Settings(parsed.seed, parsed.steps, parsed.guidance, parsed.scheduler)
     chosen.check()
     return chosen
 
@@ -43,3 +56,25 @@ def make_folder(path: Path) -> None:
         raise UserError(
             f"{path}: cannot be made ({error.strerror}); choose another folder by --out"
         ) from error
+
+
+@contextmanager
+def importing(stopped: str) -> Iterator[None]:
+    """Libraries are imported: Ctrl-C ends the process at once, with a sentence and status 2.
+
+    Raised in the middle of an import, KeyboardInterrupt may be swallowed there and come out as
+    another exception.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        print(f"error: {stopped}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

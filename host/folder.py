@@ -1,22 +1,22 @@
-"""A build folder as the host reads it: everything is checked against the manifest first."""
+"""A build folder as the host reads it: everything is checked against the manifest first.
+
+What needs torch is imported where it is needed, so that a folder can be checked in no time.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from gen.errors import UserError
-from gen.hostgraph import HostGraph
-from gen.identity import unet_identity
-from gen.program import load_program
-from gen.qgraph_io import load_qgraph
 from gen.stages import FORMAT, MANIFEST
-from host.codec import Codec
+from host.axlf import read_axlf
 from host.xclbin import is_genuine, read_container, sha256
+
+if TYPE_CHECKING:
+    from host.codec import Codec
 
 PROGRAM = "program.json"
 WEIGHTS = "weights.bin"
@@ -59,10 +59,20 @@ class BuildFolder:
                     "`make build` again"
                 )
         self.program_hash: str = files[PROGRAM]
+        listed = json.dumps(sorted(files.items()))
+        # hash over all files: what numbers, runs and tests of this build are known by
+        self.identity = hashlib.sha256(listed.encode()).hexdigest()
         self.model = (path / self.manifest["model"]["path"]).resolve()
 
     def codec(self) -> Codec:
         """The encoder and decoder of this build's layer program."""
+        import numpy as np
+
+        from gen.hostgraph import HostGraph
+        from gen.program import load_program
+        from gen.qgraph_io import load_qgraph
+        from host.codec import Codec
+
         host = HostGraph.load(self.path)
         weights = np.fromfile(self.path / WEIGHTS, dtype=np.uint8)
         return Codec(load_program(self.path / PROGRAM), load_qgraph(self.path), host, weights)
@@ -75,6 +85,10 @@ class BuildFolder:
         Raises:
             UserError: it is another one.
         """
+        import torch
+
+        from gen.identity import unet_identity
+
         if unet.dtype == torch.float32 and unet_identity(unet) != self.manifest["model"]["unet"]:
             raise UserError(
                 f"{self.path}: made from another model than the U-Net that it is to replace; "
@@ -84,15 +98,19 @@ class BuildFolder:
     def check_xclbin(self, path: Path) -> None:
         """Refuse an xclbin that was not made from this build's layer program.
 
-        A genuine one is vouched for by the description beside it (its hash and the program's),
-        which the link step writes (``gen.vitis.card_run.link_card``).
+        A genuine one is vouched for by the description beside it (its hash, its UUID and the
+        program's hash), which the link step writes (``gen.vitis.card_run.link_card``).
 
         Raises:
             UserError: it belongs to another program, or its identity is unknown.
         """
         if is_genuine(path):
             note = _read_json(path.with_suffix(".json"), "the link step's description")
-            program, known = note.get("program"), note.get("sha256") == sha256(path)
+            # the link step does not know the UUID where xclbinutil is missing
+            known = note.get("sha256") == sha256(path) and (
+                note.get("uuid") in (None, read_axlf(path).uuid)
+            )
+            program = note.get("program")
         else:
             program, known = read_container(path).program, True
         if program != self.program_hash or not known:

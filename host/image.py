@@ -1,62 +1,73 @@
-"""``python -m host.image``: pictures from prompts, by the float U-Net and by the accelerator."""
+"""``python -m host.image``: pictures from prompts, by the float U-Net and by the accelerator.
+
+This process imports nothing heavy and touches no card: ``host.workers`` has a process per card.
+A run that was interrupted, by Ctrl-C, a kill or a card, goes on when it is started again.
+"""
 
 from __future__ import annotations
 
-import re
+import shutil
+import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
 from gen.cli import guarded
-from host.accelerator import Accelerator
+from gen.errors import UserError
 from host.cli import add_sampling, make_folder, parser
 from host.cli import settings as settings_of
-from host.grid import Pair, grid
-from host.metrics import psnr, ssim
-from host.sampling import DEFAULT_PROMPTS, Sample, Settings, draw, load_pipeline
-from host.unet import AcceleratedUNet
+from host.pictures import Job, Painter, Row, RunState, jobs_of
+from host.settings import DEFAULT_PROMPTS, Settings
+from host.workers import SILENCE_S, Device, Events, Link, Pool, prepare_processes
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. ``cycles`` are modelled clock cycles per step (None: real card)."""
+class Options:
+    """What a worker needs to know."""
 
-    prompt: str
-    steps: int
-    float_step: float
-    accelerated_step: float
-    cycles: int | None
-    psnr: float
-    ssim: float
+    build: Path
+    xclbin: Path | None
+    model: Path
+    out: Path
+    settings: Settings
+    identity: dict[str, object]
+    timeout_ms: int
 
 
-def file_stem(number: int, prompt: str) -> str:
-    """Name of a prompt's files: ``01-a-red-circle``."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-    return f"{number:02d}-{words[:60].rstrip('-')}" if words else f"{number:02d}"
+def serve(link: Link, device: Device, options: Options) -> None:
+    """A worker: opens its card and draws what it is given."""
+    from gen.model import loras_of
+    from host.accelerator import Accelerator
+
+    state = RunState(options.out, options.identity)
+    accelerator = Accelerator(options.build, options.xclbin, device, timeout_ms=options.timeout_ms)
+    loras = loras_of(options.build)
+    painter = Painter(accelerator, options.model, options.settings, state, loras)
+    link.tell("ready", accelerator.address, accelerator.clock_mhz)
+    for job in link.jobs():
+        painter.paint(job, lambda drawn, computed: link.tell("step", drawn, computed))
+        link.tell("done")
 
 
 def table(rows: Sequence[Row], clock_mhz: float) -> str:
-    """The closing table, with means over prompts (median for PSNR) in its last line."""
+    """The closing table, with medians over prompts in its last line."""
     width = max(len("median"), *(len(row.prompt) for row in rows))
     lines = [
         f"{'':{width}}  steps  wall time per step     card (modelled)          against float",
         f"{'prompt':{width}}         float  accelerator   cycles  ms at {clock_mhz:g} MHz   "
         "PSNR     SSIM",
     ]
+    median = statistics.median
     everything = Row(
         "median",
         rows[0].steps,
-        float(np.median([row.float_step for row in rows])),
-        float(np.median([row.accelerated_step for row in rows])),
-        None if rows[0].cycles is None else int(np.median([row.cycles or 0 for row in rows])),
-        float(np.median([row.psnr for row in rows])),
-        float(np.median([row.ssim for row in rows])),
+        median(row.float_step for row in rows),
+        median(row.accelerated_step for row in rows),
+        None if rows[0].cycles is None else int(median(row.cycles or 0 for row in rows)),
+        median(row.psnr for row in rows),
+        median(row.ssim for row in rows),
     )
     for row in [*rows, everything] if len(rows) > 1 else rows:
         if row is everything:
@@ -72,65 +83,148 @@ def table(rows: Sequence[Row], clock_mhz: float) -> str:
     return "\n".join(lines)
 
 
-def run(
-    accelerator: Accelerator, model: Path, prompts: Sequence[str], settings: Settings, out: Path
-) -> list[Row]:
-    """Draw all prompts both ways into ``out``; the grid grows with every finished prompt."""
-    pipe = load_pipeline(model)
-    float_unet = pipe.unet
-    card_unet = AcceleratedUNet(accelerator, float_unet)
-    rows: list[Row] = []
-    pairs: list[Pair] = []
-    with tqdm(total=2 * settings.steps * len(prompts), unit="step", disable=None) as bar:
-        for number, prompt in enumerate(prompts, 1):
-            stem = file_stem(number, prompt)
-            samples: list[Sample] = []
-            for label, unet in (("float", float_unet), ("accelerator", card_unet)):
-                bar.set_description(f"picture {number} of {len(prompts)}, {label}")
-                pipe.unet = unet
-                seed = settings.seed + number - 1
-                sample = draw(pipe, prompt, settings, seed, bar.update)
-                Image.fromarray(sample.picture).save(out / f"{stem}.{label}.png")
-                samples.append(sample)
-            reference, accelerated = samples
-            close = psnr(reference.picture, accelerated.picture)
-            rows.append(
-                Row(
-                    prompt,
-                    settings.steps,
-                    reference.median_step,
-                    accelerated.median_step,
-                    accelerator.cycles,
-                    close,
-                    ssim(reference.picture, accelerated.picture),
-                )
+def draw_grid(rows: Sequence[tuple[Job, Row]], out: Path) -> None:
+    """``grid.png`` from the files of finished pictures."""
+    import numpy as np
+    from PIL import Image
+
+    from host.grid import Pair, grid
+
+    def picture(job: Job, label: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        with Image.open(out / f"{job.stem}.{label}.png") as file:
+            return np.asarray(file.convert("RGB"))
+
+    grid(
+        [
+            Pair(
+                row.prompt, picture(job, "float"), picture(job, "accelerator"), f"{row.psnr:.1f} dB"
             )
-            pairs.append(Pair(prompt, reference.picture, accelerated.picture, f"{close:.1f} dB"))
-            grid(pairs).save(out / "grid.png")
-    return rows
+            for job, row in rows
+        ]
+    ).save(out / "grid.png")
+
+
+def reset_card(address: str) -> None:
+    """Reset a real card, known by its PCI address, by XRT's own tool, if that is installed."""
+    tool = shutil.which("xbutil") or shutil.which("xrt-smi")
+    if tool is not None and ":" in address:
+        subprocess.run(
+            [tool, "reset", "-d", address],
+            input="y\n",
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+
+
+def run(
+    options: Options, jobs: Sequence[Job], devices: Sequence[Device]
+) -> tuple[list[Row], float]:
+    """Draw all jobs that are not finished yet; rows of all, and the clock in MHz.
+
+    Raises:
+        UserError: bad input, or no card is left.
+    """
+    from tqdm import tqdm
+
+    state = RunState(options.out, options.identity)
+    steps = 2 * options.settings.steps
+    drawn = {job.number: steps if state.finished(job) else 0 for job in jobs}
+    clock = 0.0
+    with tqdm(total=steps * len(jobs), unit="step", disable=None) as bar:
+
+        def show() -> None:
+            bar.update(sum(drawn.values()) - bar.n)
+
+        def ready(_: str, mhz: float) -> None:
+            nonlocal clock
+            clock = mhz
+
+        def progress(job: Job, count: int) -> None:
+            drawn[job.number] = count
+            bar.set_description(f"picture {job.number} of {len(jobs)}", refresh=False)
+            show()
+
+        def done(job: Job) -> None:
+            drawn[job.number] = steps
+            show()
+            finished = [(each, state.finished(each)) for each in jobs]
+            draw_grid([(each, row) for each, row in finished if row is not None], options.out)
+
+        def trouble(sentence: str) -> None:
+            bar.write(sentence, file=sys.stderr)
+
+        show()
+        events = Events(ready, progress, done, trouble, reset_card)
+        silence = max(SILENCE_S, 3e-3 * options.timeout_ms)
+        pool = Pool(serve, options, devices, events, silence)
+        pool.run([job for job in jobs if drawn[job.number] < steps])
+    rows = [state.finished(job) for job in jobs]
+    state.clear()
+    return [row for row in rows if row is not None], clock
+
+
+def _devices(first: Device, cards: int) -> list[Device]:
+    if cards < 1:
+        raise UserError(f"{cards} cards cannot draw; give 1 or more by --cards")
+    if cards == 1:
+        return [first]
+    if isinstance(first, str):
+        raise UserError("several cards are counted from an index; give a number by --device")
+    return [first + index for index in range(cards)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = parser("Draw pictures: every denoising step on the card.")
     arguments.add_argument("--prompt", action="append", help="may be given several times")
+    arguments.add_argument(
+        "--cards", type=int, default=1, help="cards to draw on, from --device on, one picture each"
+    )
+    arguments.add_argument(
+        "--timeout", type=float, default=20.0, help="seconds after which a step is given up"
+    )
     add_sampling(arguments)
     parsed = arguments.parse_args(argv)
 
     def work() -> None:
+        from host.folder import BuildFolder
+
         settings = settings_of(parsed)
+        devices = _devices(parsed.device, parsed.cards)
+        if parsed.timeout <= 0:
+            raise UserError("a step needs time; give a positive number of seconds by --timeout")
         make_folder(parsed.out)
-        accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
+        folder = BuildFolder(parsed.build)
+        model = (parsed.model or folder.model).resolve()
         prompts = parsed.prompt or list(DEFAULT_PROMPTS)
-        model = parsed.model or accelerator.model
-        rows = run(accelerator, model, prompts, settings, parsed.out)
+        identity = {
+            "build": folder.identity,
+            "model": str(model),
+            "prompts": prompts,
+            "settings": vars(settings),
+        }
+        options = Options(
+            parsed.build,
+            parsed.xclbin,
+            model,
+            parsed.out,
+            settings,
+            identity,
+            round(parsed.timeout * 1000),
+        )
+        prepare_processes(len(devices))
+        rows, clock = run(options, jobs_of(prompts, settings), devices)
         print()
-        print(table(rows, accelerator.clock_mhz))
+        print(table(rows, clock))
         print(
             f"\n{len(rows)} pairs of pictures in {parsed.out}/, together in {parsed.out}/grid.png"
         )
 
-    return guarded(work, f"stopped by Ctrl-C; finished pictures are in {parsed.out}/")
+    return guarded(
+        work, "stopped by Ctrl-C; what is finished is kept, run the same command to go on"
+    )
 
 
 if __name__ == "__main__":

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from gen.cli import guarded
 from gen.errors import UserError
-from host.accelerator import Accelerator
-from host.cli import add_sampling, make_folder, parser
+from host.cli import add_sampling, importing, make_folder, parser
 from host.cli import settings as settings_of
-from host.metrics import psnr, ssim
-from host.sampling import Settings, draw, load_pipeline
-from host.unet import AcceleratedUNet
+from host.settings import Settings
 
-Picture = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from host.accelerator import Accelerator
+    from host.sampling import Picture
+
+STOPPED = "stopped by Ctrl-C before all prompts were drawn; nothing was written"
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,12 @@ def compare(
     judge: Callable[[Picture, str], bool],
 ) -> list[Verdict]:
     """Draw every prompt with both U-Nets from the same noise and compare."""
+    from tqdm import tqdm
+
+    from host.metrics import psnr, ssim
+    from host.sampling import draw
+    from host.unet import AcceleratedUNet
+
     float_unet = pipe.unet
     card_unet = AcceleratedUNet(accelerator, float_unet)
     verdicts: list[Verdict] = []
@@ -72,17 +76,18 @@ def compare(
 
 def summary(verdicts: Sequence[Verdict], settings: Settings) -> dict[str, object]:
     """The figures of out/quality.json; accuracies are shares of prompts with all attributes."""
-    values = np.array([verdict.psnr for verdict in verdicts])
+    values = [verdict.psnr for verdict in verdicts]
+    mean = statistics.fmean
     return {
         "samples": len(verdicts),
         "steps": settings.steps,
         "guidance": settings.guidance,
         "seed": settings.seed,
-        "psnr_median": round(float(np.median(values)), 3),
-        "psnr_min": round(float(values.min()), 3),
-        "ssim_mean": round(float(np.mean([verdict.ssim for verdict in verdicts])), 5),
-        "attribute_accuracy": float(np.mean([verdict.right for verdict in verdicts])),
-        "attribute_accuracy_float": float(np.mean([verdict.right_float for verdict in verdicts])),
+        "psnr_median": round(statistics.median(values), 3),
+        "psnr_min": round(min(values), 3),
+        "ssim_mean": round(mean(verdict.ssim for verdict in verdicts), 5),
+        "attribute_accuracy": mean(verdict.right for verdict in verdicts),
+        "attribute_accuracy_float": mean(verdict.right_float for verdict in verdicts),
         "prompts": [
             {
                 "prompt": verdict.prompt,
@@ -105,14 +110,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = arguments.parse_args(argv)
 
     def work() -> None:
-        from models.checker import all_right, held_out_prompts
-
         settings = settings_of(parsed)
         if parsed.prompts < 1:
             raise UserError("no prompts to compare; give 1 or more by --prompts")
         make_folder(parsed.out)
+
+        with importing(STOPPED):
+            import host.unet  # noqa: F401
+            from gen.model import loras_of
+            from host.accelerator import Accelerator
+            from host.sampling import load_pipeline
+            from models.checker import all_right, held_out_prompts
+
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        pipe = load_pipeline(parsed.model or accelerator.model)
+        model = parsed.model or accelerator.model
+        pipe = load_pipeline(model, loras_of(parsed.build), settings.scheduler)
         prompts = held_out_prompts(parsed.prompts)
         figures = summary(compare(pipe, accelerator, prompts, settings, all_right), settings)
         path: Path = parsed.out / "quality.json"
@@ -130,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"  every attribute right, float       {figures['attribute_accuracy_float']:6.1%}")
         print(f"written to {path}")
 
-    return guarded(work, "stopped by Ctrl-C before all prompts were drawn; nothing was written")
+    return guarded(work, STOPPED)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Runs the bundled pipeline, float or accelerated, prompt by prompt."""
+"""Runs a diffusers pipeline, float or accelerated, prompt by prompt."""
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,37 +15,18 @@ import transformers
 from numpy.typing import NDArray
 
 from gen.errors import UserError
+from gen.lora import Lora, fuse_loras
+from gen.lora_keys import COMPONENTS
+from gen.model import read_json, weights_variant
+from host.settings import SCHEDULERS, Settings
 
 Picture = NDArray[np.uint8]
 
-DEFAULT_PROMPTS = (
-    "a red circle and a blue star on a forest background",
-    "a yellow heart and a cyan square on a night background",
-    "a white triangle and a pink circle on a sunset background",
-    "a green cross and a black star on a snow background",
-    "a pink heart on a sky background",
-    "a cyan circle and a red cross on a desert background",
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Sampler settings; ``guidance`` is the classifier-free guidance scale (1 or less: none)."""
-
-    seed: int = 1
-    steps: int = 25
-    guidance: float = 2.5
-
-    def check(self) -> None:
-        """Refuse settings that the sampler cannot run with.
-
-        Raises:
-            UserError: no steps, or more than the model was trained with.
-        """
-        if not 1 <= self.steps <= 1000:
-            raise UserError(f"{self.steps} steps cannot be sampled; give 1 to 1000 by --steps")
-        if self.seed < 0:
-            raise UserError(f"seed {self.seed} is negative; give one of 0 or more by --seed")
+# of pipelines that do not scale the U-Net's input, or pass what only some schedulers take
+USABLE = {
+    "DDPMPipeline": ("ddim", "ddpm", "dpm++", "lcm"),
+    "DDIMPipeline": ("ddim",),
+}
 
 
 @dataclass
@@ -62,32 +44,77 @@ class Sample:
         return float(np.median(self.step_seconds))
 
 
-def load_pipeline(model: Path) -> Any:
-    """The pipeline in a local diffusers folder, with a DDIM scheduler, in float32 on the CPU.
+def load_pipeline(model: Path, loras: Sequence[Lora] = (), scheduler: str = "") -> Any:
+    """The pipeline in a local diffusers folder, in float32 on the CPU, LoRAs fused.
+
+    ``scheduler`` is a key of ``SCHEDULERS``; default: DDIM, or LCM for a model that was distilled
+    for it.
 
     Raises:
-        UserError: not such a folder.
+        UserError: not such a folder, a pipeline without a U-Net, or one that cannot sample with the
+            scheduler.
     """
     if not (model / "model_index.json").is_file():
         raise UserError(f"{model}: not a diffusers pipeline (no model_index.json); name its folder")
     # diffusers warns of optional packages while it is being imported
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    import diffusers
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(str(model), local_files_only=True)
+        pipe = diffusers.DiffusionPipeline.from_pretrained(str(model), **_options(model))
+    except UserError:
+        raise
     except Exception as error:
         # diffusers, transformers, safetensors and json each raise their own kinds
         raise UserError(
             f"{model}: the pipeline cannot be loaded ({' '.join(str(error).split())[:300]}); "
             "restore its files"
         ) from error
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    if getattr(pipe, "unet", None) is None:
+        raise UserError(f"{model}: {type(pipe).__name__} has no U-Net; name a pipeline that has")
+    for component in COMPONENTS:
+        part = getattr(pipe, component, None)
+        if part is not None:
+            fuse_loras(part, loras, component)
+    if not scheduler:
+        scheduler = "lcm" if isinstance(pipe.scheduler, diffusers.LCMScheduler) else "ddim"
+    usable = USABLE.get(type(pipe).__name__, tuple(SCHEDULERS))
+    if scheduler not in usable:
+        raise UserError(
+            f"{type(pipe).__name__} cannot sample with {scheduler}; choose {' or '.join(usable)} "
+            "by --scheduler"
+        )
+    pipe.scheduler = getattr(diffusers, SCHEDULERS[scheduler]).from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _options(model: Path) -> dict[str, Any]:
+    """How to load a pipeline: nothing executed, nothing downloaded, no checker of pictures."""
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "torch_dtype": torch.float32,
+    }
+    index = read_json(model / "model_index.json")
+    if (model / "unet").is_dir():
+        options["variant"] = weights_variant(model / "unet")
+    if "safety_checker" in index:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    return options
+
+
+def takes_prompt(pipe: Any) -> bool:
+    """Whether the pipeline draws from a prompt."""
+    return _accepts(pipe, "prompt")
+
+
+def _accepts(pipe: Any, name: str) -> bool:
+    parameters = inspect.signature(pipe.__call__).parameters.values()
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def draw(
@@ -96,25 +123,47 @@ def draw(
     settings: Settings,
     seed: int,
     on_step: Callable[[], None] = lambda: None,
+    latent: tuple[int, int] | None = None,
 ) -> Sample:
-    """Sample one prompt from the noise of ``seed``; ``on_step`` is called after every step."""
+    """Sample one prompt from the noise of ``seed``; ``on_step`` is called after every step.
+
+    ``latent`` is its height and width in latent pixels; default: the pipeline's own.
+    Pipelines without prompts get none. Where a pipeline has no callback, a step ends with the
+    U-Net's evaluation.
+    """
     seconds: list[float] = []
     last = time.perf_counter()
 
-    def after_step(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def after_step() -> None:
         nonlocal last
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
         on_step()
+
+    def callback(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        after_step()
         return tensors
 
-    picture = pipe(
-        prompt,
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
-        generator=torch.Generator("cpu").manual_seed(seed),
-        output_type="np",
-        callback_on_step_end=after_step,
-    ).images[0]
+    options: dict[str, Any] = {
+        "num_inference_steps": settings.steps,
+        "generator": torch.Generator("cpu").manual_seed(seed),
+        "output_type": "np",
+    }
+    if _accepts(pipe, "prompt"):
+        options["prompt"] = prompt
+    if latent is not None and _accepts(pipe, "height") and hasattr(pipe, "vae_scale_factor"):
+        options["height"], options["width"] = (n * pipe.vae_scale_factor for n in latent)
+    if _accepts(pipe, "guidance_scale"):
+        options["guidance_scale"] = settings.guidance
+    hook = None
+    if _accepts(pipe, "callback_on_step_end"):
+        options["callback_on_step_end"] = callback
+    else:
+        hook = pipe.unet.register_forward_hook(lambda *_: after_step())
+    try:
+        picture = pipe(**options).images[0]
+    finally:
+        if hook is not None:
+            hook.remove()
     return Sample(np.rint(picture * 255).astype(np.uint8), seconds)

@@ -1,15 +1,15 @@
 """What a card is configured with: a genuine xclbin, or the software card's container.
 
-The container is a small JSON file beside ``card.so`` that names the same kernels, arguments and
-memories as the genuine file's metadata, so that the host checks both in the same way::
+The container is a small JSON file beside ``card.so`` that names the same compute units, arguments
+and memories as the genuine file's metadata, so that the host checks both in the same way::
 
-    {"format": "lda-software-xclbin", "version": 1, "uuid": "...", "platform": "software card",
+    {"format": "lda-software-xclbin", "version": 2, "uuid": "...", "platform": "software card",
      "program": SHA-256 of program.json, "library": {"file": "card.so", "sha256": "..."},
      "mems": [{"tag": "bank0", "index": 0, "base": 0, "size_kb": 16777216, "used": true}, ...],
-     "kernels": [{"name": "store", "protocol": "ap_ctrl_chain",
-                  "args": [{"name": "latent", "mem": 0}, ..., {"name": "xs_s", "mem": null}]}, ...]}
+     "units": [{"kernel": "store", "name": "store_1", "protocol": "ap_ctrl_chain",
+                "args": [{"name": "latent", "mems": [0]}, ..., {"name": "xs_s", "mems": []}]}, ...]}
 
-An argument with ``mem`` null is a stream: it keeps its number and is never set. The uuid is a hash
+An argument without ``mems`` is a stream: it keeps its number and is never set. The uuid is a hash
 over everything else, as the genuine one changes with every build.
 """
 
@@ -25,27 +25,38 @@ from gen.errors import UserError
 from gen.vitis.topology import topology
 
 FORMAT = "lda-software-xclbin"
-VERSION = 1
+VERSION = 2
 GENUINE_MAGIC = b"xclbin2\0"
 CONTAINER_NAME = "card.xclbin"
+PLATFORM = "software card"
 BANK_KB = 16 << 20
+BANKS = 4
+FREE_RUNNING = "ap_ctrl_none"
 
 
 @dataclass(frozen=True)
 class Arg:
-    """Kernel argument: the memory index it is wired to, or None for a stream."""
+    """Kernel argument and the indices of the memories it is wired to (none: a stream)."""
 
     name: str
-    mem: int | None
+    mems: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """Kernel with its block protocol (``ap_ctrl_chain``, ``ap_ctrl_hs`` or ``ap_ctrl_none``)."""
+class Unit:
+    """Compute unit: an instance (``name``) of a kernel, with its block protocol
+    (``ap_ctrl_chain``, ``ap_ctrl_hs`` or ``ap_ctrl_none``).
+    """
 
+    kernel: str
     name: str
     protocol: str
     args: tuple[Arg, ...]
+
+    @property
+    def started(self) -> bool:
+        """Whether the host starts it; the others run freely."""
+        return self.protocol != FREE_RUNNING
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,21 @@ class Mem:
     base: int
     size_kb: int
     used: bool
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of itself. ``clock_mhz`` is the achieved kernel clock (None: not told)."""
+
+    uuid: str
+    platform: str
+    clock_mhz: float | None
+    units: tuple[Unit, ...]
+    mems: tuple[Mem, ...]
+
+    def units_of(self, kernel: str) -> tuple[Unit, ...]:
+        """Compute units of a kernel, one per rank, in the order of their numbers."""
+        return tuple(unit for unit in self.units if unit.kernel == kernel)
 
 
 @dataclass(frozen=True)
@@ -75,7 +101,7 @@ class Container:
     program: str
     library: Library
     mems: tuple[Mem, ...]
-    kernels: tuple[Kernel, ...]
+    units: tuple[Unit, ...]
 
     @property
     def uuid(self) -> str:
@@ -83,24 +109,34 @@ class Container:
         text = json.dumps(asdict(self), sort_keys=True)
         return str(uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16]))
 
+    @property
+    def metadata(self) -> Metadata:
+        """The part that a genuine file has too."""
+        return Metadata(self.uuid, self.platform, None, self.units, self.mems)
 
-# One rank lives in one SLR, with its DDR bank.
-RANK_BANK = 0
-ENGINE_KERNELS = tuple(
-    Kernel(
-        kernel.name,
-        kernel.protocol,
-        tuple(
-            Arg(name, RANK_BANK if name in kernel.pointers else None)
-            for name in kernel.ports
-        ),
+
+def engine_units(ranks: int = 1) -> tuple[Unit, ...]:
+    """Compute units of ``ranks`` engines, named as the link step names them; rank r uses bank r."""
+    return tuple(
+        Unit(
+            unit.kernel.name,
+            unit.name,
+            unit.kernel.protocol,
+            tuple(
+                Arg(name, (unit.rank,) if name in unit.kernel.pointers else ())
+                for name in unit.kernel.ports
+            ),
+        )
+        for unit in topology(ranks).units
     )
-    for kernel in topology(1).kernels
-)
-BOARD_MEMS = tuple(
-    Mem(f"bank{bank}", bank, bank * (BANK_KB << 10), BANK_KB, bank == RANK_BANK)
-    for bank in range(4)
-)
+
+
+def board_mems(ranks: int = 1) -> tuple[Mem, ...]:
+    """The board's memory banks, of which the first ``ranks`` are used."""
+    return tuple(
+        Mem(f"bank{bank}", bank, bank * (BANK_KB << 10), BANK_KB, bank < ranks)
+        for bank in range(BANKS)
+    )
 
 
 def sha256(path: Path) -> str:
@@ -115,19 +151,20 @@ def sha256(path: Path) -> str:
 def write_container(
     build: Path,
     out: Path | None = None,
-    kernels: tuple[Kernel, ...] = ENGINE_KERNELS,
-    mems: tuple[Mem, ...] = BOARD_MEMS,
+    units: tuple[Unit, ...] | None = None,
+    mems: tuple[Mem, ...] | None = None,
 ) -> Path:
     """Write the container of ``build``'s ``card.so`` and ``program.json``; return its path.
 
-    ``out`` is the folder it is written to (default: ``build``).
+    ``out`` is the folder it is written to (default: ``build``); ``units`` and ``mems`` are those
+    of one engine unless given.
     """
     container = Container(
-        platform="software card",
+        platform=PLATFORM,
         program=sha256(build / "program.json"),
         library=Library("card.so", sha256(build / "card.so")),
-        mems=mems,
-        kernels=kernels,
+        mems=board_mems() if mems is None else mems,
+        units=engine_units() if units is None else units,
     )
     path = (out or build) / CONTAINER_NAME
     value = {"format": FORMAT, "version": VERSION, "uuid": container.uuid, **asdict(container)}
@@ -155,6 +192,14 @@ def is_genuine(path: Path) -> bool:
     raise UserError(f"{path}: neither an xclbin nor a software card; build it again")
 
 
+def _unit(value: dict[str, object]) -> Unit:
+    fields = dict(value)
+    args = fields.pop("args")
+    assert isinstance(args, list)
+    made = tuple(Arg(str(arg["name"]), tuple(map(int, arg["mems"]))) for arg in args)
+    return Unit(args=made, **fields)  # type: ignore[arg-type]
+
+
 def read_container(path: Path) -> Container:
     """Read a container and check its uuid against its contents.
 
@@ -170,13 +215,10 @@ def read_container(path: Path) -> Container:
             program=value["program"],
             library=Library(**value["library"]),
             mems=tuple(Mem(**mem) for mem in value["mems"]),
-            kernels=tuple(
-                Kernel(k["name"], k["protocol"], tuple(Arg(**arg) for arg in k["args"]))
-                for k in value["kernels"]
-            ),
+            units=tuple(_unit(unit) for unit in value["units"]),
         )
         stated = value["uuid"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise UserError(
             f"{path}: not a software card of this version ({error}); run `make build` again"
         ) from error

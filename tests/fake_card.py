@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from host.xclbin import BOARD_MEMS, ENGINE_KERNELS, Kernel, Mem, write_container
+from host.xclbin import Mem, Unit, write_container
 
 SOURCE = r"""
 #include <cstdint>
@@ -55,10 +55,10 @@ def compile_fake() -> Path:
 
 def fake_container(
     folder: Path,
-    kernels: tuple[Kernel, ...] = ENGINE_KERNELS,
-    mems: tuple[Mem, ...] = BOARD_MEMS,
+    units: tuple[Unit, ...] | None = None,
+    mems: tuple[Mem, ...] | None = None,
 ) -> Path:
     """A container in ``folder`` around the fake library."""
     (folder / "program.json").write_text(f'{{"folder": "{folder}"}}')
     (folder / "card.so").write_bytes(compile_fake().read_bytes())
-    return write_container(folder, kernels=kernels, mems=mems)
+    return write_container(folder, units=units, mems=mems)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -87,14 +89,17 @@ class FloatKit:
         )
 
 
-def small_unet(seed: int = 0) -> LayerGraph:
-    """One of every kind of layer that a U-Net has."""
+def small_unet(seed: int = 0, affine: bool = False) -> LayerGraph:
+    """One of every kind of layer that a U-Net has; ``affine``: a norm that the host scales."""
     kit = FloatKit(seed)
     x = kit.static("conv_in", ["latent"], WIDTH, "stream", kernel=3)
     kit.host["temb"] = HostTensor("temb", (BATCH, WIDTH), "step")
     silu = kit.affine("norm1", WIDTH, norm="group", groups=4, eps=1e-5, act="silu")
     h = kit.static("conv1", [x], WIDTH, "stream", silu, 3, host_bias="temb")
     silu = kit.affine("norm2", WIDTH, norm="group", groups=4, eps=1e-5, act="silu")
+    if affine:
+        kit.host["affine"] = HostTensor("affine", (BATCH, 2 * WIDTH), "step")
+        silu = replace(silu, host_affine="affine")
     h = kit.static("conv2", [h], WIDTH, "stream", silu, 3, residual=x)
     ln = kit.affine("ln1", WIDTH, norm="layer", eps=1e-5)
     q, k, v = (kit.static(n, [h], WIDTH, "operand", ln, heads=HEADS) for n in ("q", "k", "v"))

@@ -31,6 +31,9 @@ KINDS = (
     "host_bias",
 )
 
+# of the reference alone: kinds that need more than ``Inputs.args``
+REFERENCE_KINDS = (*KINDS, "host_affine", "crop")
+
 
 @dataclass
 class Inputs:
@@ -127,7 +130,14 @@ class Kit:
             eps = int(rng.choice([1, int(rng.integers(1, 1 << 40)), (1 << 62) + 12345]))
         lut = integers(rng, 2048, 8).astype(np.int8) if table else None
         pad = int(rng.integers(-128, 128))
-        return read, QRead(gamma.astype(np.int32), beta, shift, align, eps, lut, pad), 60.0
+        affine = None
+        if read.host_affine is not None:
+            self.host[read.host_affine] = HostTensor(
+                read.host_affine, (self.batch, 2 * channels), "step"
+            )
+            affine = np.stack([gamma, beta, rng.normal(0, 2.0**shift, channels), beta * 0.0])
+        qread = QRead(gamma.astype(np.int32), beta, shift, align, eps, lut, pad, affine)
+        return read, qread, 60.0
 
     def static(
         self,
@@ -319,6 +329,12 @@ def random_qgraph(
         double = (2 * size[0], 2 * size[1])
         window = Window((3, 3), 1, (1, 1, 1, 1), 2)
         dest = kit.static("up", [x], (out, "stream", double, 1), None, window)
+    elif kind == "crop":
+        x = kit.produce("x", c, "stream")
+        odd = (2 * size[0] - 1, 2 * size[1] - int(rng.integers(0, 2)))
+        crop = (1, 2 * size[1] - odd[1])
+        window = Window((3, 3), 1, (1, 1, 1, 1), 2, crop)
+        dest = kit.static("up", [x], (out, "stream", odd, 1), None, window)
     elif kind in ("concat", "concat_groupnorm_silu"):
         other = int(rng.choice([4, 16, 20, 64, 88]))
         sources = [kit.produce("x", c, "stream"), kit.produce("skip", other, "stream")]
@@ -350,6 +366,11 @@ def random_qgraph(
     elif kind == "residual":
         x, r = kit.produce("x", c, "stream"), kit.produce("r", out, "stream")
         dest = kit.static("conv", [x], full, norm, residual=r)
+    elif kind == "host_affine":
+        x = kit.produce("x", c, "stream")
+        read = Read("group", 1, 1e-5, act="silu", host_affine="affine")
+        window = Window((3, 3), pad=(1, 1, 1, 1))
+        dest = kit.static("conv", [x], full, read, window, table=True)
     elif kind == "host_bias":
         x = kit.produce("x", c, "stream")
         dest = kit.static("conv", [x], full, norm, host_bias=True)
@@ -374,4 +395,10 @@ def random_inputs(qgraph: QGraph, rng: np.random.Generator) -> Inputs:
             spread = 1 << int(rng.integers(4, 30))
             shape = (graph.batch, len(q.bias))
             step[q.layer.name] = rng.integers(-spread, spread + 1, shape).astype(np.int32)
-    return Inputs(latent.astype(np.int8), step, prompt)
+    affine = {}
+    for q in qgraph.layers:
+        if q.layer.read.host_affine is not None:
+            shape = (graph.batch, len(q.read.gamma))
+            gamma = integers(rng, shape, 16).astype(np.int32)
+            affine[q.layer.name] = Affine(gamma, integers(rng, shape, 32))
+    return Inputs(latent.astype(np.int8), step, prompt, affine)

@@ -38,7 +38,7 @@ def normalise(v, mu, r, e):
     return clamp(rshr(y, e) if e >= 0 else y << min(-e, 16), 18)
 
 
-def operands(qlayer, sources):
+def operands(qlayer, sources, affine=None):
     """x[item][channel][y][x] (softmax: x[item][head][pixel][token]) and the z before it."""
     layer, read = qlayer.layer, qlayer.read
     batch = len(sources[0])
@@ -76,13 +76,19 @@ def operands(qlayer, sources):
                 for p in planes
             ]
         out.append(
-            [[[operand(read, c, v) for v in row] for row in p] for c, p in enumerate(planes)]
+            [
+                [[operand(read, c, v, affine, b) for v in row] for row in p]
+                for c, p in enumerate(planes)
+            ]
         )
     return out
 
 
-def operand(read, c, z):
-    t = rshr(z * int(read.gamma[c]) + int(read.beta[c]), read.shift)
+def operand(read, c, z, affine=None, item=0):
+    gamma, beta = read.gamma[c], read.beta[c]
+    if affine is not None:
+        gamma, beta = affine.gamma[item, c], affine.beta[item, c]
+    t = rshr(z * int(gamma) + int(beta), read.shift)
     if read.table is None:
         return clamp(t, 8)
     return int(read.table[clamp(t, 11) + 1024])
@@ -92,6 +98,7 @@ def convolve(plane_of_channel, weight, window, pad, height, width):
     """acc[row][y][x] of x[channel][y][x]."""
     source_h, source_w = len(plane_of_channel[0]), len(plane_of_channel[0][0])
     up, stride, (top, left, _, _) = window.upsample, window.stride, window.pad
+    seen_h, seen_w = window.seen(source_h, source_w)
     rows = weight.tolist()
     acc = []
     for kernels in rows:
@@ -104,7 +111,7 @@ def convolve(plane_of_channel, weight, window, pad, height, width):
                     for ky, tap_row in enumerate(taps):
                         for kx, w in enumerate(tap_row):
                             sy, sx = y * stride + ky - top, x * stride + kx - left
-                            inside = 0 <= sy < source_h * up and 0 <= sx < source_w * up
+                            inside = 0 <= sy < seen_h and 0 <= sx < seen_w
                             total += w * (
                                 plane_of_channel[c][sy // up][sx // up] if inside else pad
                             )
@@ -123,11 +130,11 @@ def write(qlayer, row, a, residual, bits):
     return clamp(rshr(v, shift), bits)
 
 
-def run_layer(qgraph, qlayer, tensors, step_bias, prompt_q):
+def run_layer(qgraph, qlayer, tensors, step_bias, prompt_q, affine=None):
     """As gen.reference.run_layer; tensors are numpy arrays."""
     layer, read = qlayer.layer, qlayer.read
     info, bits = qgraph.graph.tensors[layer.dest], qgraph.tensors[layer.dest].bits
-    x = operands(qlayer, [tensors[s].tolist() for s in layer.sources])
+    x = operands(qlayer, [tensors[s].tolist() for s in layer.sources], affine)
     if layer.weight.kind == "static":
         result = np.zeros((len(x), info.channels, info.height, info.width), np.int64)
         for b, planes in enumerate(x):
@@ -175,10 +182,11 @@ def run_layer(qgraph, qlayer, tensors, step_bias, prompt_q):
     return result.reshape(len(x), info.channels, info.height, info.width)
 
 
-def run(qgraph, latent_q, step_bias, prompt_q):
+def run(qgraph, latent_q, step_bias, prompt_q, step_affine=None):
     """Every stored tensor by name."""
     tensors = {qgraph.graph.input: latent_q}
     for qlayer in qgraph.layers:
         bias = step_bias.get(qlayer.layer.name)
-        tensors[qlayer.layer.dest] = run_layer(qgraph, qlayer, tensors, bias, prompt_q)
+        affine = (step_affine or {}).get(qlayer.layer.name)
+        tensors[qlayer.layer.dest] = run_layer(qgraph, qlayer, tensors, bias, prompt_q, affine)
     return tensors

@@ -7,17 +7,28 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    UniPCMultistepScheduler,
+)
+from safetensors.torch import save_file
 from tiny_pipeline import tiny_pipe, tiny_unet
 
 from gen.build import Settings, run_build
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
 from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
-from gen.model import find_model
+from gen.model import find_model, load_unet, loras_of
 from gen.qgraph_io import load_qgraph
 from gen.reference import run
-from host import image
+from host import image, selftest
 from host.accelerator import Accelerator
+from host.faults import CardFault
+from host.overhead import host_microseconds, waiting_card
 from host.unet import AcceleratedUNet
 
 pytestmark = pytest.mark.csim
@@ -69,6 +80,51 @@ def test_steps_equal_the_integer_reference(build, accelerator):
     assert accelerator.cycles > 0
 
 
+def test_host_code_is_lean(accelerator):
+    # without a wait: what other processes do to the caches meanwhile is not the host's
+    with waiting_card(0):
+        taken = min(host_microseconds(accelerator, tiny_unet()) for _ in range(5))
+    print(f"host code: {taken:.0f} us per step")
+    assert taken <= 150
+
+
+def test_known_step_is_kept_and_made_again(build, accelerator, monkeypatch):
+    path = build / selftest.FILE
+    codec, identity = accelerator._codec, accelerator.identity
+    made = selftest.known_step(build, identity, codec)
+    kept = path.read_bytes()
+    monkeypatch.setattr(selftest, "_compute", lambda *_: pytest.fail("computed again"))
+    again = selftest.known_step(build, identity, codec)
+    np.testing.assert_array_equal(again.results[0], made.results[0])
+    assert made.results[0].any()
+    monkeypatch.undo()
+    for damaged in (kept[:100], b"", kept[:-1]):
+        path.write_bytes(damaged)
+        selftest.known_step(build, identity, codec)
+        assert path.read_bytes() == kept
+    selftest.known_step(build, "another build", codec)
+    assert selftest._read(path, identity, 1) is None
+    path.unlink()
+
+
+def test_wrong_weights_do_not_pass_the_self_test(build, accelerator):
+    known = selftest.known_step(build, accelerator.identity, accelerator._codec)
+    session = accelerator._session
+    session.self_test(known)
+    weights = session.ranks[0].weights
+    half = weights.size // 2
+    kept = weights.array[half:].copy()
+    weights.array[half:] ^= 0x11
+    weights.push()
+    try:
+        with pytest.raises(CardFault, match="computes wrongly"):
+            session.self_test(known)
+    finally:
+        weights.array[half:] = kept
+        weights.push()
+    session.self_test(known)
+
+
 def test_other_batches_equal_the_reference(build, accelerator):
     latent, prompt = random_inputs(3, 9)
     timesteps = np.array([700.0, 700.0, 20.0])
@@ -78,8 +134,20 @@ def test_other_batches_equal_the_reference(build, accelerator):
     np.testing.assert_array_equal(result, np.concatenate([first, last[:1]]))
 
 
-def test_pipeline_on_the_card_draws_nearly_the_same(accelerator):
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        LCMScheduler,
+        UniPCMultistepScheduler,
+    ],
+)
+def test_pipeline_on_the_card_draws_nearly_the_same(accelerator, scheduler):
     pipe = tiny_pipe()
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(2, 1, TOKENS, 16, generator=generator)
 
@@ -98,6 +166,41 @@ def test_pipeline_on_the_card_draws_nearly_the_same(accelerator):
     error = draw() - expected
     noise_ratio = (expected**2).mean() / (error**2).mean()
     assert 20 < 10 * np.log10(noise_ratio) < 90
+
+
+def test_lora_changes_the_weights_and_not_the_card(build, tmp_path):
+    shutil.copytree(build, tmp_path / "build")
+    query = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {
+        f"unet.{query}.lora_A.weight": torch.full((1, 32), 0.2),
+        f"unet.{query}.lora_B.weight": torch.full((32, 1), 0.2),
+    }
+    save_file(tensors, tmp_path / "style.safetensors")
+    lora = f"{tmp_path / 'style.safetensors'}:0.5"
+    model = find_model(str(build.parent / "model"), [lora])
+    ran = run_build(model, tmp_path / "build", Settings(), lambda _: None)
+    assert "trace" in ran and "quantise" in ran and "compile" not in ran
+    assert [str(each.path) for each in loras_of(tmp_path / "build")] == [lora.split(":")[0]]
+    accelerator = Accelerator(tmp_path / "build")
+    latent, prompt = random_inputs(2, 3)
+    result = accelerator.step(latent, 10.0, prompt)
+    expected = reference(tmp_path / "build", latent, 10.0, prompt)
+    np.testing.assert_array_equal(result, expected)
+    assert (result != reference(build, latent, 10.0, prompt)).any()
+    plain = tiny_unet()
+    with pytest.raises(UserError, match="made from another model"):
+        AcceleratedUNet(accelerator, plain)
+    AcceleratedUNet(accelerator, load_unet(model))
+
+
+def test_what_no_kernel_computes_is_refused_by_the_build(tmp_path):
+    tiny_unet().save_pretrained(tmp_path / "model")
+    model, settings = find_model(str(tmp_path / "model")), Settings(height=7, width=7)
+    with pytest.raises(
+        UserError, match=r"^up_blocks\.0\.upsamplers\.0\.conv: up-sampling to an odd"
+    ):
+        run_build(model, tmp_path / "build", settings, lambda _: None)
+    assert not (tmp_path / "build" / "layers.json").exists()
 
 
 def test_rebuilding_runs_no_stage(build):

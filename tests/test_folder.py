@@ -7,13 +7,14 @@ import json
 
 import pytest
 import torch
+from axlf_writer import UUID, write_axlf
 from fake_card import fake_container
 from tiny_pipeline import tiny_unet
 
 from gen.errors import UserError
 from gen.identity import unet_identity
 from host.folder import BuildFolder
-from host.xclbin import GENUINE_MAGIC, sha256
+from host.xclbin import sha256
 
 
 @pytest.fixture
@@ -86,13 +87,15 @@ def test_container_of_another_program(build, tmp_path):
 
 
 def test_genuine_xclbin_needs_its_description(build, tmp_path):
-    folder, path = BuildFolder(build), tmp_path / "engine.222.xclbin"
-    path.write_bytes(GENUINE_MAGIC + bytes(600))
+    folder, path = BuildFolder(build), write_axlf(tmp_path / "engine.222.xclbin")
     note = {"sha256": sha256(path), "program": folder.program_hash, "uuid": None}
     beside = tmp_path / "engine.222.json"
     beside.write_text(json.dumps(note))
     folder.check_xclbin(path)
-    for wrong in ({**note, "program": "0" * 64}, {**note, "sha256": "0" * 64}, {}):
+    beside.write_text(json.dumps({**note, "uuid": UUID}))
+    folder.check_xclbin(path)
+    wrongs = ({"program": "0" * 64}, {"sha256": "0" * 64}, {"uuid": UUID.replace("8", "9")})
+    for wrong in (*({**note, **each} for each in wrongs), {}):
         beside.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match="another layer program"):
             folder.check_xclbin(path)

@@ -11,6 +11,7 @@ from fake_card import fake_container
 from gen.errors import UserError
 from host.accelerator import PROMPTS_ON_CARD, Accelerator
 from host.card import Buffer, Card
+from host.codec import RankBuffers
 
 LATENT = (2, 4, 4)
 
@@ -21,29 +22,27 @@ class FakeCodec:
     batch = 2
     latent_shape = LATENT
     prompt_shape = (1, 1)
-    latent_bytes = result_bytes = 64
-    dynamic_bytes = 128
-    prompt_range = (64, 64)
-    step_range = (64, 0)
-    weights = np.zeros(64, np.uint8)
+    result_shape = LATENT
     clock_mhz = 222.0
+    ranks = (RankBuffers(np.zeros(64, np.uint8), 128, 64, 64, (64, 0), (64, 64)),)
 
     def __init__(self):
         self.calls = Counter()
+        self.extra_inputs = {}
 
-    def write_prompt(self, dynamic, prompt):
+    def write_prompt(self, dynamic, prompt, extra):
         self.calls["prompt"] += 1
-        dynamic[64:66] = prompt.reshape(-1)
+        dynamic[0][64:66] = prompt.reshape(-1)
 
-    def write_step(self, dynamic, timesteps):
+    def write_step(self, dynamic, timesteps, extra):
         self.calls["step"] += 1
-        dynamic[0] = timesteps[0]
+        dynamic[0][0] = timesteps[0]
 
-    def write_latent(self, array, latent):
-        array[:64] = latent.reshape(-1)
+    def write_latent(self, arrays, latent):
+        arrays[0][:64] = latent.reshape(-1)
 
-    def read_result(self, array):
-        return array[:64].reshape(2, *LATENT).astype(np.float32)
+    def read_result(self, arrays):
+        return arrays[0][:64].reshape(2, *LATENT).astype(np.float32)
 
 
 @pytest.fixture

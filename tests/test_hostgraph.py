@@ -95,6 +95,8 @@ def test_class_labels_reach_the_host_graph():
     labels = torch.tensor([3, 7])
     extra = {"class_labels": labels}
     case = unets.case(UNet2DModel, config, 2, 8, 8, 0, extra, {"class_labels": labels})
+    assert case.host.extra_inputs() == {"class_labels": ((), "int64")}
+    assert not unets.tiny().host.extra_inputs()
     values = case.host.evaluate_step(40, 2, extra)
     expected = module_outputs(case, 40.0, set(values))
     for name, value in values.items():

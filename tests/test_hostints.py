@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from gen.errors import UserError
-from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.hostints import (
+    output_to_float,
+    prompt_weights,
+    quantise_latent,
+    step_affines,
+    step_biases,
+)
 from gen.qgraph_io import ARRAYS_NAME, JSON_NAME, load_qgraph, save_qgraph
 from gen.reference import run
 
@@ -50,6 +56,23 @@ def test_step_biases_add_and_saturate():
     assert biases[layer.layer.name][1].tolist() == [-(1 << 30)] * rows
 
 
+def test_gamma_and_beta_follow_the_step_and_saturate():
+    qgraph = graph("host_affine")
+    layer = qgraph.layers[-1]
+    channels = len(layer.read.gamma)
+    layer.read.affine = np.repeat([[100.0], [-7.0], [3.0], [40.0]], channels, axis=1)
+    host = np.zeros((2, 2 * channels), np.float32)
+    host[0, 0], host[0, channels] = 0.5, 2.5
+    host[1] = 1e12
+    (affine,) = step_affines(qgraph, {"affine": host}).values()
+    assert affine.gamma.dtype == np.int32 and affine.beta.dtype == np.int64
+    assert affine.gamma[0].tolist() == [150] + [100] * (channels - 1)
+    # -7 * 1.5 + 3 * 2.5 + 40
+    assert affine.beta[0].tolist() == [37] + [33] * (channels - 1)
+    assert affine.gamma[1].tolist() == [(1 << 15) - 1] * channels
+    assert affine.beta[1].tolist() == [-(1 << 31)] * channels
+
+
 def test_prompt_weights_stay_symmetric():
     qgraph = graph("cross_attention")
     values = {n: np.full(h.shape, -99.0, np.float32) for n, h in qgraph.graph.host_tensors.items()}
@@ -65,13 +88,14 @@ def test_output_scale():
     assert output_to_float(qgraph, np.array([-3], np.int16))[0] == -3 * 2.0**exponent
 
 
-@pytest.mark.parametrize("kind", layerkit.KINDS)
+@pytest.mark.parametrize("kind", layerkit.REFERENCE_KINDS)
 def test_files_hold_everything(kind, tmp_path):
     qgraph = graph(kind)
     save_qgraph(qgraph, tmp_path)
     loaded = load_qgraph(tmp_path)
     inputs = layerkit.random_inputs(qgraph, np.random.default_rng(0))
-    np.testing.assert_array_equal(run(loaded, *inputs.args()), run(qgraph, *inputs.args()))
+    results = [run(q, *inputs.args(), step_affine=inputs.step_affine) for q in (loaded, qgraph)]
+    np.testing.assert_array_equal(*results)
     assert loaded.graph.tensors == qgraph.graph.tensors
     assert loaded.graph.host_tensors == qgraph.graph.host_tensors
     assert loaded.tensors == qgraph.tensors
@@ -93,6 +117,8 @@ def _edit(path, change):
         lambda d: d["layers"][-1].update(read_shift=0),
         lambda d: d["layers"][-1].update(read_shift="1"),
         lambda d: d["layers"][-1].update(align=[9]),
+        lambda d: d["layers"][-1].update(weight_bits=4),
+        lambda d: d["layers"][-1].update(weight_bits=16),
         lambda d: d["layers"][-1]["layer"].update(gate="other"),
         lambda d: d["layers"][-1]["layer"]["weight"].update(extra=1),
         lambda d: d["tensors"]["latent"].update(bits=16),

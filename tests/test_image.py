@@ -12,10 +12,13 @@ from tiny_pipeline import FloatAccelerator, tiny_pipe, tiny_unet
 
 from gen.cli import guarded
 from gen.errors import UserError
-from host import bench, image, quality
+from host import bench, image, overhead, quality, sampling
 from host.accelerator import Accelerator
+from host.faults import CardFault
 from host.grid import Pair, grid
-from host.sampling import Settings, load_pipeline
+from host.pictures import Painter, RunState, jobs_of
+from host.sampling import load_pipeline
+from host.settings import Settings
 
 PROMPTS = ["a red circle on a sky background", "Ünlucky / prompt: ../../etc"]
 SETTINGS = Settings(seed=5, steps=3)
@@ -44,6 +47,7 @@ class TinyAccelerator(FloatAccelerator):
     latent_shape = (4, 8, 8)
     prompt_shape = (5, 16)
     cycles = 123_456
+    card_seconds = 0.0
     clock_mhz = 222.0
 
     def __init__(self, unet, error=0.0):
@@ -62,14 +66,24 @@ def pipe():
 
 @pytest.fixture
 def tiny(pipe, monkeypatch):
-    for module in (image, quality):
-        monkeypatch.setattr(module, "load_pipeline", lambda _: Prompted(pipe))
+    monkeypatch.setattr(sampling, "load_pipeline", lambda _: Prompted(pipe))
     return TinyAccelerator(tiny_unet())
 
 
+def paint(accelerator, out, prompts=PROMPTS, on_step=lambda *_: None):
+    """Draw in this process, as a worker does; returns the state and the rows."""
+    state = RunState(out, {"prompts": prompts})
+    painter = Painter(accelerator, out, SETTINGS, state)
+    return state, [painter.paint(job, on_step) for job in jobs_of(prompts, SETTINGS)]
+
+
 def test_files_grid_and_table(tiny, tmp_path):
-    rows = image.run(tiny, tmp_path, PROMPTS, SETTINGS, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    steps = []
+    state, rows = paint(tiny, tmp_path, on_step=lambda *counts: steps.append(counts))
+    jobs = jobs_of(PROMPTS, SETTINGS)
+    assert [state.finished(job) for job in jobs] == rows
+    image.draw_grid(list(zip(jobs, rows, strict=True)), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
         "01-a-red-circle-on-a-sky-background.accelerator.png",
         "01-a-red-circle-on-a-sky-background.float.png",
         "02-nlucky-prompt-etc.accelerator.png",
@@ -77,6 +91,7 @@ def test_files_grid_and_table(tiny, tmp_path):
         "grid.png",
     ]
     assert [row.psnr for row in rows] == [100.0, 100.0]
+    assert steps[:6] == [(1, 0), (2, 0), (3, 0), (4, 1), (5, 2), (6, 3)]
     first, second = (
         np.array(Image.open(tmp_path / f"{stem}.float.png"))
         for stem in ("01-a-red-circle-on-a-sky-background", "02-nlucky-prompt-etc")
@@ -84,33 +99,54 @@ def test_files_grid_and_table(tiny, tmp_path):
     assert (first != second).any()
     text = image.table(rows, 222.0)
     assert "123,456" in text and "0.556" in text and "100.0 dB" in text
+    state.clear()
+    assert not (tmp_path / ".unfinished").exists()
 
 
 def test_accelerator_pictures_come_from_the_accelerator(tiny, tmp_path):
     tiny.error = 0.3
-    rows = image.run(tiny, tmp_path, PROMPTS[:1], SETTINGS, tmp_path)
+    _, rows = paint(tiny, tmp_path, PROMPTS[:1])
     assert rows[0].psnr < 60
     assert len(tiny.calls) == 3
 
 
-def test_interrupted_run_keeps_finished_pictures(tiny, tmp_path, monkeypatch, capsys):
+def test_interrupted_picture_goes_on_after_its_last_step(tiny, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    paint(tiny, whole)
     original = TinyAccelerator.step
+    tiny.calls.clear()
 
     def step(self, *arguments):
-        if len(self.calls) == 4:  # second picture, second step
-            raise KeyboardInterrupt
+        if len(self.calls) == 5:  # second picture, third step
+            raise CardFault("card 0: No such device")
         return original(self, *arguments)
 
     monkeypatch.setattr(TinyAccelerator, "step", step)
-    monkeypatch.setattr(image, "Accelerator", lambda *_: tiny)
-    arguments = ["--build", "b", "--out", str(tmp_path), "--steps", "3", "--model", "m"]
-    for prompt in PROMPTS:
-        arguments += ["--prompt", prompt]
-    assert image.main(arguments) == 2
-    assert "stopped by Ctrl-C; finished pictures are in" in capsys.readouterr().err
-    names = {path.name for path in tmp_path.iterdir()}
-    assert "01-a-red-circle-on-a-sky-background.accelerator.png" in names
-    assert "grid.png" in names and "02-nlucky-prompt-etc.accelerator.png" not in names
+    with pytest.raises(CardFault):
+        paint(tiny, tmp_path)
+    monkeypatch.setattr(TinyAccelerator, "step", original)
+    tiny.calls.clear()
+    jobs = jobs_of(PROMPTS, SETTINGS)
+    state = RunState(tmp_path, {"prompts": PROMPTS})
+    assert state.finished(jobs[0]) and state.finished(jobs[1]) is None
+    Painter(tiny, tmp_path, SETTINGS, state).paint(jobs[1], lambda *_: None)
+    assert len(tiny.calls) == 1
+    for job in jobs:
+        for label in ("float", "accelerator"):
+            name = f"{job.stem}.{label}.png"
+            np.testing.assert_array_equal(
+                np.array(Image.open(tmp_path / name)), np.array(Image.open(whole / name))
+            )
+
+
+def test_another_run_starts_afresh(tiny, tmp_path):
+    state, _ = paint(tiny, tmp_path)
+    job = jobs_of(PROMPTS, SETTINGS)[0]
+    assert RunState(tmp_path, {"prompts": PROMPTS}).finished(job)
+    (tmp_path / f"{job.stem}.float.png").unlink()
+    assert state.finished(job) is None
+    assert RunState(tmp_path, {"prompts": PROMPTS[:1]}).finished(job) is None
 
 
 def test_quality_figures(tiny, pipe):
@@ -135,11 +171,14 @@ def test_quality_judges_each_sides_own_picture(tiny, pipe):
     assert (accelerated != expected).any()
 
 
-def test_bench_figures(tiny):
+def test_bench_figures(tiny, monkeypatch):
+    monkeypatch.setattr(overhead, "STEPS", 2)
+    monkeypatch.setattr(overhead, "TIMESTEPS", 1)
     threads = torch.get_num_threads()
     figures = bench.compare(tiny, tiny_unet(), 3)
     assert torch.get_num_threads() == threads
-    assert len(tiny.calls) == 3 + bench.WARM_UP
+    assert len(tiny.calls) >= 3 + bench.WARM_UP
+    assert figures["host_us_per_step"] > 0
     assert len(figures["ratio_of_each_round"]) == 3
     ratio = figures["card_ms"] / figures["torch_fp32_eager_ms"]
     assert figures["software_card_over_torch_fp32"] == pytest.approx(ratio, abs=2e-3)
@@ -178,7 +217,13 @@ def test_no_build_is_one_sentence(module, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--steps", "0"], "0 steps"), (["--seed", "-1"], "seed -1")],
+    [
+        (["--steps", "0"], "0 steps"),
+        (["--seed", "-1"], "seed -1"),
+        (["--cards", "0"], "0 cards"),
+        (["--cards", "2", "--device", "0000:65:00.1"], "counted from an index"),
+        (["--timeout", "0"], "--timeout"),
+    ],
 )
 def test_settings_that_are_refused(arguments, message, capsys):
     assert image.main(["--build", "b", *arguments]) == 2
@@ -203,7 +248,7 @@ def test_not_a_pipeline(tmp_path):
     with pytest.raises(UserError, match=r"no model_index\.json"):
         load_pipeline(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         load_pipeline(tmp_path)
 
 

@@ -11,8 +11,10 @@ import unets
 from gen import layergraph_io
 from gen.errors import UserError
 
+KINDS = (unets.tiny, unets.ddpm_like, unets.scale_shift, unets.odd)
 
-@pytest.mark.parametrize("make", [unets.tiny, unets.ddpm_like], ids=lambda make: make.__name__)
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_round_trip(tmp_path, make):
     graph = make().layers
     layergraph_io.save(graph, tmp_path)

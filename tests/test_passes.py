@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from gen.errors import UserError
 from gen.floatrun import run_float
 from gen.graph import Graph, GraphError, Node, verify
-from gen.layers import LayerGraph, Read, TensorInfo, Weight, Window
+from gen.layers import HostTensor, LayerGraph, Read, TensorInfo, Weight, Window
 from gen.passes import lower, simplify
+from gen.passes.engine_check import check_engine
 from gen.passes.form_layers import form_layers
 from gen.passes.layout import Atom, Layout, LayoutError, image
 from gen.passes.verify_layers import verify_layers
@@ -158,6 +159,25 @@ def test_up_and_down_sampling_are_windows():
     assert layers["down_blocks.0.downsamplers.0.conv"].window == Window((3, 3), 2, (0, 0, 1, 1))
 
 
+def test_scale_and_shift_ride_on_the_norm():
+    graph = unets.scale_shift().layers
+    path = "mid_block.resnets.0"
+    layer = layers_of(graph)[f"{path}.conv2"]
+    gamma, beta = f"{path}.norm2.weight", f"{path}.norm2.bias"
+    time = f"{path}.time_emb_proj"
+    assert layer.read == Read("group", 6, 1e-6, gamma, beta, "silu", time)
+    assert (graph.host_tensors[time].shape, graph.host_tensors[time].when) == ((2, 96), "step")
+    assert not any(each.host_bias for each in graph.layers)
+
+
+def test_odd_sizes_crop_the_up_sampling():
+    graph = unets.odd().layers
+    layer = layers_of(graph)["up_blocks.0.upsamplers.0.conv"]
+    assert layer.window == Window((3, 3), 1, (1, 1, 1, 1), 2, (1, 1))
+    source, dest = (graph.tensors[name] for name in (layer.sources[0], layer.dest))
+    assert layer.window.seen(source.height, source.width) == (dest.height, dest.width) == (7, 9)
+
+
 def test_roles():
     graph = unets.bundled().layers
     for name, info in graph.tensors.items():
@@ -262,6 +282,107 @@ def test_a_gate_before_its_value_is_turned_round():
     }
 
 
+@pytest.mark.parametrize(("approximate", "act"), [("none", "gelu"), ("tanh", "gelu_tanh")])
+def test_a_plain_gelu_feed_forward(approximate, act):
+    s = Sketch()
+    first = s.conv("first", "sample", out=6)
+    gelu = s.add("gelu", "gelu", [first], (2, 6, 4, 4), approximate=approximate)
+    graph = s.form(s.conv("last", gelu, inside=6))
+    assert graph.layers[1].read == Read(act=act)
+    assert graph.tensors["at.first"].role == "stream"
+    sample = torch.randn(IMAGE)
+    hidden = torch.nn.functional.conv2d(sample, s.parameters["first.weight"])
+    hidden = torch.nn.functional.gelu(hidden, approximate=approximate)
+    expected = torch.nn.functional.conv2d(hidden, s.parameters["last.weight"])
+    torch.testing.assert_close(run_float(graph, sample, {}), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_no_kernel_computes_is_named():
+    check_engine(unets.tiny().layers)
+    check_engine(unets.ddpm_like().layers)
+    with pytest.raises(
+        UserError, match=r"^up_blocks\.0\.upsamplers\.0\.conv: up-sampling to an odd"
+    ):
+        check_engine(unets.odd().layers)
+    with pytest.raises(UserError, match=r"^down_blocks\.0\.resnets\.0\.conv2: .*scale_shift"):
+        check_engine(unets.scale_shift().layers)
+    s = Sketch()
+    gelu = s.add("gelu", "gelu", [s.conv("first", "sample")], IMAGE, approximate="none")
+    with pytest.raises(UserError, match=r"^at\.last: gelu is not supported"):
+        check_engine(s.form(s.conv("last", gelu)))
+
+
+@pytest.mark.parametrize("size", [(5, 5), (5, 4), (6, 7)])
+def test_asymmetric_padding_with_stride_2_on_odd_sizes(size):
+    s = Sketch()
+    s.nodes[0] = replace(
+        s.nodes[0], shape=(1, 4, *size), attrs={"shape": [1, 4, *size], "dtype": "float32"}
+    )
+    padded = s.add(
+        "padded",
+        "pad",
+        ["sample"],
+        (1, 4, size[0] + 1, size[1] + 1),
+        pad=[0, 1, 0, 1],
+        mode="constant",
+        value=None,
+    )
+    weight = s.parameter("w", 4, 4, 3, 3)
+    rows, columns = ((n - 2) // 2 + 1 for n in size)
+    attrs = {"stride": [2, 2], "pad": [0, 0, 0, 0], "dilation": [1, 1], "groups": 1}
+    down = s.add("down", "conv2d", [padded, weight], (1, 4, rows, columns), **attrs)
+    graph = form_layers(simplify(s.graph(down)), {})
+    verify_layers(graph)
+    assert graph.layers[0].window == Window((3, 3), 2, (0, 0, 1, 1))
+    sample = torch.randn(1, 4, *size)
+    expected = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(sample, (0, 1, 0, 1)), s.parameters["w"], stride=2
+    )
+    torch.testing.assert_close(run_float(graph, sample, {}), expected, rtol=1e-4, atol=1e-5)
+
+
+def scaled(s: Sketch, *, one: float = 1.0, swapped: bool = False) -> str:
+    """norm * (one + scale) + shift, from a host value of both halves."""
+    s.add("time", "host", [], (2, 8), shape=[2, 8], dtype="float32", tensor="at.time")
+    spread = s.add("spread", "reshape", ["time"], (2, 8, 1, 1), shape=[2, 8, 1, 1])
+    half = {"dim": 1, "step": 1}
+    first = s.add("first", "slice", [spread], (2, 4, 1, 1), start=0, end=4, **half)
+    second = s.add("second", "slice", [spread], (2, 4, 1, 1), start=4, end=8, **half)
+    scale, shift = (second, first) if swapped else (first, second)
+    factor = s.add("factor", "add", [scale], (2, 4, 1, 1), other=one)
+    conv = s.conv("conv", "sample")
+    norm = s.add("norm", "group_norm", [conv], IMAGE, num_groups=2, eps=1e-5)
+    product = s.add("product", "mul", [factor, norm], IMAGE)
+    total = s.add("total", "add", [shift, product], IMAGE)
+    return s.conv("last", s.add("act", "silu", [total], IMAGE))
+
+
+def test_scale_and_shift_in_any_order_of_operands():
+    s = Sketch()
+    graph = form_layers(
+        simplify(s.graph(scaled(s))), {"at.time": HostTensor("at.time", (2, 8), "step")}
+    )
+    verify_layers(graph)
+    assert graph.layers[1].read == Read("group", 2, 1e-5, None, None, "silu", "at.time")
+    sample, time = torch.randn(IMAGE), torch.randn(2, 8)
+    x = torch.nn.functional.conv2d(sample, s.parameters["conv.weight"])
+    x = torch.nn.functional.group_norm(x, 2, eps=1e-5)
+    x = x * (1 + time[:, :4, None, None]) + time[:, 4:, None, None]
+    x = torch.nn.functional.silu(x)
+    expected = torch.nn.functional.conv2d(x, s.parameters["last.weight"])
+    result = run_float(graph, sample, {"at.time": time})
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fault", [{"one": 2.0}, {"swapped": True}])
+def test_what_is_no_scale_and_shift_is_not_taken_for_one(fault):
+    s = Sketch()
+    graph = simplify(s.graph(scaled(s, **fault)))
+    assert not any(node.op == "scale_shift" for node in graph.nodes)
+    with pytest.raises(UserError, match=r"^at\..*: .* is not supported"):
+        form_layers(graph, {})
+
+
 def refused(s: Sketch, output: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         s.form(output)
@@ -321,8 +442,8 @@ def test_other_structures_are_refused():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"resnet_time_scale_shift": "scale_shift"}, r"^down_blocks\.0\.resnets\.0"),
-        ({"center_input_sample": True}, "is not supported on the card"),
+        ({"mid_block_scale_factor": 2.0}, r"^mid_block\.resnets\.0: div is not supported"),
+        ({"center_input_sample": True}, "^the U-Net itself: mul is not supported on the card"),
     ],
 )
 def test_unsupported_unets_name_the_module(config, message):
@@ -429,6 +550,26 @@ def prompt_as_bias(g):
     changed(g, f"{RESNET}.conv1", host_bias=f"{BLOCK}.attn2.to_k")
 
 
+def affine_without_norm(g):
+    time = f"{RESNET}.time_emb_proj"
+    g.host_tensors[time] = replace(g.host_tensors[time], shape=(2, 8))
+    changed(g, "conv_in", read=Read(host_affine=time))
+
+
+def narrow_affine(g):
+    read = layers_of(g)[f"{RESNET}.conv2"].read
+    changed(g, f"{RESNET}.conv2", read=replace(read, host_affine=f"{RESNET}.time_emb_proj"))
+
+
+def missing_affine(g):
+    read = layers_of(g)[f"{RESNET}.conv2"].read
+    changed(g, f"{RESNET}.conv2", read=replace(read, host_affine="nobody"))
+
+
+def deep_crop(g):
+    changed(g, "conv_in", window=Window((3, 3), 1, (1, 1, 2, 2), crop=(1, 1)))
+
+
 def gated_residual(g):
     changed(g, f"{BLOCK}.attn1.qk", residual="conv_in")
 
@@ -458,6 +599,10 @@ def no_output(g):
         (wrong_tokens, "by values"),
         (prompt_as_bias, "no bias per channel"),
         (gated_residual, "carries nothing"),
+        (affine_without_norm, "not normalised"),
+        (narrow_affine, "no scale and shift per channel"),
+        (missing_affine, "does not exist"),
+        (deep_crop, r"conv_in: cuts \(1, 1\) off an up-sampling by 1"),
         (dangling, "nobody is never read"),
         (no_output, "never written"),
     ],

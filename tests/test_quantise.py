@@ -6,11 +6,19 @@ import floatkit
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 
 from gen.errors import UserError
 from gen.floatrun import run_float
-from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.hostints import (
+    output_to_float,
+    prompt_weights,
+    quantise_latent,
+    step_affines,
+    step_biases,
+)
 from gen.layers import Read
+from gen.passes import lower
 from gen.qgraph_check import check_qgraph
 from gen.quantise import Options, calibrate, quantise
 from gen.quantise.fixedpoint import encode_affine, encode_factors
@@ -18,9 +26,18 @@ from gen.quantise.prompts import read_prompts
 from gen.quantise.scales import asymmetric_scale, symmetric_scale
 from gen.quantise.statistics import Range
 from gen.quantise.study import study
-from gen.quantise.tables import gelu, gelu_table, silu, silu_table, softmax_table
+from gen.quantise.tables import (
+    NOTHING_BELOW,
+    activation_table,
+    gelu,
+    gelu_table,
+    gelu_tanh,
+    silu,
+    softmax_table,
+)
 from gen.quantise.weights import round_nearest, round_together, row_scales
 from gen.reference import run
+from gen.trace import trace_unet
 
 PLAIN = Options()
 
@@ -29,7 +46,8 @@ def integer_output(qgraph, sample, host):
     arrays = {name: value.numpy() for name, value in host.items()}
     latent = quantise_latent(qgraph, sample.numpy())
     biases, prompt = step_biases(qgraph, arrays), prompt_weights(qgraph, arrays)
-    return output_to_float(qgraph, run(qgraph, latent, biases, prompt))
+    affines = step_affines(qgraph, arrays)
+    return output_to_float(qgraph, run(qgraph, latent, biases, prompt, step_affine=affines))
 
 
 def snr(expected, actual):
@@ -57,6 +75,46 @@ def test_integers_follow_the_float_graph(unet, options):
     sample, host = floatkit.random_run(graph, 99)
     expected = run_float(graph, sample, host).numpy()
     assert snr(expected, integer_output(qgraph, sample, host)) > 26
+
+
+def test_weights_of_four_bits(unet):
+    graph, statistics = unet
+    quality = {}
+    for together in (False, None):
+        options = Options(weight_bits=4, round_weights=together, joint_inputs=100)
+        qgraph = quantise(graph, statistics, options, progress=False)
+        check_qgraph(qgraph)
+        narrow = {q.layer.name: q.weight for q in qgraph.layers if q.weight_bits == 4}
+        static = {q.layer.name for q in qgraph.layers if q.weight is not None}
+        assert set(narrow) == static - {"conv_in", "conv_out"}
+        assert all(np.abs(weight).max() == 7 for weight in narrow.values())
+        sample, host = floatkit.random_run(graph, 99)
+        expected = run_float(graph, sample, host).numpy()
+        quality[together] = snr(expected, integer_output(qgraph, sample, host))
+    assert quality[None] > quality[False] > 5
+    qgraph.layers[1].weight[0, 0, 0, 0] = 8
+    with pytest.raises(ValueError, match="reach 8"):
+        check_qgraph(qgraph)
+
+
+@pytest.fixture(scope="module")
+def scaled_unet():
+    graph = floatkit.small_unet(affine=True)
+    runs = [floatkit.random_run(graph, seed) for seed in range(12)]
+    return graph, calibrate(graph, runs, progress=False, max_replay=6)
+
+
+@pytest.mark.parametrize("options", [Options(), Options(round_weights=True, correct_bias=True)])
+def test_scales_and_shifts_of_the_host(scaled_unet, options):
+    graph, statistics = scaled_unet
+    qgraph = quantise(graph, statistics, options, progress=False)
+    check_qgraph(qgraph)
+    sample, host = floatkit.random_run(graph, 99)
+    expected = run_float(graph, sample, host).numpy()
+    assert snr(expected, integer_output(qgraph, sample, host)) > 24
+    # what is left of the agreement without them
+    absent = {**host, "affine": torch.zeros_like(host["affine"])}
+    assert snr(expected, integer_output(qgraph, sample, absent)) < 15
 
 
 def test_a_wrong_zero_point_correction_is_noticed(unet):
@@ -104,7 +162,8 @@ def test_study_blames_the_layer_that_is_at_fault(unet):
     result = study(graph, qgraph, [floatkit.random_run(graph, 5)])
     worst = result.table().splitlines()[1]
     assert worst.split()[-1] == "out1"
-    assert list(result.layers) == [layer.name for layer in graph.layers]
+    logits = {name for name, info in graph.tensors.items() if info.role == "scores"}
+    assert list(result.layers) == [x.name for x in graph.layers if x.dest not in logits]
 
 
 def test_factors_have_17_bits():
@@ -131,7 +190,7 @@ def test_affine_uses_the_bits_there_are(gamma):
 
 def test_tables():
     step, scale = 16 / 2047, 9 / 255
-    table = silu_table(-8.0, step, scale, -100)
+    table = activation_table("silu", -8.0, step, scale, -100)
     x = -8.0 + step * np.arange(2048)
     assert np.abs((table.astype(int) + 100) * scale - silu(x)).max() <= scale / 2 + 1e-9
     assert silu(np.array([1.0]))[0] == pytest.approx(float(torch.nn.functional.silu(torch.ones(1))))
@@ -144,9 +203,37 @@ def test_tables():
     assert gelu(np.array([0.5]))[0] == pytest.approx(0.5 * 0.6914624612740131)
 
 
+def test_activations_are_torchs_and_nothing_below_their_limits():
+    x = np.linspace(-6, 6, 1001)
+    functional = torch.nn.functional
+    for name, own, theirs in (
+        ("silu", silu, functional.silu),
+        ("gelu", gelu, functional.gelu),
+        ("gelu_tanh", gelu_tanh, lambda t: functional.gelu(t, approximate="tanh")),
+    ):
+        np.testing.assert_allclose(own(x), theirs(torch.from_numpy(x)).numpy(), atol=1e-12)
+        low = NOTHING_BELOW[name]
+        assert np.abs(own(np.linspace(3 * low, low, 200))).max() < 0.0012
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh"])
+def test_other_activations_follow_the_float_graph(act):
+    graph = floatkit.small_unet()
+    layers = [
+        replace(layer, read=replace(layer.read, act=act)) if layer.read.act == "silu" else layer
+        for layer in graph.layers
+    ]
+    graph = replace(graph, layers=layers)
+    runs = [floatkit.random_run(graph, seed) for seed in range(12)]
+    qgraph = quantise(graph, calibrate(graph, runs, progress=False), PLAIN, progress=False)
+    sample, host = floatkit.random_run(graph, 99)
+    expected = run_float(graph, sample, host).numpy()
+    assert snr(expected, integer_output(qgraph, sample, host)) > 24
+
+
 def _range(values):
     seen = Range()
-    seen.update(torch.from_numpy(values), np.random.default_rng(0))
+    seen.update(torch.from_numpy(values), np.random.default_rng(0), 4096)
     return seen
 
 
@@ -175,6 +262,19 @@ def test_joint_rounding_beats_nearest_on_correlated_operands():
     assert error["together"] < error["nearest"] / 4
 
 
+def test_four_bits_lose_less_when_the_largest_weights_are_clipped():
+    weight = np.random.default_rng(0).standard_t(4, size=(6, 500))
+    scales = row_scales(weight, np.zeros(6), 4)
+    whole = round_nearest(weight, scales, 1, 4)
+    assert np.abs(whole).max() == 7
+    widest = np.abs(weight).max(axis=1) / 7
+    errors = [
+        np.square(round_nearest(weight, s, 1, 4) * s[:, None] - weight).sum()
+        for s in (scales, widest)
+    ]
+    assert errors[0] < 0.7 * errors[1]
+
+
 def test_replicas_share_the_rounding_of_a_weight():
     weight = np.random.default_rng(0).uniform(-1, 1, (3, 10))
     repeated = np.tile(weight, (1, 4))
@@ -192,3 +292,26 @@ def test_prompts_are_read_a_line_each(tmp_path):
         read_prompts(path)
     with pytest.raises(UserError, match="name a text file"):
         read_prompts(tmp_path / "missing.txt")
+
+
+def test_a_whole_unet_with_scale_and_shift():
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
+    graph, host = lower(trace_unet(unet, batch=2, height=8, width=8))
+    assert any(layer.read.host_affine for layer in graph.layers)
+    generator = torch.Generator().manual_seed(1)
+    latents = [torch.randn(2, 3, 8, 8, generator=generator) for _ in range(7)]
+    runs = [(x, host.evaluate_step(i * 140.0, 2)) for i, x in enumerate(latents)]
+    qgraph = quantise(graph, calibrate(graph, runs[:6], progress=False), PLAIN, progress=False)
+    with torch.no_grad():
+        expected = unet(latents[6], 840.0).sample.numpy()
+    assert snr(expected, integer_output(qgraph, *runs[6])) > 25

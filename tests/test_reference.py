@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen.layers import Window
-from gen.reference import run
+from gen.qlayers import Affine
+from gen.reference import attention, logits_of, operand, run
 from gen.reference import write as write_module
 from gen.reference.normalise import group_normalise, layer_normalise, reciprocal_deviation
 from gen.reference.product import exact_matmul, patches
@@ -26,20 +27,109 @@ def small_graph(kind, seed):
     return qgraph, layerkit.random_inputs(qgraph, rng)
 
 
-@pytest.mark.parametrize("kind", layerkit.KINDS)
+@pytest.mark.parametrize("kind", layerkit.REFERENCE_KINDS)
 @settings(max_examples=4, deadline=None)
 @given(seed=seeds)
 def test_equals_loops_over_python_integers(kind, seed):
     qgraph, inputs = small_graph(kind, seed)
-    expected = slowref.run(qgraph, *inputs.args())
+    expected = slowref.run(qgraph, *inputs.args(), inputs.step_affine)
     dest = {q.layer.name: q.layer.dest for q in qgraph.layers}
     seen = {}
-    output = run(qgraph, *inputs.args(), lambda name, y: seen.__setitem__(name, y))
+    output = run(qgraph, *inputs.args(), seen.__setitem__, inputs.step_affine)
     assert list(seen) == list(dest)
     for name, y in seen.items():
         np.testing.assert_array_equal(y, expected[dest[name]], err_msg=name)
     np.testing.assert_array_equal(output, expected[qgraph.graph.output])
     assert output.dtype == np.int16
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+@pytest.mark.parametrize("tile", [1, 40, 1 << 22])
+@settings(max_examples=6, deadline=None)
+@given(seed=seeds)
+def test_attention_by_rows_gives_the_same_integers(kind, tile, seed):
+    qgraph, inputs = small_graph(kind, seed)
+    seen, shown = {}, {}
+    expected = run(qgraph, *inputs.args(), seen.__setitem__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "TILE_VALUES", tile)
+        for logits in (True, False):
+            shown.clear()
+            output = run(qgraph, *inputs.args(), shown.__setitem__, logits=logits)
+            np.testing.assert_array_equal(output, expected)
+            hidden = set() if logits else {"qk"}
+            assert set(shown) == set(seen) - hidden
+            for name, stored in shown.items():
+                np.testing.assert_array_equal(stored, seen[name], err_msg=name)
+        np.testing.assert_array_equal(run(qgraph, *inputs.args()), expected)
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+@settings(max_examples=4, deadline=None)
+@given(seed=seeds)
+def test_logits_of_one_item_and_head(kind, seed):
+    qgraph, inputs = small_graph(kind, seed)
+    tensors = slowref.run(qgraph, *inputs.args())
+    qlayer = next(q for q in qgraph.layers if q.layer.name == "qk")
+    for item, head in np.ndindex(tensors["scores"].shape[:2]):
+        own = logits_of(qgraph, qlayer, tensors, inputs.prompt_q, item, head)
+        np.testing.assert_array_equal(own, tensors["scores"][item, head])
+
+
+def test_logits_of_many_tokens_are_never_whole(monkeypatch):
+    """Tiles stay within their limit, and every row is computed once."""
+    rng = np.random.default_rng(0)
+    qgraph = layerkit.random_qgraph("self_attention", rng, batch=1, size=(16, 16), channels=8)
+    inputs = layerkit.random_inputs(qgraph, rng)
+    expected = run(qgraph, *inputs.args(), lambda name, y: None)
+    sizes = []
+    plain = operand.below_maximum
+
+    def counted(q):
+        sizes.append(q.shape)
+        return plain(q)
+
+    heads = qgraph.layers[-2].layer.heads
+    monkeypatch.setattr(attention, "TILE_VALUES", 20 * heads * 256)
+    monkeypatch.setattr(operand, "below_maximum", counted)
+    np.testing.assert_array_equal(run(qgraph, *inputs.args()), expected)
+    assert max(s[2] for s in sizes) == 20 and sum(s[2] for s in sizes) == 256
+
+
+def test_gamma_and_beta_of_each_item_are_its_own():
+    """Exchanging the items' gamma and beta changes the result: a planted fault is caught."""
+    qgraph, inputs = small_graph("host_affine", 5)
+    (name,) = inputs.step_affine
+    good = inputs.step_affine[name]
+    swapped = Affine(good.gamma[::-1], good.beta[::-1])
+    expected = slowref.run(qgraph, *inputs.args(), inputs.step_affine)[qgraph.graph.output]
+    np.testing.assert_array_equal(
+        run(qgraph, *inputs.args(), step_affine=inputs.step_affine), expected
+    )
+    assert not np.array_equal(run(qgraph, *inputs.args(), step_affine={name: swapped}), expected)
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_operands_and_values_of_minus_128(kind):
+    """Both factors of an attention product may be -128, in every place at once."""
+    rng = np.random.default_rng(1)
+    qgraph = layerkit.random_qgraph(kind, rng, size=(3, 3))
+    inputs = layerkit.random_inputs(qgraph, rng)
+    held = {"q.out", "k.out", "v.out"} & set(qgraph.graph.tensors)
+    for qlayer in qgraph.layers:
+        if qlayer.layer.dest in held:
+            # the smallest accumulators there are
+            qlayer.weight[:], qlayer.bias[:] = 0, -(1 << 30)
+    for name in inputs.prompt_q:
+        inputs.prompt_q[name] = np.full_like(inputs.prompt_q[name], -128)
+    expected = slowref.run(qgraph, *inputs.args())
+    for name in held:
+        assert (expected[name] == -128).all()
+    seen = {}
+    output = run(qgraph, *inputs.args(), seen.__setitem__)
+    np.testing.assert_array_equal(seen["qk"], expected["scores"])
+    np.testing.assert_array_equal(seen["pv"], expected["attended"])
+    np.testing.assert_array_equal(output, expected[qgraph.graph.output])
 
 
 def half_away_from_zero(x, shift):

@@ -100,3 +100,39 @@ def test_scratch_of_a_killed_run_is_removed(tmp_path):
     (tmp_path / ".first-killed").mkdir()
     run_stages([stage("first", [], ["a.txt"], writer("a.txt", "1", []))], tmp_path, quiet)
     assert not (tmp_path / ".first-killed").exists()
+
+
+def test_a_resuming_stage_finds_what_it_had_finished(tmp_path):
+    found = []
+
+    def run(build, scratch):
+        found.append(sorted(p.name for p in scratch.iterdir()))
+        (scratch / f"part{len(found)}").write_text("done")
+        if len(found) in (1, 3):
+            raise KeyboardInterrupt
+        (scratch / "a.txt").write_text("whole")
+
+    def stages(option):
+        options = {"option": option}
+        return [Stage("slow", "slow", (), [], ["a.txt"], run, options, resumes=True)]
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(stages("x"), tmp_path, quiet)
+    assert run_stages(stages("x"), tmp_path, quiet) == ["slow"]
+    assert found == [[], ["part1"]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", RECORD]
+    # what was left for other options is of no use
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(stages("y"), tmp_path, quiet)
+    run_stages(stages("z"), tmp_path, quiet)
+    assert found[2:] == [[], []]
+
+
+def test_a_large_file_is_hashed_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr("gen.stages._LARGE", 1)
+    path = tmp_path / "large"
+    path.write_bytes(b"one")
+    before = file_hash(path)
+    assert file_hash(path) == before
+    path.write_bytes(b"two")
+    assert file_hash(path) != before

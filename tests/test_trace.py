@@ -149,8 +149,8 @@ def test_bad_requests_are_refused():
     with pytest.raises(UserError, match="Linear is not supported"):
         trace_unet(torch.nn.Linear(2, 2), batch=1, height=8, width=8, tokens=5)
     unet = unets.tiny().unet
-    with pytest.raises(UserError, match="multiples of 2"):
-        trace_unet(unet, batch=1, height=9, width=8, tokens=5)
+    with pytest.raises(UserError, match="multiples of 4"):
+        trace_unet(unets.ddpm_like().unet, batch=1, height=9, width=8)
     with pytest.raises(UserError, match="prompt tokens"):
         trace_unet(unet, batch=1, height=8, width=8)
 

@@ -25,36 +25,56 @@ class FloatAccelerator(Accelerator):
     def __init__(self, unet):
         self.unet = unet
         self.calls = []
+        self.extras = []
+
+    @property
+    def latent_shape(self):
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
 
     def check_model(self, unet):
         assert unet is self.unet
 
-    def step(self, latent, timestep, encoder_hidden_states=None):
-        assert latent.dtype == encoder_hidden_states.dtype == np.float32
-        assert timestep.dtype == np.float64
+    def step(self, latent, timestep, encoder_hidden_states=None, extra=None):
+        assert latent.dtype == np.float32 and timestep.dtype == np.float64
         self.calls.append(timestep.tolist())
+        self.extras.append(extra)
+        options = {}
+        for name, value in (extra or {}).items():
+            assert len(value) == len(latent)
+            if name.startswith("added_cond_kwargs_"):
+                added = options.setdefault("added_cond_kwargs", {})
+                added[name.removeprefix("added_cond_kwargs_")] = torch.from_numpy(value)
+            else:
+                options[name] = torch.from_numpy(value)
+        if encoder_hidden_states is not None:
+            assert encoder_hidden_states.dtype == np.float32
+            options["encoder_hidden_states"] = torch.from_numpy(encoder_hidden_states)
         with torch.no_grad():
             return self.unet(
                 torch.from_numpy(latent),
                 torch.from_numpy(timestep).float().expand(len(latent)),
-                torch.from_numpy(encoder_hidden_states),
+                **options,
                 return_dict=False,
             )[0].numpy()
 
 
+CONFIG = {
+    "sample_size": 8,
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
+
 @cache
-def tiny_unet():
+def tiny_unet(**options):
     torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).eval()
+    return UNet2DConditionModel(**CONFIG, **options).eval()
 
 
 @cache
@@ -69,12 +89,13 @@ def tiny_vae():
     ).eval()
 
 
-def tiny_pipe():
-    pipe = StableDiffusionPipeline(
+def tiny_pipe(kind=StableDiffusionPipeline, unet=None):
+    """A Stable Diffusion pipeline without text encoder."""
+    pipe = kind(
         vae=tiny_vae(),
         text_encoder=None,
         tokenizer=None,
-        unet=tiny_unet(),
+        unet=unet or tiny_unet(),
         scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
         safety_checker=None,
         feature_extractor=None,

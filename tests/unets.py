@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
@@ -54,6 +57,15 @@ DDPM_LIKE = {
     "norm_num_groups": 16,
     "norm_eps": 1e-6,
 }
+
+SCALE_SHIFT = DDPM_LIKE | {
+    "down_block_types": ("DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    "block_out_channels": (24, 48),
+    "norm_num_groups": 6,
+    "resnet_time_scale_shift": "scale_shift",
+}
+ARCHITECTURES = Path(__file__).parents[1] / "models" / "architectures"
 
 # graphs this small gain nothing from more threads
 torch.set_num_threads(1)
@@ -115,6 +127,60 @@ def case(
     return Case(unet, traced, layers, host, sample, prompt, extra or {}, kwargs or {})
 
 
+def architecture(name: str) -> dict[str, object]:
+    """A shipped architecture: class, configuration, batch, tokens."""
+    return json.loads((ARCHITECTURES / f"{name}.json").read_text())
+
+
+# by how much an architecture is narrowed; channels keep multiples of odd numbers
+NARROWER = 8
+
+
+def narrow(name: str) -> Case:
+    """A shipped architecture with all its blocks, an eighth of its channels, a small latent and few
+    prompt tokens.
+    """
+    described = architecture(name)
+    config = dict(described["config"])
+    config["block_out_channels"] = [c // NARROWER for c in config["block_out_channels"]]
+    config["norm_num_groups"] = 4
+    extra: dict[str, torch.Tensor] = {}
+    kwargs: dict[str, object] = {}
+    torch.manual_seed(1)
+    batch, size = described["batch"], 2 ** (len(config["block_out_channels"]) - 1)
+    if described["class"] == "UNet2DModel":
+        # a width of heads, not their number
+        if config["attention_head_dim"] is not None:
+            config["attention_head_dim"] //= NARROWER
+        return case(UNet2DModel, config, batch, size, 2 * size, 0)
+    config["cross_attention_dim"] //= NARROWER
+    if config.get("time_cond_proj_dim"):
+        guidance = torch.randn(batch, config["time_cond_proj_dim"])
+        extra["timestep_cond"] = kwargs["timestep_cond"] = guidance
+    if config.get("addition_embed_type"):
+        config["addition_time_embed_dim"] //= NARROWER
+        config["projection_class_embeddings_input_dim"] //= NARROWER
+        added = {"text_embeds": torch.randn(batch, 160), "time_ids": torch.rand(batch, 6) * 100}
+        kwargs["added_cond_kwargs"] = added
+        extra |= {f"added_cond_kwargs_{name}": value for name, value in added.items()}
+    return case(UNet2DConditionModel, config, batch, size, 2 * size, 9, extra, kwargs)
+
+
+def on_meta(name: str) -> Traced:
+    """A shipped architecture at full size, traced without weights."""
+    described = architecture(name)
+    with torch.device("meta"):
+        unet = getattr(diffusers, described["class"]).from_config(described["config"])
+    size = described["config"]["sample_size"]
+    return trace_unet(
+        unet,
+        batch=described["batch"],
+        height=size,
+        width=size,
+        tokens=described.get("tokens", 0),
+    )
+
+
 @lru_cache
 def bundled() -> Case:
     return case(UNet2DConditionModel, BUNDLED, 2, 16, 16, 16)
@@ -142,6 +208,18 @@ def ddpm_like() -> Case:
 
 
 @lru_cache
+def scale_shift() -> Case:
+    """Group norms scaled and shifted by the time embedding; channels that fill no array."""
+    return case(UNet2DModel, SCALE_SHIFT, 2, 8, 8, 0)
+
+
+@lru_cache
+def odd() -> Case:
+    """A latent that halves to odd sizes: up-sampling is cropped in both directions."""
+    return case(UNet2DConditionModel, TINY, 1, 7, 9, 3)
+
+
+@lru_cache
 def sdxl_like() -> Case:
     """Linear projections, several blocks per transformer, extra time embeddings."""
     config = TINY | {
@@ -163,6 +241,8 @@ ALL = (
     tiny,
     single_pixel,
     ddpm_like,
+    scale_shift,
+    odd,
     pytest.param(sd15_like, marks=pytest.mark.slow),
     pytest.param(sdxl_like, marks=pytest.mark.slow),
 )

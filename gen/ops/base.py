@@ -31,7 +31,7 @@ Tensors = Sequence[torch.Tensor]
 
 # What an op becomes when it works on values of the card:
 #   product   a layer of its own (attention: two)
-#   norm act  transforms values while a layer reads them
+#   norm act affine  transforms values while a layer reads them
 #   window    changes the geometry of the window of the layer that reads
 #   concat    two sources of the layer that reads
 #   add gate  transforms values while a layer writes them
@@ -39,7 +39,7 @@ Tensors = Sequence[torch.Tensor]
 #   source    an input, parameter or host value
 #   host      cannot run on the card
 Fusion = Literal[
-    "product", "norm", "act", "window", "concat", "add", "gate", "view", "source", "host"
+    "product", "norm", "act", "affine", "window", "concat", "add", "gate", "view", "source", "host"
 ]
 
 

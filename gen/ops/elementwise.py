@@ -82,6 +82,18 @@ def _geglu(attrs: Attrs, inputs: Tensors) -> torch.Tensor:
     return value * F.gelu(gate)
 
 
+def _scale_shift_infer(attrs: Attrs, inputs: Types) -> TensorType:
+    x, factors = inputs
+    if factors.shape != (x.shape[0], 2 * x.shape[1]):
+        raise OpError(f"{factors.shape} is no scale and shift for {x.shape}")
+    return x
+
+
+def _scale_shift(attrs: Attrs, inputs: Tensors) -> torch.Tensor:
+    scale, shift = inputs[1][:, :, None, None].chunk(2, dim=1)
+    return inputs[0] * (1 + scale) + shift
+
+
 def _identity_infer(attrs: Attrs, inputs: Types) -> TensorType:
     if attrs.get("train"):
         raise OpError("dropout is switched on; call eval() first")
@@ -102,7 +114,9 @@ def _cast(attrs: Attrs, inputs: Tensors) -> torch.Tensor:
 
 ROWS = (
     Op("silu", (1, 1), _same, _unary(F.silu), "act", ("aten.silu.default", "aten.silu_.default")),
-    Op("gelu", (1, 1), _same, _gelu, "host", ("aten.gelu.default",), ("approximate",)),
+    Op("gelu", (1, 1), _same, _gelu, "act", ("aten.gelu.default",), ("approximate",)),
+    # formed by gen.passes.form_scale_shift; Perez et al. 2018, "FiLM"
+    Op("scale_shift", (2, 2), _scale_shift_infer, _scale_shift, "affine"),
     # formed by gen.passes.form_geglu; Shazeer 2020, "GLU variants improve transformer"
     Op("geglu", (1, 1), _geglu_infer, _geglu, "gate"),
     Op(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gen.graph import Graph, verify
 from gen.hostgraph import HostGraph
 from gen.layers import LayerGraph
-from gen.passes import drop_identities, fold_constants, fold_pad, form_geglu
+from gen.passes import drop_identities, fold_constants, fold_pad, form_geglu, form_scale_shift
 from gen.passes.form_layers import form_layers
 from gen.passes.split import split
 from gen.passes.verify_layers import verify_layers
@@ -23,6 +23,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants.apply,
     fold_pad.apply,
     form_geglu.apply,
+    form_scale_shift.apply,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gen.graph import Graph, Node
+from gen.passes.halves import half_of
 from gen.passes.rewrite import substituted
 
 
@@ -18,10 +19,11 @@ def apply(graph: Graph) -> tuple[Graph, bool]:
         if act.op != "gelu" or act.attrs["approximate"] != "none":
             continue
         gate = nodes[act.inputs[0]]
-        if value.op != "slice" or gate.op != "slice" or value.inputs != gate.inputs:
+        if value.op != "slice" or value.inputs != gate.inputs:
             continue
         whole = nodes[value.inputs[0]]
-        value_half, gate_half = _half(value, whole), _half(gate, whole)
+        last = len(whole.shape) - 1
+        value_half, gate_half = half_of(value, whole, last), half_of(gate, whole, last)
         if {value_half, gate_half} != {0, 1}:
             continue
         attrs = {"value_first": value_half == 0}
@@ -29,13 +31,3 @@ def apply(graph: Graph) -> tuple[Graph, bool]:
             node.name, "geglu", (whole.name,), attrs, node.shape, node.dtype, node.path
         )
     return (substituted(graph, changed), True) if changed else (graph, False)
-
-
-def _half(part: Node, whole: Node) -> int:
-    """0 or 1 for the halves of the last dimension, -1 for anything else."""
-    size, last = whole.shape[-1], len(whole.shape) - 1
-    attrs = part.attrs
-    if attrs["dim"] != last or attrs["step"] != 1 or size % 2:
-        return -1
-    span = (attrs["start"], attrs["end"])
-    return {(0, size // 2): 0, (size // 2, size): 1}.get(span, -1)

@@ -23,6 +23,7 @@ Rule = Callable[[Builder, Node], Value]
 BY_FUSION: dict[str, Rule] = {
     "norm": reads.norm,
     "act": reads.activation,
+    "affine": reads.scale_shift,
     "window": reads.upsampling,
     "concat": reads.concatenation,
     "view": reads.view,
@@ -71,7 +72,8 @@ def form_layers(graph: Graph, host_tensors: dict[str, HostTensor]) -> LayerGraph
 def _rule(node: Node) -> Rule:
     rule = PRODUCTS.get(node.op) or BY_FUSION.get(OPS[node.op].fusion)
     if rule is None:
-        raise UserError(f"{node.where}: {node.op} is not supported on the card")
+        where = node.path or "the U-Net itself"
+        raise UserError(f"{where}: {node.op} is not supported on the card")
     return rule
 
 

@@ -19,7 +19,7 @@ class Operand:
     """One or two stored tensors and what happens to them while a layer reads them.
 
     ``versions`` counts the additions that each tensor had carried when this value was taken.
-    ``height`` and ``width`` are after up-sampling.
+    ``height`` and ``width`` are after up-sampling and cropping.
     """
 
     sources: tuple[str, ...]
@@ -30,6 +30,7 @@ class Operand:
     width: int
     read: Read = field(default_factory=Read)
     upsample: int = 1
+    crop: tuple[int, int] = (0, 0)
 
     @property
     def plain(self) -> bool:

@@ -22,7 +22,7 @@ def convolution(builder: Builder, node: Node) -> Operand:
     key, weight = builder.parameter(node.inputs[1], node)
     top, left, bottom, right = node.attrs["pad"]
     height, width = weight.shape[2:]
-    window = Window((height, width), stride, (top, left, bottom, right), x.upsample)
+    window = Window((height, width), stride, (top, left, bottom, right), x.upsample, x.crop)
     builder.keep_array(key, weight, tuple(weight.shape))
     _, out, rows, columns = node.shape
     tensor = TensorInfo(builder.unique(node), out, rows, columns, "operand")
@@ -41,7 +41,7 @@ def linear(builder: Builder, node: Node) -> Operand:
     key, weight = builder.parameter(node.inputs[1], node)
     out, inner = weight.shape
     builder.keep_array(key, weight, (out, inner, 1, 1))
-    window = Window(upsample=x.upsample)
+    window = Window(upsample=x.upsample, crop=x.crop)
     tensor = TensorInfo(builder.unique(node), out, x.height, x.width, "operand")
     layout = Layout.of(*x.layout.dims[:last], Atom("c", out))
     return _append(builder, node, x, key, window, tensor, layout)

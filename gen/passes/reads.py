@@ -6,9 +6,17 @@ from dataclasses import replace
 
 from gen.errors import UserError
 from gen.graph import Node
-from gen.layers import Read
+from gen.layers import ActKind, Read
 from gen.passes.layout import Atom, Layout, LayoutError, image
 from gen.passes.operands import Builder, HostValue, Operand, Value
+
+_ACTIVATIONS: dict[tuple[str, str | None], ActKind] = {
+    ("silu", None): "silu",
+    ("gelu", "none"): "gelu",
+    ("gelu", "tanh"): "gelu_tanh",
+}
+# of an up-sampling by 2; larger factors are not cropped
+_CROPS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def view(builder: Builder, node: Node) -> Value:
@@ -55,11 +63,25 @@ def norm(builder: Builder, node: Node) -> Operand:
 
 
 def activation(builder: Builder, node: Node) -> Operand:
-    """SiLU, after a norm or alone."""
+    """SiLU or GELU, after a norm or alone."""
     x = builder.operand(node.inputs[0], node)
     if x.read.act != "none" or x.upsample != 1:
         raise UserError(f"{node.where}: an activation after another, or after up-sampling")
-    return replace(x, read=replace(x.read, act="silu"))
+    act = _ACTIVATIONS[node.op, node.attrs.get("approximate")]
+    return replace(x, read=replace(x.read, act=act))
+
+
+def scale_shift(builder: Builder, node: Node) -> Operand:
+    """A scale and a shift that the host gives per item and channel, after a norm."""
+    x = builder.operand(node.inputs[0], node)
+    factors = builder.values.get(node.inputs[1])
+    if not isinstance(factors, HostValue):
+        raise UserError(f"{node.where}: a scale and shift that depend on the latent")
+    if x.read.norm == "none" or x.read.act != "none" or x.read.host_affine is not None:
+        raise UserError(f"{node.where}: a scale and shift of something that is not just normalised")
+    if factors.layout != Layout.of(Atom("b", builder.batch), Atom("c", 2 * x.channels)):
+        raise UserError(f"{node.where}: {list(factors.shape)} is no scale and shift per channel")
+    return replace(x, read=replace(x.read, host_affine=factors.name))
 
 
 def concatenation(builder: Builder, node: Node) -> Operand:
@@ -84,18 +106,23 @@ def concatenation(builder: Builder, node: Node) -> Operand:
 
 
 def upsampling(builder: Builder, node: Node) -> Operand:
-    """Nearest-neighbour up-sampling by a power of two."""
+    """Nearest-neighbour up-sampling by a power of two, less an odd size's last row or column."""
     if node.op != "upsample_nearest":
         raise UserError(f"{node.where}: padding that no convolution reads is not supported")
     x = builder.operand(node.inputs[0], node)
     if x.layout != image(builder.batch, x.channels, x.height, x.width):
         raise UserError(f"{node.where}: up-sampling of something that is no image")
     height, width = node.attrs["size"]
-    factor = height // x.height
-    if (x.height * factor, x.width * factor) != (height, width) or factor not in (2, 4, 8):
+    if (height, width) == (x.height, x.width):
+        return x
+    factor = max(-(-height // x.height), -(-width // x.width))
+    crop = (x.height * factor - height, x.width * factor - width)
+    # torch takes source row i * h // H: from h rows to 2h - 1 that is i // 2, and a cropped
+    # doubling; other sizes repeat rows unevenly
+    if factor not in (2, 4, 8) or crop not in _CROPS[: 4 if factor == 2 else 1] or any(x.crop):
         raise UserError(
             f"{node.where}: up-sampling from {x.height}x{x.width} to {height}x{width} "
-            f"is not supported"
+            f"is not supported; choose a latent whose height and width halve evenly"
         )
     return replace(
         x,
@@ -103,6 +130,7 @@ def upsampling(builder: Builder, node: Node) -> Operand:
         height=height,
         width=width,
         upsample=x.upsample * factor,
+        crop=crop,
     )
 
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from gen.errors import UserError
 from gen.graph import Graph, Node
-from gen.hostgraph import HostGraph, HostOutput
+from gen.hostgraph import TIMESTEP, HostGraph, HostOutput
 from gen.ops import OPS
 
 LATENT = "sample"
-TIMESTEP = "timestep"
 
 
 def split(graph: Graph) -> tuple[Graph, HostGraph]:

@@ -78,6 +78,11 @@ def _verify_read(graph: LayerGraph, layer: Layer) -> None:
     if read.norm in ("group", "layer") or read.act != "none":
         wide = all(s.role in ("stream", "input") for s in sources)
         _expect(layer, wide, "normalises or activates a tensor that is not a stream")
+    if read.host_affine is not None:
+        host = graph.host_tensors[read.host_affine]
+        fits = host.shape == (graph.batch, 2 * channels) and host.when == "step"
+        _expect(layer, fits, f"{host.name} is no scale and shift per channel and step")
+        _expect(layer, read.norm in ("group", "layer"), "scales and shifts what is not normalised")
     if read.norm == "softmax":
         _expect(layer, sources[0].role == "scores", "softmax of something else than scores")
     else:
@@ -95,12 +100,11 @@ def _verify_static(graph: LayerGraph, layer: Layer) -> None:
         bias = graph.arrays[layer.bias]
         _expect(layer, bias.shape == (rows,), f"the bias is {bias.shape}, not ({rows},)")
     top, left, bottom, right = window.pad
-    height = conv_output(
-        source.height * window.upsample, window.kernel[0], window.stride, top, bottom
-    )
-    width = conv_output(
-        source.width * window.upsample, window.kernel[1], window.stride, left, right
-    )
+    whole, cut = window.upsample, window.crop
+    _expect(layer, all(0 <= c < whole for c in cut), f"cuts {cut} off an up-sampling by {whole}")
+    rows, columns = window.seen(source.height, source.width)
+    height = conv_output(rows, window.kernel[0], window.stride, top, bottom)
+    width = conv_output(columns, window.kernel[1], window.stride, left, right)
     size = (dest.height, dest.width)
     _expect(layer, size == (height, width), f"{size} stored, {(height, width)} computed")
 

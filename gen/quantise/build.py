@@ -41,7 +41,7 @@ def quantise(
     stored, replicas = replicate_input(graph, options.replicas)
     qgraph = QGraph(stored, formats, [], replicas)
     replay = None
-    if options.round_weights or options.correct_bias:
+    if options.replays:
         replay = Replay(graph, qgraph, statistics.replay)
     builder = _Builder(graph, qgraph, statistics, options, replay)
     for index, layer in enumerate(tqdm(graph.layers, "quantise", disable=not progress)):
@@ -93,8 +93,7 @@ class _Builder:
         self.statistics, self.options, self.replay = statistics, options, replay
 
     def build(self, layer: Layer) -> QLayer:
-        seen = self.statistics.layers[layer.name]
-        read = build_read(self.qgraph.graph, layer, self.formats, seen, self.options)
+        read = build_read(self.qgraph.graph, layer, self.formats, self.statistics, self.options)
         if layer.weight.kind == "static":
             return self._static(layer, read)
         return self._attention(layer, read)
@@ -108,6 +107,7 @@ class _Builder:
         acc_scale: Float64,
         correction: Float64,
         host_weight_scale: float = 0.0,
+        weight_bits: int = 8,
     ) -> QLayer:
         seen = self.statistics.layers[layer.name]
         write = build_write(layer, acc_scale, self.formats, seen, self.options)
@@ -124,6 +124,7 @@ class _Builder:
             gate_table=write.gate_table,
             gate_shift=write.gate_shift,
             host_weight_scale=host_weight_scale,
+            weight_bits=weight_bits,
         )
 
     def _attention(self, layer: Layer, read: OperandRead) -> QLayer:
@@ -158,15 +159,16 @@ class _Builder:
         moments = None
         if self.replay is not None:
             probe = self._probe(layer, read)
-            moments = self.replay.moments(layer, probe, read, options.round_weights)
+            span_limit = options.joint_inputs if options.rounds_together else 0
+            moments = self.replay.moments(layer, probe, read, span_limit)
         largest_bias = np.abs(bias)
         if layer.host_bias is not None:
             largest_bias = largest_bias + self.statistics.host[layer.host_bias].absmax
-        scales = row_scales(flat, largest_bias / (BIAS_LIMIT / 2))
-        if moments is not None and options.round_weights:
-            whole = round_together(flat, scales, moments.gram, options.damping)
-        else:
-            whole = round_nearest(flat, scales, replicas)
+        bits = self._weight_bits(layer)
+        scales = row_scales(flat, largest_bias / (BIAS_LIMIT / 2), bits)
+        whole = round_nearest(flat, scales, replicas, bits)
+        for span, gram in moments.grams if moments is not None else ():
+            whole[:, span] = round_together(flat[:, span], scales, gram, options.damping, bits)
         correction = -read.read.pad * whole.sum(axis=1)
         if moments is not None and options.correct_bias:
             correction = correction + self._mean_error(weight, whole, scales, moments)
@@ -177,7 +179,12 @@ class _Builder:
             bias,
             scales * layer.scale,
             correction,
+            weight_bits=bits,
         )
+
+    def _weight_bits(self, layer: Layer) -> int:
+        ends = self.graph.input in layer.sources or layer.dest == self.graph.output
+        return 8 if ends else self.options.weight_bits
 
     def _mean_error(
         self, weight: Float64, whole: Float64, scales: Float64, moments: Moments

@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gen.layers import Layer, LayerGraph
-from gen.qlayers import TABLE_SIZE, Int8, QRead, QTensor
+from gen.qlayers import TABLE_SIZE, Float64, Int8, Int32, Int64, QRead, QTensor
 from gen.quantise.fixedpoint import encode_affine
 from gen.quantise.options import Options
+from gen.quantise.ranges import ChannelRange
 from gen.quantise.scales import asymmetric_scale, channel_scales
-from gen.quantise.statistics import LayerStatistics
-from gen.quantise.tables import silu_table, softmax_table
-
-Float64 = NDArray[np.float64]
+from gen.quantise.statistics import LayerStatistics, Statistics
+from gen.quantise.tables import NOTHING_BELOW, activation_table, softmax_table
 
 Z_UNIT = 2.0**-12  # of normalised values
-SILU_LOW = -9.0  # SiLU is within 0.0012 of zero below
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,11 @@ def build_read(
     graph: LayerGraph,
     layer: Layer,
     formats: dict[str, QTensor],
-    seen: LayerStatistics,
+    statistics: Statistics,
     options: Options,
 ) -> OperandRead:
     """Integers of ``layer.read``. ``graph`` is the one whose input has its replicas."""
+    seen = statistics.layers[layer.name]
     sources = [(graph.tensors[s], formats[s]) for s in layer.sources]
     stored = np.concatenate([_stored_scales(fmt, info.channels) for info, fmt in sources])
     offsets = np.zeros(stored.size)
@@ -58,11 +56,11 @@ def build_read(
         offset = graph.arrays[layer.read.beta].astype(np.float64)
     align, eps = _normalisation(graph, layer, formats)
     table: Int8 | None = None
-    if layer.read.act == "silu":
+    if layer.read.act != "none":
         scale, zero_point = asymmetric_scale(seen.operand)
-        low = max(seen.preact.low * 1.1, SILU_LOW)
+        low = max(seen.preact.low * 1.1, NOTHING_BELOW[layer.read.act])
         step = max(seen.preact.high * 1.1 - low, 1e-6) / (TABLE_SIZE - 1)
-        table = silu_table(low, step, scale, zero_point)
+        table = activation_table(layer.read.act, low, step, scale, zero_point)
         units = np.full(stored.size, scale)
         factor, constant = slope / step, (offset - low) / step - TABLE_SIZE // 2
     else:
@@ -70,8 +68,32 @@ def build_read(
         offsets = _offsets(layer, seen, options)
         units = channel_scales(seen.operand_channels, offsets, options.balance)
         factor, constant = slope / units, (offset - offsets) / units
-    gamma, beta, shift = encode_affine(factor, constant)
-    return OperandRead(QRead(gamma, beta, shift, align, eps, table, zero_point), units, offsets)
+    affine = None
+    if layer.read.host_affine is None:
+        gamma, beta, shift = encode_affine(factor, constant)
+    else:
+        gain = np.full(stored.size, 1.0) / (step if table is not None else units)
+        parts = np.stack([factor, offset * gain, gain, constant - offset * gain])
+        gamma, beta, shift, affine = _host_affine(parts, statistics.affine[layer.read.host_affine])
+    read = QRead(gamma, beta, shift, align, eps, table, zero_point, affine)
+    return OperandRead(read, units, offsets)
+
+
+def _host_affine(parts: Float64, seen: ChannelRange) -> tuple[Int32, Int64, int, Float64]:
+    """Gamma and beta at scale 0 and shift 0, s2, and the constants that the host computes with.
+
+    ``parts`` [4, channels], real numbers: gamma = parts[0] * (1 + scale), beta =
+    parts[1] * (1 + scale) + parts[2] * shift + parts[3]. Scales and shifts may be twice as large as
+    those ``seen`` before gamma or beta saturates.
+    """
+    low, high = seen.limits()
+    scale, shift = np.split(2 * np.maximum(np.abs(low), np.abs(high)), 2)
+    gamma = np.abs(parts[0]) * (1 + scale)
+    beta = np.abs(parts[1]) * (1 + scale) + np.abs(parts[2]) * shift + np.abs(parts[3])
+    _, _, bits = encode_affine(gamma, beta)
+    constants = np.ldexp(parts, bits)
+    whole = np.rint(constants[0]), np.rint(constants[1] + constants[3])
+    return whole[0].astype(np.int32), whole[1].astype(np.int64), bits, constants
 
 
 def _stored_scales(fmt: QTensor, channels: int) -> Float64:

@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from gen.floatrun import run_float
-from gen.hostints import prompt_weight, quantise_latent, step_bias
+from gen.hostints import prompt_weight, quantise_latent, step_affine, step_bias
 from gen.layers import Layer, LayerGraph
 from gen.qlayers import QGraph, QLayer
 from gen.quantise.reads import OperandRead
 from gen.quantise.statistics import Run
+from gen.reference.operand import operand
 from gen.reference.product import patches
-from gen.reference.run import Stored, operand, run_layer
+from gen.reference.run import run_layer
+from gen.reference.write import Stored
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -33,11 +35,11 @@ MAX_COLUMNS = 4096  # operand vectors that enter the moments of one layer
 class Moments:
     """Of operand vectors [inputs] in units of the integer operand.
 
-    ``gram`` is the mean of x x^T for integer operands x, ``mean`` that of x, ``float_mean`` that of
-    the float operands.
+    ``grams`` hold the mean of x x^T for integer operands x, for one span of inputs after the
+    other; ``mean`` is that of x, ``float_mean`` that of the float operands.
     """
 
-    gram: Float64
+    grams: list[tuple[slice, Float64]]
     mean: Float64
     float_mean: Float64
 
@@ -80,10 +82,10 @@ class Replay:
             arrays = {n: v.detach().to(torch.float32).numpy() for n, v in host.items()}
             self.items.append(_Item(arrays, operands, {graph.input: latent}))
 
-    def moments(self, layer: Layer, qlayer: QLayer, read: OperandRead, second: bool) -> Moments:
+    def moments(self, layer: Layer, qlayer: QLayer, read: OperandRead, span: int) -> Moments:
         """Moments of the operand vectors under the window of a layer with static weights.
 
-        ``gram`` is empty unless ``second`` moments are wanted.
+        ``span``: inputs per span of ``grams``; 0 for none.
         """
         window, replicas = layer.window, self._replicas(layer)
         units = read.units.astype(np.float32)[:, None, None]
@@ -93,7 +95,11 @@ class Replay:
         integer, real = [], []
         for item in self.items:
             sources = [item.stored[s].astype(np.int64) for s in layer.sources]
-            x: Float32 = operand(qlayer, sources).astype(np.float32) - np.float32(read.read.pad)
+            affine = None
+            if layer.read.host_affine is not None:
+                affine = step_affine(qlayer, item.host)
+            x: Float32 = operand(qlayer, sources, affine).astype(np.float32)
+            x -= np.float32(read.read.pad)
             f: Float32 = item.operands.pop(layer.name).to(torch.float32).numpy()
             x_columns = _columns(patches(x, window, 0))
             f = (np.tile(f, (1, replicas, 1, 1)) - offsets) / units
@@ -106,9 +112,13 @@ class Replay:
         x_all = torch.from_numpy(np.concatenate(integer, axis=1))
         f_all = torch.from_numpy(np.concatenate(real, axis=1))
         count = x_all.shape[1]
-        gram = x_all @ x_all.T / count if second else torch.zeros(0)
+        grams = []
+        for first in range(0, len(x_all), span) if span else ():
+            part = x_all[first : first + span]
+            gram: Float64 = (part @ part.T / count).numpy().astype(np.float64)
+            grams.append((slice(first, first + len(part)), gram))
         return Moments(
-            gram.numpy().astype(np.float64),
+            grams,
             x_all.mean(dim=1).numpy().astype(np.float64),
             f_all.mean(dim=1).numpy().astype(np.float64),
         )
@@ -118,10 +128,13 @@ class Replay:
         layer = qlayer.layer
         for item in self.items:
             bias = step_bias(qlayer, item.host) if layer.host_bias is not None else None
+            affine = None
+            if layer.read.host_affine is not None:
+                affine = step_affine(qlayer, item.host)
             prompt = {}
             if layer.weight.kind == "host":
                 prompt[layer.weight.key] = prompt_weight(qlayer, item.host)
-            result = run_layer(self.qgraph, qlayer, item.stored, bias, prompt)
+            result = run_layer(self.qgraph, qlayer, item.stored, bias, prompt, affine)
             item.stored[layer.dest] = result
             for name in [n for n in item.stored if self.last_use.get(n, -1) <= index]:
                 if name != layer.dest:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from gen.layers import LayerGraph
 from gen.qlayers import QTensor
 from gen.quantise.options import Options
-from gen.quantise.statistics import ChannelRange, Range, Statistics
+from gen.quantise.ranges import ChannelRange, Range
+from gen.quantise.statistics import Statistics
 
 Float64 = NDArray[np.float64]
 

@@ -3,77 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gen.arrayfile import map_arrays, write_arrays
+from gen.errors import UserError
 from gen.floatrun import run_float
 from gen.layers import LayerGraph
+from gen.quantise.ranges import Arrays, ChannelRange, Range
 
-Float = NDArray[np.float32]
 Run = tuple[torch.Tensor, Mapping[str, torch.Tensor]]
 
-SAMPLES_PER_RUN = 2048  # values kept of every tensor and run
-PIXELS_PER_RUN = 24  # pixels kept of every operand and run
-
-
-@dataclass
-class Range:
-    """Extremes of every value seen and a random sample of them."""
-
-    low: float = 0.0
-    high: float = 0.0
-    samples: list[Float] = field(default_factory=list)
-
-    @property
-    def absmax(self) -> float:
-        """Largest magnitude."""
-        return max(-self.low, self.high)
-
-    def values(self) -> NDArray[np.float64]:
-        """The sample with both extremes."""
-        extremes = np.array([self.low, self.high], np.float32)
-        return np.concatenate([*self.samples, extremes]).astype(np.float64)
-
-    def update(self, tensor: torch.Tensor, rng: np.random.Generator) -> None:
-        """Account for the values of ``tensor``, of any shape."""
-        values = tensor.detach().to(torch.float32).numpy()
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-        flat = values.reshape(-1)
-        if flat.size > SAMPLES_PER_RUN:
-            flat = flat[rng.integers(0, flat.size, SAMPLES_PER_RUN)]
-        self.samples.append(np.array(flat))
-
-
-@dataclass
-class ChannelRange:
-    """Extremes of every channel and some random pixels, each with all its channels."""
-
-    low: Float | None = None
-    high: Float | None = None
-    pixels: list[Float] = field(default_factory=list)
-
-    def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Smallest and largest value of each channel."""
-        assert self.low is not None and self.high is not None
-        return self.low.astype(np.float64), self.high.astype(np.float64)
-
-    def values(self) -> NDArray[np.float64]:
-        """The sample [pixels, channels]."""
-        return np.concatenate(self.pixels).astype(np.float64)
-
-    def update(self, tensor: torch.Tensor, rng: np.random.Generator) -> None:
-        """Account for a tensor [batch, channels, height, width]."""
-        values = tensor.detach().to(torch.float32).numpy()
-        low, high = values.min(axis=(0, 2, 3)), values.max(axis=(0, 2, 3))
-        self.low = low if self.low is None else np.minimum(self.low, low)
-        self.high = high if self.high is None else np.maximum(self.high, high)
-        flat = values.transpose(0, 2, 3, 1).reshape(-1, values.shape[1])
-        self.pixels.append(flat[rng.integers(0, len(flat), PIXELS_PER_RUN)].copy())
+# kept of every tensor and of every operand, over all runs of a calibration
+SAMPLES = 32_768
+PIXELS = 256
+_SEPARATOR = "|"
 
 
 @dataclass
@@ -83,55 +32,151 @@ class LayerStatistics:
     preact: Range = field(default_factory=Range)
     operand: Range = field(default_factory=Range)
     operand_channels: ChannelRange = field(default_factory=lambda: ChannelRange())
-    value: Range = field(default_factory=Range)
     value_channels: ChannelRange = field(default_factory=lambda: ChannelRange())
     gate: Range = field(default_factory=Range)
 
 
 @dataclass
 class Statistics:
-    """Ranges of every tensor, host tensor and layer, and some inputs to replay."""
+    """Ranges of every tensor, host tensor and layer.
+
+    ``host``: of all values; ``affine``: of the rows of host tensors that a read multiplies and
+    adds. ``replay``: runs for :func:`gen.quantise.quantise` to repeat in integers; they are not
+    part of the file.
+    """
 
     tensors: dict[str, Range] = field(default_factory=dict)
     host: dict[str, Range] = field(default_factory=dict)
+    affine: dict[str, ChannelRange] = field(default_factory=dict)
     layers: dict[str, LayerStatistics] = field(default_factory=dict)
     replay: list[Run] = field(default_factory=list)
-    runs: int = 0
+
+    def merge(self, other: Statistics) -> None:
+        """Account for what ``other`` has seen after this one."""
+        for mine, others in ((self.tensors, other.tensors), (self.host, other.host)):
+            for name, seen in others.items():
+                mine.setdefault(name, Range()).merge(seen)
+        for name, rows in other.affine.items():
+            self.affine.setdefault(name, ChannelRange()).merge(rows)
+        for name, layer in other.layers.items():
+            own = self.layers.setdefault(name, LayerStatistics())
+            for each in fields(LayerStatistics):
+                getattr(own, each.name).merge(getattr(layer, each.name))
+
+    def save(self, path: Path) -> None:
+        """Write everything but ``replay`` to ``path`` (safetensors)."""
+        arrays: dict[str, NDArray[np.float32]] = {}
+
+        def put(kind: str, name: str, seen: Range | ChannelRange) -> None:
+            for key, value in seen.arrays().items():
+                arrays[_SEPARATOR.join((kind, name, key))] = value
+
+        for name, seen in self.tensors.items():
+            put("tensor", name, seen)
+        for name, seen in self.host.items():
+            put("host", name, seen)
+        for name, rows in self.affine.items():
+            put("affine", name, rows)
+        for name, layer in self.layers.items():
+            for each in fields(LayerStatistics):
+                put(each.name, name, getattr(layer, each.name))
+        write_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics:
+        """What :meth:`save` wrote. Raises UserError for a missing or damaged file."""
+        try:
+            groups: dict[tuple[str, str], Arrays] = {}
+            for key, value in map_arrays(path).items():
+                kind, name, part = key.split(_SEPARATOR)
+                groups.setdefault((kind, name), {})[part] = value
+            statistics = cls()
+            for (kind, name), arrays in groups.items():
+                if kind == "tensor":
+                    statistics.tensors[name] = Range.of(arrays)
+                elif kind == "host":
+                    statistics.host[name] = Range.of(arrays)
+                elif kind == "affine":
+                    statistics.affine[name] = ChannelRange.of(arrays)
+                else:
+                    layer = statistics.layers.setdefault(name, LayerStatistics())
+                    setattr(layer, kind, type(getattr(layer, kind)).of(arrays))
+            return statistics
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{path} is not an intact record of a calibration ({error}); delete it and build "
+                "again"
+            ) from error
+
+
+class Collector:
+    """Collects statistics from runs of a float layer graph.
+
+    ``runs`` is how many there will be: it divides the samples that are kept.
+    """
+
+    def __init__(self, graph: LayerGraph, runs: int, seed: tuple[int, ...] = (0,)) -> None:
+        self.statistics = Statistics()
+        self._graph = graph
+        self._rng = np.random.default_rng(seed)
+        self._samples = max(1, SAMPLES // max(1, runs))
+        self._pixels = max(1, PIXELS // max(1, runs))
+        self._softmaxes = {layer.name for layer in graph.layers if layer.read.norm == "softmax"}
+        self._affine = {layer.read.host_affine for layer in graph.layers} - {None}
+
+    def run(self, sample: torch.Tensor, host: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The graph's result for one latent and the host's values, after a look at everything.
+
+        Raises UserError for values that are not finite.
+        """
+        for name, value in host.items():
+            _range(self.statistics.host, name).update(value, self._rng, 0)
+            if name in self._affine:
+                rows = self.statistics.affine.setdefault(name, ChannelRange())
+                rows.update(value[:, :, None, None], self._rng, 0)
+        result = run_float(self._graph, sample, host, self._observe, parts=True)
+        if not bool(torch.isfinite(result).all()):
+            raise UserError(
+                "the float U-Net gives values that are not finite on a calibration input; check "
+                "the model's weights"
+            )
+        return result
+
+    def _observe(self, kind: str, name: str, values: torch.Tensor) -> None:
+        rng = self._rng
+        if kind == "tensor":
+            # nothing but the largest logit is needed, and there are many
+            logits = self._graph.tensors[name].role == "scores"
+            seen = _range(self.statistics.tensors, name)
+            seen.update(values, rng, 0 if logits else self._samples)
+        elif kind in ("preact", "operand", "value", "gate") and name not in self._softmaxes:
+            layer = self.statistics.layers.setdefault(name, LayerStatistics())
+            if kind in ("operand", "value"):
+                getattr(layer, f"{kind}_channels").update(values, rng, self._pixels)
+            if kind == "operand":
+                low, high = layer.operand_channels.limits()
+                extremes = float(low.min()), float(high.max())
+                layer.operand.note(values, *extremes, rng, self._samples)
+            elif kind != "value":
+                getattr(layer, kind).update(values, rng, self._samples)
+        elif kind == "operand":
+            self.statistics.layers.setdefault(name, LayerStatistics())
 
 
 def calibrate(
-    graph: LayerGraph,
-    runs: Iterable[Run],
-    progress: bool = True,
-    replay_every: int = 1,
-    max_replay: int = 32,
+    graph: LayerGraph, runs: Iterable[Run], progress: bool = True, max_replay: int = 32
 ) -> Statistics:
     """Run ``graph`` in float on every ``(sample, host tensors)`` and collect statistics.
 
-    ``sample`` is float32 [batch, channels, height, width]. Every ``replay_every``-th run, at most
-    ``max_replay``, is kept for :func:`gen.quantise.quantise` to replay in integers.
+    ``sample`` is float32 [batch, channels, height, width]. The first ``max_replay`` runs are kept
+    for :func:`gen.quantise.quantise` to replay in integers.
     """
-    statistics = Statistics()
-    softmaxes = {layer.name for layer in graph.layers if layer.read.norm == "softmax"}
-    rng = np.random.default_rng(0)
-
-    def observe(kind: str, name: str, values: torch.Tensor) -> None:
-        if kind == "tensor":
-            _range(statistics.tensors, name).update(values, rng)
-        elif kind in ("preact", "operand", "value", "gate"):
-            seen = statistics.layers.setdefault(name, LayerStatistics())
-            getattr(seen, kind).update(values, rng)
-            if kind in ("operand", "value") and name not in softmaxes:
-                getattr(seen, f"{kind}_channels").update(values, rng)
-
-    for index, (sample, host) in enumerate(tqdm(runs, "calibrate", disable=not progress)):
-        if index % replay_every == 0 and len(statistics.replay) < max_replay:
-            statistics.replay.append((sample, host))
-        for name, value in host.items():
-            _range(statistics.host, name).update(value, rng)
-        run_float(graph, sample, host, observe)
-        statistics.runs += 1
-    return statistics
+    given = list(runs)
+    collector = Collector(graph, len(given))
+    for sample, host in tqdm(given, "calibrate", disable=not progress):
+        collector.run(sample, host)
+    collector.statistics.replay = given[:max_replay]
+    return collector.statistics
 
 
 def _range(ranges: dict[str, Range], name: str) -> Range:

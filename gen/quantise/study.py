@@ -3,7 +3,8 @@
 Two figures a layer: ``alone``, its integers fed with the float tensors rounded to their formats;
 and ``so far``, the integer graph from the latent on.  Both against float, on inputs that the
 sampler recorded for calibration.  A layer that is bad alone is worth a better format; one that
-is only bad so far suffers from what came before.
+is only bad so far suffers from what came before.  The two products of an attention are one line,
+named as the second, as nobody wants to hold all logits of a large model.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from tqdm import tqdm
 from gen import layergraph_io
 from gen.cli import guarded
 from gen.floatrun import run_float
-from gen.hostints import prompt_weights, quantise_latent, step_biases
+from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
 from gen.layers import LayerGraph
 from gen.qgraph_io import load_qgraph
-from gen.qlayers import QGraph, QTensor
+from gen.qlayers import QGraph, QLayer, QTensor
 from gen.quantise.statistics import Run
 from gen.quantise.trajectories import load_runs
 from gen.reference import run, run_layer
-from gen.reference.run import Stored
+from gen.reference.attention import attend
+from gen.reference.write import Stored
 
 
 @dataclass
@@ -76,10 +78,10 @@ def study(graph: LayerGraph, qgraph: QGraph, runs: list[Run]) -> Study:
             values: torch.Tensor,
             floats: dict[str, NDArray[np.float32]] = floats,
         ) -> None:
-            if kind == "tensor":
+            if kind == "tensor" and graph.tensors[name].role != "scores":
                 floats[name] = values.numpy()
 
-        run_float(graph, sample, host, observe)
+        run_float(graph, sample, host, observe, parts=True)
         _one_step(qgraph, result, sample, host, floats)
     return result
 
@@ -105,15 +107,25 @@ def _one_step(
     arrays = {name: value.to(torch.float32).numpy() for name, value in host.items()}
     latent = quantise_latent(qgraph, sample.to(torch.float32).numpy())
     biases, prompt = step_biases(qgraph, arrays), prompt_weights(qgraph, arrays)
+    affines = step_affines(qgraph, arrays)
     stored: dict[str, Stored] = {}
-    run(qgraph, latent, biases, prompt, stored.__setitem__)
+    run(qgraph, latent, biases, prompt, stored.__setitem__, affines, logits=False)
     entry = qgraph.graph.input
     rounded = {n: round_to(qgraph.tensors[n], v) for n, v in floats.items() if n != entry}
     rounded[entry] = latent
+    logits: dict[str, QLayer] = {}
     for qlayer in qgraph.layers:
         name, dest = qlayer.layer.name, qlayer.layer.dest
+        if qgraph.graph.tensors[dest].role == "scores":
+            logits[dest] = qlayer
+            continue
         fmt, exact = qgraph.tensors[dest], floats[dest].astype(np.float64)
-        alone = run_layer(qgraph, qlayer, rounded, biases.get(name), prompt)
+        if qlayer.layer.read.norm == "softmax":
+            first = logits[qlayer.layer.sources[0]]
+            alone = attend(qgraph, first, qlayer, rounded, prompt)
+        else:
+            bias, affine = biases.get(name), affines.get(name)
+            alone = run_layer(qgraph, qlayer, rounded, bias, prompt, affine)
         energies = result.layers.setdefault(name, Energies())
         energies.signal += float(np.sum(exact**2))
         energies.alone += float(np.sum((fmt.values(alone) - exact) ** 2))

@@ -1,12 +1,14 @@
-"""Contents of the run-time tables: SiLU, exponential and GELU."""
+"""Contents of the run-time tables: SiLU, GELU and exponential."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gen.layers import ActKind
 from gen.qlayers import TABLE_SIZE, Int8, Int16
 
 Floats = NDArray[np.floating]
@@ -28,9 +30,25 @@ def gelu(x: Floats) -> Floats:
     return result
 
 
-def silu_table(low: float, step: float, scale: float, zero_point: int) -> Int8:
-    """Operand int8[2048] of pre-activation ``low + i * step``: silu / scale + zero point."""
-    values = silu(low + step * np.arange(TABLE_SIZE))
+def gelu_tanh(x: Floats) -> Floats:
+    """Return GELU's approximation by a hyperbolic tangent (Hendrycks and Gimpel 2016)."""
+    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)
+    result: Floats = 0.5 * x * (1.0 + np.tanh(inner))
+    return result
+
+
+ACTIVATIONS: dict[ActKind, Callable[[Floats], Floats]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+}
+# where each is within 0.0012 of zero, and stays there below
+NOTHING_BELOW: dict[ActKind, float] = {"silu": -9.0, "gelu": -4.0, "gelu_tanh": -4.0}
+
+
+def activation_table(act: ActKind, low: float, step: float, scale: float, zero_point: int) -> Int8:
+    """Operand int8[2048] of pre-activation ``low + i * step``: act / scale + zero point."""
+    values = ACTIVATIONS[act](low + step * np.arange(TABLE_SIZE))
     table: Int8 = np.clip(np.rint(values / scale) + zero_point, -128, 127).astype(np.int8)
     return table
 

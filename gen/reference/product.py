@@ -15,23 +15,35 @@ Int64 = NDArray[np.int64]
 Number = TypeVar("Number", np.int8, np.float32)
 
 _FLOAT32_EXACT = 1 << 24
-_FLOAT64_EXACT = 1 << 53
 
 
 def exact_matmul(left: Int8, right: Int8) -> Int64:
-    """``left @ right`` of int8 matrices [..., m, k] and [..., k, n], exact, as int64.
+    """``left @ right`` of int8 matrices [..., m, k] and [..., k, n], exact, as int64."""
+    outer = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    total = np.zeros((*outer, left.shape[-2], right.shape[-1]), np.int64)
+    for span in exact_spans(left):
+        part = torch.from_numpy(left[..., span].astype(np.float32))
+        part = part @ torch.from_numpy(right[..., span, :].astype(np.float32))
+        total += part.to(torch.int64).numpy()
+    return total
 
-    Every partial sum of integers below 2**24 (2**53) is exact in float32 (float64) in any order
-    of summation; the bound used is max|right| times the largest row sum of |left|.
+
+def exact_spans(left: Int8) -> list[slice]:
+    """The last axis of ``left`` in spans whose products with int8 are exact in float32.
+
+    Integers below 2**24 and all their partial sums are, in whatever order they are added. The
+    bound is the largest sum of magnitudes in a span of a row, times 128.
     """
-    if left.size == 0 or right.size == 0:
-        return np.zeros((*left.shape[:-1], right.shape[-1]), np.int64)
-    bound = int(np.abs(left.astype(np.int32)).sum(axis=-1, dtype=np.int64).max()) * 128
-    assert bound < _FLOAT64_EXACT
-    exact = np.float32 if bound < _FLOAT32_EXACT else np.float64
-    product = torch.from_numpy(left.astype(exact)) @ torch.from_numpy(right.astype(exact))
-    result: Int64 = product.to(torch.int64).numpy()
-    return result
+    pending, spans = [(0, left.shape[-1])], []
+    while pending:
+        first, last = pending.pop()
+        sums = np.abs(left[..., first:last].astype(np.int16)).sum(axis=-1, dtype=np.int64)
+        if int(sums.max(initial=0)) * 128 >= _FLOAT32_EXACT:
+            middle = (first + last) // 2
+            pending += [(middle, last), (first, middle)]
+        elif last > first:
+            spans.append(slice(first, last))
+    return spans
 
 
 def patches(x: NDArray[Number], window: Window, pad: int) -> NDArray[Number]:
@@ -41,7 +53,9 @@ def patches(x: NDArray[Number], window: Window, pad: int) -> NDArray[Number]:
     """
     batch, channels = x.shape[:2]
     if window.upsample > 1:
+        seen = window.seen(*x.shape[2:])
         x = x.repeat(window.upsample, axis=2).repeat(window.upsample, axis=3)
+        x = x[:, :, : seen[0], : seen[1]]
     kh, kw = window.kernel
     top, left, bottom, right = window.pad
     if kh == kw == 1 and window.stride == 1 and not any(window.pad):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.qlayers import QGraph, QLayer, QRead
-from gen.reference.normalise import group_normalise, layer_normalise
-from gen.reference.product import attention_product, static_product
-from gen.reference.rounding import clamp, rshr
-from gen.reference.softmax import below_maximum, divide_by_row_sum
-from gen.reference.write import gated, requantise
+from gen.qlayers import Affine, QGraph, QLayer
+from gen.reference.attention import attend, logit_tiles, mix, right_hand
+from gen.reference.operand import operand
+from gen.reference.product import static_product
+from gen.reference.write import Stored, store
 
 Int8 = NDArray[np.int8]
 Int16 = NDArray[np.int16]
-Int64 = NDArray[np.int64]
-Stored = NDArray[np.int8] | NDArray[np.int16]
 Observer = Callable[[str, Stored], None]
 
 
@@ -27,28 +25,46 @@ def run(
     step_bias: Mapping[str, NDArray[np.int32]],
     prompt_q: Mapping[str, Int8],
     observe: Observer | None = None,
+    step_affine: Mapping[str, Affine] | None = None,
+    logits: bool = True,
 ) -> Int16:
     """The output tensor, int16 [batch, channels, height, width].
 
     ``latent_q`` int8 [batch, replicas * channels, height, width] (``gen.hostints``);
     ``step_bias`` layer name -> int32 [batch, rows] for every layer with a host bias;
     ``prompt_q`` host tensor name -> int8 [batch, tokens, heads * head_dim];
+    ``step_affine`` layer name -> gamma and beta of every layer with a host affine;
     ``observe`` gets every layer's name and stored result: [batch, channels, height, width], or
-    [batch, heads, query pixels, key tokens] for attention logits.
+    [batch, heads, query pixels, key tokens] for attention logits. Without an observer, or with
+    ``logits`` False, logits are neither shown nor ever there as a whole.
     """
     graph = qgraph.graph
-    tensors: dict[str, Stored] = {graph.input: latent_q}
+    state = _State({graph.input: latent_q})
     last_use = {t: i for i, q in enumerate(qgraph.layers) for t in _reads(q)}
     for index, qlayer in enumerate(qgraph.layers):
-        bias = step_bias[qlayer.layer.name] if qlayer.layer.host_bias else None
-        stored = run_layer(qgraph, qlayer, tensors, bias, prompt_q)
-        tensors[qlayer.layer.dest] = stored
-        if observe is not None:
-            observe(qlayer.layer.name, stored)
+        layer = qlayer.layer
+        second = None if observe is not None and logits else _second_product(qgraph, state, qlayer)
+        if second is not None:
+            state.attended[second.layer.dest] = attend(
+                qgraph, qlayer, second, state.tensors, prompt_q
+            )
+        else:
+            if layer.dest in state.attended:
+                stored = state.attended.pop(layer.dest)
+            else:
+                bias = step_bias[layer.name] if layer.host_bias else None
+                affine = None
+                if layer.read.host_affine is not None:
+                    assert step_affine is not None, f"{layer.name} needs gamma and beta"
+                    affine = step_affine[layer.name]
+                stored = run_layer(qgraph, qlayer, state.tensors, bias, prompt_q, affine)
+            state.tensors[layer.dest] = stored
+            if observe is not None:
+                observe(layer.name, stored)
         for name in _reads(qlayer):
             if last_use[name] == index and name != graph.output:
-                tensors.pop(name, None)
-    return tensors[graph.output].astype(np.int16)
+                state.tensors.pop(name, None)
+    return state.tensors[graph.output].astype(np.int16)
 
 
 def run_layer(
@@ -57,77 +73,46 @@ def run_layer(
     tensors: Mapping[str, Stored],
     step_bias: NDArray[np.int32] | None = None,
     prompt_q: Mapping[str, Int8] | None = None,
+    affine: Affine | None = None,
 ) -> Stored:
     """What ``qlayer`` stores, given the stored ``tensors`` that it reads (layouts as in run)."""
-    layer, read = qlayer.layer, qlayer.read
-    sources = [tensors[s].astype(np.int64) for s in layer.sources]
-    x = operand(qlayer, sources)
+    layer = qlayer.layer
     info = qgraph.graph.tensors[layer.dest]
-    batch = sources[0].shape[0]
+    held = [tensors[s] for s in layer.sources]
+    batch = held[0].shape[0]
+    image = (batch, info.channels, info.height, info.width)
+    if layer.weight.kind != "static":
+        right = right_hand(qlayer, tensors, prompt_q or {})
+        if layer.read.norm == "softmax":
+            return mix(qgraph, qlayer, held[0], right).reshape(image)
+        queries = held[0].reshape(batch, held[0].shape[1], -1)
+        return np.concatenate(list(logit_tiles(qgraph, qlayer, queries, right)), axis=2)
+    assert qlayer.weight is not None
+    x = operand(qlayer, [s.astype(np.int64) for s in held], affine)
+    acc = static_product(x, qlayer.weight, layer.window, qlayer.read.pad)
     bias = (qlayer.bias if step_bias is None else step_bias).astype(np.int64)
-    if layer.weight.kind == "static":
-        assert qlayer.weight is not None
-        acc = static_product(x, qlayer.weight, layer.window, read.pad)
-    else:
-        if layer.weight.kind == "host":
-            assert prompt_q is not None
-            right = prompt_q[layer.weight.key].transpose(0, 2, 1)  # [batch, channels, tokens]
-        else:
-            held = tensors[layer.weight.key].astype(np.int8)
-            right = held.reshape(batch, held.shape[1], -1)
-        right = right.reshape(batch, layer.heads, -1, right.shape[-1])
-        if not layer.weight.transposed:  # K: [batch, heads, tokens, head_dim]
-            right = right.transpose(0, 1, 3, 2)
-        left = (
-            x.transpose(0, 1, 3, 2)  # softmax: [batch, heads, tokens, pixels]
-            if layer.read.norm == "softmax"
-            else x.reshape(batch, layer.heads, right.shape[-1], -1)
-        )
-        acc = attention_product(left, right)
-    a = acc + bias[..., :, None]
-    assert int(a.min()) >= -(1 << 31) and int(a.max()) < 1 << 31, layer.name
-    if layer.read.norm == "softmax":
-        a = divide_by_row_sum(a, x.astype(np.int64).sum(axis=-1)[:, :, None, :])
-    mult, shift = qlayer.mult.astype(np.int64), qlayer.shift.astype(np.int64)
-    if layer.gate == "geglu":
-        assert qlayer.gate_table is not None
-        y = gated(a, mult, shift, qlayer.gate_table, qlayer.gate_shift)
-    else:
-        residual = None
-        if layer.residual is not None:
-            residual = tensors[layer.residual].astype(np.int64).reshape(a.shape)
-        bits = qgraph.tensors[layer.dest].bits
-        y = requantise(a, mult, shift, bits, residual, qlayer.residual_shift)
-    dtype = np.int8 if qgraph.tensors[layer.dest].bits == 8 else np.int16
-    if info.role == "scores":
-        return np.ascontiguousarray(y.transpose(0, 1, 3, 2).astype(dtype))
-    return y.reshape(batch, info.channels, info.height, info.width).astype(dtype)
+    residual = tensors[layer.residual] if layer.residual is not None else None
+    return store(qgraph, qlayer, acc + bias[..., :, None], residual).reshape(image)
 
 
-def operand(qlayer: QLayer, sources: list[Int64]) -> Int8:
-    """Operand x [batch, channels, h, w]; after a softmax [batch, heads, pixels, tokens]."""
-    read, norm = qlayer.read, qlayer.layer.read
-    if norm.norm == "softmax":
-        return requantise_operand(below_maximum(sources[0]), read, axis=3)
-    if norm.norm == "group":
-        z = group_normalise(sources, read.align, norm.groups, read.eps)
-    elif norm.norm == "layer":
-        z = layer_normalise(np.concatenate(sources, axis=1), read.eps)
-    else:
-        z = np.concatenate(sources, axis=1)
-    return requantise_operand(z, read, axis=1)
+@dataclass
+class _State:
+    """What a run holds: stored tensors, and attention results ahead of their turn."""
+
+    tensors: dict[str, Stored]
+    attended: dict[str, Stored] = field(default_factory=dict)
 
 
-def requantise_operand(z: Int64, read: QRead, axis: int) -> Int8:
-    """Operand x = table or clamp of z * gamma + beta; ``axis`` holds the channels or tokens."""
-    shape = [1] * z.ndim
-    shape[axis] = -1
-    gamma = read.gamma.astype(np.int64).reshape(shape)
-    beta = read.beta.astype(np.int64).reshape(shape)
-    t = rshr(z * gamma + beta, read.shift)
-    if read.table is None:
-        return clamp(t, 8).astype(np.int8)
-    return read.table[clamp(t, 11) + 1024]
+def _second_product(qgraph: QGraph, state: _State, qlayer: QLayer) -> QLayer | None:
+    """The layer that alone reads the logits of ``qlayer``, if its values are known by now."""
+    dest = qlayer.layer.dest
+    if qgraph.graph.tensors[dest].role != "scores":
+        return None
+    readers = [q for q in qgraph.layers if dest in q.layer.sources]
+    if len(readers) != 1:
+        return None
+    weight = readers[0].layer.weight
+    return readers[0] if weight.kind == "host" or weight.key in state.tensors else None
 
 
 def _reads(qlayer: QLayer) -> list[str]:

@@ -5,10 +5,28 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gen.qlayers import QGraph, QLayer
 from gen.reference.rounding import clamp, rshr
 
 Int16 = NDArray[np.int16]
 Int64 = NDArray[np.int64]
+Stored = NDArray[np.int8] | NDArray[np.int16]
+
+
+def store(qgraph: QGraph, qlayer: QLayer, a: Int64, residual: Stored | None) -> Stored:
+    """Stored integers, shaped as ``a`` [..., rows, pixels] (half the rows with a gate)."""
+    layer = qlayer.layer
+    assert int(a.min()) >= -(1 << 31) and int(a.max()) < 1 << 31, layer.name
+    mult, shift = qlayer.mult.astype(np.int64), qlayer.shift.astype(np.int64)
+    bits = qgraph.tensors[layer.dest].bits
+    if layer.gate == "geglu":
+        assert qlayer.gate_table is not None
+        y = gated(a, mult, shift, qlayer.gate_table, qlayer.gate_shift)
+    else:
+        added = None if residual is None else residual.astype(np.int64).reshape(a.shape)
+        y = requantise(a, mult, shift, bits, added, qlayer.residual_shift)
+    stored: Stored = y.astype(np.int8 if bits == 8 else np.int16)
+    return stored
 
 
 def requantise(

@@ -5,7 +5,8 @@ generated C++ compiled to ``card.so``. What the binding lets pass and the hardwa
 (memory that was never written, a missing sync, a wrong bank, a start without its partner) shows
 here in the same way, or as an error.
 
-``cycles``, ``report`` and ``diagnosis`` are the software card's own: the binding has no such calls.
+``cycles``, ``report``, ``diagnosis`` and ``pci_functions`` are the software card's own: the binding
+has no such calls. Faults are injected by ``LDA_CARD_FAULTS`` (``host.swcard.faults``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from host.swcard.buffers import bo
 from host.swcard.commands import kernel, run
 from host.swcard.containers import uuid, xclbin
-from host.swcard.devices import device, loaded
+from host.swcard.devices import device, loaded, pci_functions
 from host.swcard.enums import (
     XCL_BO_FLAGS_NONE,
     ert_cmd_state,
@@ -45,6 +46,7 @@ __all__ = [
     "diagnosis",
     "ert_cmd_state",
     "kernel",
+    "pci_functions",
     "report",
     "run",
     "uuid",

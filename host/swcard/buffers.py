@@ -92,6 +92,7 @@ class bo:
 
     def _allocate(self, board: Board, size: int, kind: bo.flags, group: int) -> None:
         container, _ = loaded(board)
+        board.reach()
         mem = next((mem for mem in container.mems if mem.index == group and mem.used), None)
         if mem is None:
             raise RuntimeError(f"failed to allocate a buffer in bank {group}: Invalid argument")
@@ -107,7 +108,7 @@ class bo:
         self._first = 0
 
     def _check(self, size: int, offset: int) -> None:
-        if size < 0 or offset < 0 or offset + size > self.host.nbytes:
+        if offset + size > self.host.nbytes:
             raise RuntimeError(
                 f"{size} bytes at {offset} are past the end of a buffer of {self.host.nbytes}"
             )
@@ -122,12 +123,16 @@ class bo:
 
     def write(self, buffer: Any, seek: int, /) -> None:
         """Copy a buffer's bytes to host memory at ``seek``; strides are ignored."""
+        if seek < 0:
+            raise TypeError("write(): incompatible function arguments")
         data = _linear_bytes(buffer)
         self._check(data.size, seek)
         self.host[seek : seek + data.size] = data
 
     def read(self, size: int, skip: int, /) -> NDArray[np.int8]:
         """Copy of ``size`` bytes of host memory from ``skip`` on."""
+        if size < 0 or skip < 0:
+            raise TypeError("read(): incompatible function arguments")
         self._check(size, skip)
         return np.array(self.host[skip : skip + size].view(np.int8))
 
@@ -141,8 +146,9 @@ class bo:
         Raises:
             RuntimeError: past the end, or device memory that was never written.
         """
-        if not isinstance(direction, xclBOSyncDirection):
+        if not isinstance(direction, xclBOSyncDirection) or size < 0 or offset < 0:
             raise TypeError("sync(): incompatible function arguments")
+        self.board.reach()
         self._check(size, offset)
         part = slice(offset, offset + size)
         if direction is xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE:

@@ -1,8 +1,8 @@
 """``kernel`` and ``run``: starting kernels and waiting for them.
 
-The engine's step needs both started kernels: ``store`` and ``wload`` feed each other through the
-free-running ones. The step is computed when the second of them is started; one alone stays
-running, as it would on the card, and a wait with a limit reports a timeout.
+A step needs every compute unit that the host starts: ``store`` and ``wload`` of all ranks feed each
+other through the free-running ones. The step is computed when the last of them is started; before
+that they stay running, as they would on the card, and a wait with a limit reports a timeout.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import sys
 from enum import Enum
 from typing import Any
 
+from host.swcard import steps
 from host.swcard.buffers import bo
 from host.swcard.containers import uuid
-from host.swcard.devices import Board, device, loaded
+from host.swcard.devices import device, loaded
 from host.swcard.enums import ert_cmd_state
-from host.swcard.library import DEADLOCK, DONE, CardLibrary
-from host.xclbin import Arg
+from host.xclbin import Unit
 
-_RUNNING = "running"
-_STEP = {"wload": ("weights", "dynamic"), "store": ("latent", "result")}
+_NAME = re.compile(r"(?P<kernel>\w+)(:\{(?P<units>[\w,]+)\})?")
 
 
 class kernel:
-    """Handle to a kernel: ``kernel(device, uuid, name[, mode])``.
+    """Handle to compute units of a kernel: ``kernel(device, uuid, name[, mode])``.
+
+    ``name`` is the kernel's, for all of its units, or ``"kernel:{unit,unit}"``.
 
     Raises:
-        RuntimeError: another xclbin is loaded, no such kernel, a free-running kernel, or the
-            kernel is open with another mode.
+        RuntimeError: another xclbin is loaded, no such kernel or unit, a free-running kernel, or a
+            unit is open with another mode.
     """
 
     class cu_access_mode(Enum):
@@ -52,21 +53,20 @@ class kernel:
         /,
     ) -> None:
         container, _ = loaded(owner.board)
-        if identity != uuid(container.uuid):
-            raise RuntimeError("xclbin uuid does not match the loaded xclbin")
-        plain = re.sub(r":\{.*\}$", "", name)
-        found = next((entry for entry in container.kernels if entry.name == plain), None)
-        if found is None:
-            raise RuntimeError(f"No compute units matching '{name}'")
-        if found.protocol == "ap_ctrl_none":
+        owner.board.reach()
+        if not isinstance(identity, uuid):
+            raise TypeError("__init__(): incompatible constructor arguments")
+        if identity.to_string() != container.uuid:
+            raise RuntimeError("xclbin id mismatch: Invalid argument")
+        self.units = _matching(container.units, name)
+        if not self.units[0].started:
             raise RuntimeError("AP_CTRL_NONE is only supported by XRT native API xrt::ip")
-        for other, other_mode in owner.board.kernels.items():
-            if other.name == plain and other_mode != mode.name:
-                raise RuntimeError("Conflicting access mode")
-        self.name = plain
+        for other, (other_mode, *units) in owner.board.kernels.items():
+            if other_mode != mode.name and {unit.name for unit in self.units} & set(units):
+                raise RuntimeError(f"Conflicting access mode for {other.units[0].name}")
         self.board = owner.board
-        self.args: tuple[Arg, ...] = found.args
-        owner.board.kernels[self] = mode.name
+        self.args = self.units[0].args
+        owner.board.kernels[self] = (mode.name, *(unit.name for unit in self.units))
 
     def group_id(self, argno: int, /) -> int:
         """Memory index that an argument is wired to.
@@ -74,12 +74,23 @@ class kernel:
         Raises:
             IndexError: a stream, or no such argument.
         """
-        if not 0 <= argno < len(self.args):
+        if not 0 <= argno < len(self.args) or not self.args[argno].mems:
             raise IndexError("vector::_M_range_check")
-        mem = self.args[argno].mem
-        if mem is None:
-            raise IndexError("vector::_M_range_check")
-        return mem
+        return max(self.args[argno].mems)
+
+
+def _matching(units: tuple[Unit, ...], name: str) -> tuple[Unit, ...]:
+    match = _NAME.fullmatch(name)
+    mine = [unit for unit in units if match and unit.kernel == match["kernel"]]
+    if not mine:
+        raise RuntimeError(f"No such kernel '{name}': Invalid argument")
+    assert match is not None
+    if match["units"] is None:
+        return tuple(mine)
+    wanted = match["units"].split(",")
+    if not set(wanted) <= {unit.name for unit in mine}:
+        raise RuntimeError(f"No compute units matching '{name}'")
+    return tuple(unit for unit in mine if unit.name in wanted)
 
 
 def _warn(message: str) -> None:
@@ -93,8 +104,10 @@ class run:
         if not isinstance(owner, kernel):
             raise TypeError("__init__(): incompatible constructor arguments")
         self.kernel = owner
+        self.unit = owner.units[0]
         self.buffers: dict[int, bo] = {}
-        self.outcome: ert_cmd_state | str = ert_cmd_state.ERT_CMD_STATE_NEW
+        # None while it runs
+        self.outcome: ert_cmd_state | None = ert_cmd_state.ERT_CMD_STATE_NEW
         self.waited = True
 
     def set_arg(self, index: int, value: Any, /) -> None:
@@ -106,6 +119,8 @@ class run:
         Raises:
             TypeError: neither a buffer nor such an integer.
             IndexError: no such argument.
+            RuntimeError: a buffer for an argument that takes none: the binding dies of it
+                (SIGSEGV).
         """
         if not isinstance(value, bo):
             try:
@@ -114,58 +129,66 @@ class run:
                 raise TypeError("set_arg(): incompatible function arguments") from error
             if not -(1 << 31) <= number < 1 << 31:
                 raise TypeError("set_arg(): incompatible function arguments")
-        if not 0 <= index < len(self.kernel.args):
-            raise IndexError("vector::_M_range_check")
+        args = self.kernel.args
         if not isinstance(value, bo):
+            if not 0 <= index < len(args):
+                raise IndexError("vector::_M_range_check")
             # accepted without a word, as the binding does; the register is simply wrong
             self.buffers.pop(index, None)
             return
+        if not 0 <= index < len(args) or not args[index].mems:
+            raise RuntimeError(f"a buffer as argument {index} ends the binding's process (SIGSEGV)")
         if value.board is not self.kernel.board:
             raise RuntimeError("buffer belongs to another device")
-        mem = self.kernel.args[index].mem
-        if mem is not None and value.group != mem:
+        mems = self.unit.args[index].mems
+        if value.group not in mems:
             _warn(
-                f"kernel {self.kernel.name} has no connection of argument {index} to bank "
-                f"{value.group}; the buffer is copied to bank {mem}"
+                f"Kernel {self.unit.kernel} has no compute units with connectivity required for "
+                f"global argument at index {index}. The argument is allocated in bank "
+                f"{value.group}, the compute unit is connected to bank {max(mems)}. Allocating "
+                "local copy of argument buffer in connected bank."
             )
-            value = _clone(value, mem)
+            value = _clone(value, max(mems))
         self.buffers[index] = value
 
     def start(self) -> None:
-        """Start the kernel.
+        """Start the kernel, on the first of its units that is idle.
 
         Raises:
-            RuntimeError: it was started and not waited for.
+            RuntimeError: it was started and not waited for, or the card is gone.
         """
-        if not self.waited or self.outcome == _RUNNING:
-            raise RuntimeError("bad command state, can't launch")
         board = self.kernel.board
-        if self.kernel.name in board.pending:
+        board.reach()
+        idle = [unit for unit in self.kernel.units if unit.name not in board.pending]
+        if not self.waited or not idle:
             raise RuntimeError("bad command state, can't launch")
-        self.outcome, self.waited = _RUNNING, False
-        board.pending[self.kernel.name] = self
-        if set(_STEP) <= set(board.pending):
-            _execute(board)
+        self.unit, self.outcome, self.waited = idle[0], None, False
+        board.pending[self.unit.name] = self
+        container, _ = loaded(board)
+        units = [unit for unit in container.units if unit.started]
+        if {unit.name for unit in units} <= set(board.pending):
+            steps.execute(board, units)
 
     def state(self) -> ert_cmd_state:
         """State of the command."""
-        if isinstance(self.outcome, ert_cmd_state):
-            return self.outcome
-        return ert_cmd_state.ERT_CMD_STATE_SUBMITTED
+        return self.outcome or ert_cmd_state.ERT_CMD_STATE_SUBMITTED
 
     def wait(self, timeout_ms: int = 0, /) -> ert_cmd_state:
         """State after the command has ended, or TIMEOUT; a wait that cannot end returns at once.
 
         Raises:
-            RuntimeError: no limit was given and the command can never end.
+            RuntimeError: no limit was given and the command can never end, or the card is gone.
         """
-        if isinstance(self.outcome, ert_cmd_state):
+        if not isinstance(timeout_ms, int) or timeout_ms < 0:
+            raise TypeError("wait(): incompatible function arguments")
+        self.kernel.board.reach()
+        if self.outcome is not None:
             self.waited = True
             return self.outcome
         if timeout_ms == 0:
             raise RuntimeError(
-                f"kernel {self.kernel.name} would be waited for without end: "
-                + (self.kernel.board.diagnosis or "the other kernel of the step was not started")
+                f"kernel {self.unit.kernel} would be waited for without end: "
+                + (self.kernel.board.diagnosis or "another kernel of the step was not started")
             )
         return ert_cmd_state.ERT_CMD_STATE_TIMEOUT
 
@@ -176,40 +199,3 @@ def _clone(source: bo, mem: int) -> bo:
     copy.host, copy.card = source.host.copy(), source.card.copy()
     copy.written, copy._first = source.written.copy(), source._first
     return copy
-
-
-def _fault(runs: dict[str, run]) -> str:
-    """Why the kernels cannot run on their arguments, or an empty string."""
-    for name, arguments in _STEP.items():
-        for index, argument in enumerate(arguments):
-            buffer = runs[name].buffers.get(index)
-            if buffer is None:
-                return f"argument {index} ({argument}) of kernel {name} is not a buffer"
-            if not buffer.aligned:
-                return f"{argument} does not start at a multiple of 64 bytes"
-            if argument != "result" and not buffer.ready:
-                return f"ECC error: {argument} was read where it was never written"
-    return ""
-
-
-def _execute(board: Board) -> None:
-    _, library = loaded(board)
-    runs: dict[str, run] = dict(board.pending)
-    board.pending.clear()
-    board.diagnosis = _fault(runs)
-    outcome: ert_cmd_state | str = ert_cmd_state.ERT_CMD_STATE_ERROR
-    if not board.diagnosis:
-        code = _step(library, runs)
-        if code == DONE:
-            outcome = ert_cmd_state.ERT_CMD_STATE_COMPLETED
-        else:
-            board.diagnosis = library.error or f"card.so returned {code}"
-            if code == DEADLOCK:
-                outcome = _RUNNING
-    for each in runs.values():
-        each.outcome = outcome
-
-
-def _step(library: CardLibrary, runs: dict[str, run]) -> int:
-    wload, store = runs["wload"].buffers, runs["store"].buffers
-    return library.step(wload[0].card, wload[1].card, store[0].card, store[1].card)

@@ -6,11 +6,13 @@ import uuid as _uuid
 from pathlib import Path
 
 from gen.errors import UserError
-from host.xclbin import Container, Kernel, Mem, read_container
+from host.xclbin import Container, Mem, Unit, read_container
 
 
 class uuid:
-    """Identity of an xclbin."""
+    """Identity of an xclbin. As in the binding, two with the same value are not equal: compare
+    ``to_string()``.
+    """
 
     def __init__(self, text: str, /) -> None:
         self._value = _uuid.UUID(text)
@@ -18,12 +20,6 @@ class uuid:
     def to_string(self) -> str:
         """The uuid as 8-4-4-4-12 hexadecimal digits."""
         return str(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, uuid) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
 
 
 NO_UUID = uuid("00000000-0000-0000-0000-000000000000")
@@ -39,16 +35,16 @@ class xclbin:
     class xclbinkernel:
         """A kernel of the file."""
 
-        def __init__(self, kernel: Kernel, /) -> None:
-            self._kernel = kernel
+        def __init__(self, unit: Unit, /) -> None:
+            self._unit = unit
 
         def get_name(self) -> str:
             """Name of the kernel."""
-            return self._kernel.name
+            return self._unit.kernel
 
         def get_num_args(self) -> int:
             """Number of arguments, streams included."""
-            return len(self._kernel.args)
+            return len(self._unit.args)
 
     class xclbinmem:
         """A memory of the file."""
@@ -68,9 +64,9 @@ class xclbin:
             """Size in KiB."""
             return self._mem.size_kb
 
-        def get_used(self) -> int:
-            """1 if any kernel argument is wired to it, else 0."""
-            return int(self._mem.used)
+        def get_used(self) -> bool:
+            """Whether any kernel argument is wired to it."""
+            return self._mem.used
 
         def get_index(self) -> int:
             """Memory index, as ``kernel.group_id`` returns it."""
@@ -87,7 +83,8 @@ class xclbin:
 
     def get_kernels(self) -> list[xclbinkernel]:
         """Kernels of the file, free-running ones included."""
-        return [xclbin.xclbinkernel(kernel) for kernel in self.container.kernels]
+        kernels = {unit.kernel: unit for unit in reversed(self.container.units)}
+        return [xclbin.xclbinkernel(unit) for unit in reversed(kernels.values())]
 
     def get_mems(self) -> list[xclbinmem]:
         """Memories of the file."""

@@ -1,6 +1,6 @@
 """Enumerations of the binding, with its values.
 
-They are plain enumerations, as pybind11's are: no member equals an integer.
+They are as pybind11's: ``int(member)`` is its value; members of C's enumerations equal integers.
 """
 
 from __future__ import annotations
@@ -10,14 +10,31 @@ from enum import Enum
 XCL_BO_FLAGS_NONE = 0
 
 
-class xclBOSyncDirection(Enum):
+class Values(Enum):
+    """An enumeration whose members convert to integers."""
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+
+class CValues(Values):
+    """One of C: members equal integers."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, int) and self.value == other)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+class xclBOSyncDirection(CValues):
     """Direction of ``bo.sync``."""
 
     XCL_BO_SYNC_BO_TO_DEVICE = 0
     XCL_BO_SYNC_BO_FROM_DEVICE = 1
 
 
-class ert_cmd_state(Enum):
+class ert_cmd_state(CValues):
     """State of a command. 3 (running) has no name in the binding either."""
 
     ERT_CMD_STATE_NEW = 1
@@ -32,7 +49,7 @@ class ert_cmd_state(Enum):
     ERT_CMD_STATE_SKCRASHED = 11
 
 
-class xrt_info_device(Enum):
+class xrt_info_device(Values):
     """Keys of ``device.get_info``."""
 
     bdf = 0

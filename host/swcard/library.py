@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,6 @@ def _load(path: Path) -> ctypes.CDLL:
         library.lda_card_free.restype = None
         library.lda_card_free.argtypes = [_POINTER]
         library.lda_card_step.restype = ctypes.c_int
-        library.lda_card_step.argtypes = [_POINTER] + [_POINTER, _SIZE] * 4
         for name in ("lda_card_error", "lda_card_report"):
             getattr(library, name).restype = ctypes.c_char_p
             getattr(library, name).argtypes = [_POINTER]
@@ -51,12 +51,14 @@ class CardLibrary:
         if not self._card:
             raise RuntimeError(f"{path}: no memory for the software card")
 
-    def step(self, weights: Bytes, dynamic: Bytes, latent: Bytes, result: Bytes) -> int:
-        """Run the layer program once over four contiguous buffers; return 0 or a fault code."""
-        sizes: list[int] = []
-        for buffer in (weights, dynamic, latent, result):
-            sizes += [buffer.ctypes.data, buffer.nbytes]
-        return int(self._library.lda_card_step(self._card, *sizes))
+    def step(self, buffers: Sequence[Bytes]) -> int:
+        """Run the layer program once over the contiguous buffers of every rank in turn (weights,
+        dynamic, latent, result); return 0 or a fault code.
+        """
+        arguments: list[ctypes.c_void_p | ctypes.c_uint64] = []
+        for buffer in buffers:
+            arguments += [_POINTER(buffer.ctypes.data), _SIZE(buffer.nbytes)]
+        return int(self._library.lda_card_step(_POINTER(self._card), *arguments))
 
     @property
     def error(self) -> str:

@@ -1,0 +1,123 @@
+"""A step whose result is known, so that a card can be tested before it is used.
+
+The inputs are bytes as they lie in DDR, the result is the software card's (``card.so`` of the same
+build, called without any host code in between). They are computed once per build and kept beside
+it in ``selftest.safetensors``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gen.errors import UserError
+from host.swcard.library import DONE, CardLibrary
+
+if TYPE_CHECKING:
+    from host.codec import Codec
+
+Bytes = NDArray[np.uint8]
+FILE = "selftest.safetensors"
+LIBRARY = "card.so"
+TIMESTEP = 500.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Bytes of one rank's latent and dynamic buffer."""
+
+    latent: Bytes
+    dynamic: Bytes
+
+
+@dataclass(frozen=True)
+class KnownStep:
+    """Inputs and result bytes of every rank."""
+
+    inputs: tuple[Inputs, ...]
+    results: tuple[Bytes, ...]
+
+
+def known_step(build: Path, identity: str, codec: Codec) -> KnownStep:
+    """The known step of a build; computed and kept if it is not there yet.
+
+    ``identity`` is a hash over what the result depends on: program, weights and ``card.so``.
+
+    Raises:
+        UserError: the software card of the build does not run.
+    """
+    path = build / FILE
+    kept = _read(path, identity, len(codec.ranks))
+    if kept is not None:
+        return kept
+    made = _compute(build, codec)
+    tensors = {}
+    for rank, (inputs, result) in enumerate(zip(made.inputs, made.results, strict=True)):
+        tensors[f"{rank}.latent"] = inputs.latent
+        tensors[f"{rank}.dynamic"] = inputs.dynamic
+        tensors[f"{rank}.result"] = result
+    scratch = build / f".{FILE}.{os.getpid()}"
+    try:
+        save_file(tensors, scratch, metadata={"identity": identity})
+        scratch.replace(path)
+    except OSError:
+        # a build that may not be written to, or a full disk: it is computed again next time
+        scratch.unlink(missing_ok=True)
+    return made
+
+
+def _read(path: Path, identity: str, ranks: int) -> KnownStep | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("identity") != identity:
+                return None
+            return KnownStep(
+                tuple(
+                    Inputs(file.get_tensor(f"{r}.latent"), file.get_tensor(f"{r}.dynamic"))
+                    for r in range(ranks)
+                ),
+                tuple(file.get_tensor(f"{r}.result") for r in range(ranks)),
+            )
+    except (OSError, SafetensorError):
+        return None
+
+
+def _compute(build: Path, codec: Codec) -> KnownStep:
+    rng = np.random.default_rng(0)
+    latents = [np.zeros(each.latent_bytes, np.uint8) for each in codec.ranks]
+    dynamics = [np.zeros(each.dynamic_bytes, np.uint8) for each in codec.ranks]
+    results = [np.zeros(each.result_bytes, np.uint8) for each in codec.ranks]
+    shape = (codec.batch, *codec.latent_shape)
+    codec.write_latent(latents, rng.standard_normal(shape, np.float32))
+    extra = {
+        name: np.zeros((codec.batch, *shape), dtype)
+        for name, (shape, dtype) in codec.extra_inputs.items()
+    }
+    codec.write_step(dynamics, (TIMESTEP,) * codec.batch, extra)
+    if codec.prompt_shape is not None:
+        prompt = rng.standard_normal((codec.batch, *codec.prompt_shape), np.float32)
+        codec.write_prompt(dynamics, prompt, extra)
+    card = CardLibrary(build / LIBRARY)
+    buffers = []
+    for each, *others in zip(codec.ranks, dynamics, latents, results, strict=True):
+        buffers += [_words(each.weights), *others]
+    if card.step(buffers) != DONE:
+        raise UserError(f"{build / LIBRARY} does not run a step ({card.error}); run `make build`")
+    card.close()
+    return KnownStep(tuple(map(Inputs, latents, dynamics)), tuple(results))
+
+
+def _words(data: Bytes) -> Bytes:
+    """The data at a 64-byte boundary, as kernels expect it."""
+    raw = np.zeros(data.nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    aligned = raw[start : start + data.nbytes]
+    aligned[:] = data
+    return aligned

@@ -1,0 +1,119 @@
+"""An opened card with the engine's buffers and runs: raw steps over bytes, and the self-test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gen.errors import UserError
+from host.card import Buffer, Card, Command
+from host.codec import RankBuffers
+from host.faults import CardFault
+from host.selftest import KnownStep
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass
+class Rank:
+    """One engine on the card, with the buffers that never change place."""
+
+    store: Command
+    wload: Command
+    weights: Buffer
+    latent: Buffer
+    result: Buffer
+
+
+class Session:
+    """Buffers, runs and weights of every rank, set up once.
+
+    Args:
+        card: an opened card.
+        buffers: what buffers each rank has.
+
+    Raises:
+        UserError: another number of ranks than the card has, or no room.
+    """
+
+    def __init__(self, card: Card, buffers: Sequence[RankBuffers]) -> None:
+        self.card = card
+        stores, wloads = card.commands("store"), card.commands("wload")
+        if not len(stores) == len(wloads) == len(buffers):
+            raise UserError(
+                f"{card.path} has {len(stores)} engines but the layer program is for "
+                f"{len(buffers)}; build both for the same number of ranks"
+            )
+        self._layout = buffers
+        self.ranks = [
+            Rank(
+                store,
+                wload,
+                card.buffer(wload, 0, each.weights.nbytes),
+                card.buffer(store, 0, each.latent_bytes),
+                card.buffer(store, 1, each.result_bytes),
+            )
+            for store, wload, each in zip(stores, wloads, buffers, strict=True)
+        ]
+        for rank, each in zip(self.ranks, buffers, strict=True):
+            rank.weights.array[: each.weights.nbytes] = each.weights
+            rank.weights.push()
+            rank.store.bind(0, rank.latent)
+            rank.store.bind(1, rank.result)
+            rank.wload.bind(0, rank.weights)
+        # the consumers first, as the kernels feed each other
+        self._commands = [rank.store for rank in self.ranks] + [rank.wload for rank in self.ranks]
+        self.latents = [rank.latent.array for rank in self.ranks]
+        self.results = [rank.result.array for rank in self.ranks]
+        self._bound: list[Buffer] | None = None
+
+    def dynamic(self) -> list[Buffer]:
+        """New dynamic buffers, one per rank."""
+        return [
+            self.card.buffer(rank.wload, 1, each.dynamic_bytes)
+            for rank, each in zip(self.ranks, self._layout, strict=True)
+        ]
+
+    def step(self, dynamic: list[Buffer]) -> None:
+        """Run the layer program once: ``latents`` to ``results``.
+
+        Raises:
+            CardFault: the card failed; it is to be opened again.
+        """
+        if self._bound is not dynamic:
+            for rank, buffer in zip(self.ranks, dynamic, strict=True):
+                rank.wload.bind(1, buffer)
+            self._bound = dynamic
+        for rank in self.ranks:
+            rank.latent.push()
+        self.card.execute(self._commands)
+        for rank in self.ranks:
+            rank.result.pull()
+
+    def self_test(self, known: KnownStep) -> None:
+        """Run a step whose result is known and compare it bit for bit.
+
+        Raises:
+            CardFault: any bit differs, or the step failed.
+        """
+        dynamic = self.dynamic()
+        for latent, buffer, inputs in zip(self.latents, dynamic, known.inputs, strict=True):
+            latent[: inputs.latent.size] = inputs.latent
+            buffer.array[: inputs.dynamic.size] = inputs.dynamic
+            buffer.push()
+        self.step(dynamic)
+        wrong = sum(
+            int((result[: expected.size] != expected).sum())
+            for result, expected in zip(self.results, known.results, strict=True)
+        )
+        for latent in self.latents:
+            latent[:] = 0
+        if wrong:
+            raise CardFault(
+                f"card {self.card.which} computes wrongly: {wrong} bytes of its self-test differ; "
+                f"reset it (`xbutil reset -d {self.card.address}`), and if that does not help take "
+                "another card by --device"
+            )

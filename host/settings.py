@@ -1,0 +1,48 @@
+"""What a sampling run may be told. Free of heavy imports: commands read it before anything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gen.errors import UserError
+
+DEFAULT_PROMPTS = (
+    "a red circle and a blue star on a forest background",
+    "a yellow heart and a cyan square on a night background",
+    "a white triangle and a pink circle on a sunset background",
+    "a green cross and a black star on a snow background",
+    "a pink heart on a sky background",
+    "a cyan circle and a red cross on a desert background",
+)
+# name on the command line -> class of diffusers
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "lcm": "LCMScheduler",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sampler settings; ``guidance`` is the classifier-free guidance scale (1 or less: none),
+    ``scheduler`` a key of ``SCHEDULERS`` ("": the model's default).
+    """
+
+    seed: int = 1
+    steps: int = 25
+    guidance: float = 2.5
+    scheduler: str = ""
+
+    def check(self) -> None:
+        """Refuse settings that the sampler cannot run with.
+
+        Raises:
+            UserError: no steps, or more than the model was trained with.
+        """
+        if not 1 <= self.steps <= 1000:
+            raise UserError(f"{self.steps} steps cannot be sampled; give 1 to 1000 by --steps")
+        if self.seed < 0:
+            raise UserError(f"seed {self.seed} is negative; give one of 0 or more by --seed")

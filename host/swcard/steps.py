@@ -1,0 +1,79 @@
+"""One step of the engine on the software card, with the faults that it is told to have."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from gen.vitis.topology import ENGINE
+from host.swcard.buffers import bo
+from host.swcard.devices import Board, loaded
+from host.swcard.enums import ert_cmd_state
+from host.swcard.library import DEADLOCK, DONE
+from host.xclbin import Unit
+
+# of every rank, in the order in which card.so takes its buffers
+KERNELS = ("wload", "store")
+
+
+def execute(board: Board, units: Sequence[Unit]) -> None:
+    """Run the pending runs of all started units; sets their outcomes (None: they never end)."""
+    _, library = loaded(board)
+    runs: dict[str, Any] = dict(board.pending)
+    board.pending.clear()
+    injected = board.faults.of_step(board.steps)
+    board.steps += 1
+    if injected == "killed":
+        os.kill(os.getpid(), signal.SIGBUS)
+    if injected == "lost":
+        board.lost = True
+        board.reach()
+    outcome: ert_cmd_state | None = ert_cmd_state.ERT_CMD_STATE_ERROR
+    board.diagnosis = _bad_argument(units, runs)
+    if injected == "timeout":
+        outcome = None
+    elif not board.diagnosis and injected != "error":
+        buffers = _buffers(units, runs)
+        code = library.step([buffer.card for buffer in buffers])
+        if code == DONE:
+            outcome = ert_cmd_state.ERT_CMD_STATE_COMPLETED
+            if injected == "wrong":
+                buffers[-1].card[0] ^= 1
+        else:
+            board.diagnosis = library.error or f"card.so returned {code}"
+            if code == DEADLOCK:
+                outcome = None
+    board.failed = outcome is not ert_cmd_state.ERT_CMD_STATE_COMPLETED
+    for each in runs.values():
+        each.outcome = outcome
+
+
+def _bad_argument(units: Sequence[Unit], runs: dict[str, Any]) -> str:
+    """Why the units cannot run on their arguments, or an empty string."""
+    for unit in units:
+        written = ENGINE.kernel(unit.kernel).written
+        for index, arg in enumerate(unit.args):
+            if not arg.mems:
+                continue
+            buffer: bo | None = runs[unit.name].buffers.get(index)
+            if buffer is None:
+                return f"argument {index} ({arg.name}) of {unit.name} is not a buffer"
+            if not buffer.aligned:
+                return f"{arg.name} of {unit.name} does not start at a multiple of 64 bytes"
+            if arg.name not in written and not buffer.ready:
+                return f"ECC error: {arg.name} of {unit.name} was read where it was never written"
+    return ""
+
+
+def _buffers(units: Sequence[Unit], runs: dict[str, Any]) -> list[bo]:
+    """Weights, dynamic, latent and result of every rank in turn."""
+    by_kernel = [[unit for unit in units if unit.kernel == kernel] for kernel in KERNELS]
+    return [
+        runs[unit.name].buffers[index]
+        for rank in zip(*by_kernel, strict=True)
+        for unit in rank
+        for index, arg in enumerate(unit.args)
+        if arg.mems
+    ]

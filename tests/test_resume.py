@@ -1,0 +1,140 @@
+"""Runs over several pictures, on cards with every kind of fault: the pictures are always the same.
+
+The commands run as a person starts them, on the software card of a small model.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_model import save_tiny_model
+
+from gen.build import Settings, run_build
+from gen.model import find_model
+from host.swcard.faults import VARIABLE
+
+pytestmark = pytest.mark.csim
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 4
+PROMPTS = ["a red circle on a sky background", "a blue star on a night background"]
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    model = save_tiny_model(folder / "model")
+    run_build(find_model(str(model)), folder / "build", Settings(), lambda _: None)
+    return folder / "build"
+
+
+def command(build, out, *extra):
+    arguments = [sys.executable, "-m", "host.image", "--build", str(build), "--out", str(out)]
+    arguments += ["--steps", str(STEPS), *extra]
+    for prompt in PROMPTS:
+        arguments += ["--prompt", prompt]
+    return arguments
+
+
+def environment(faults=""):
+    return {**os.environ, VARIABLE: faults, "OMP_NUM_THREADS": "1"}
+
+
+def run(build, out, *extra, faults=""):
+    return subprocess.run(
+        command(build, out, *extra),
+        cwd=ROOT,
+        env=environment(faults),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def pictures(out):
+    return {path.name: path.read_bytes() for path in out.glob("0*.png")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(build, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    result = run(build, out)
+    assert result.returncode == 0, result.stderr
+    assert not (out / ".unfinished").exists()
+    made = pictures(out)
+    assert len(made) == 4
+    return made
+
+
+# in steps of the card: 0 is the self-test, 1 to 4 the first picture, 5 to 8 the second
+@pytest.mark.parametrize(
+    ("faults", "extra", "trouble"),
+    [
+        ("timeout@6", (), "card 0 is opened again: card 0: kernel store_1 did not finish"),
+        slow("error@3,killed@8", (), "ended in state ERT_CMD_STATE_ERROR"),
+        slow("lost@2:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
+        slow("wrong@0:0", ("--cards", "2"), "card 0 computes wrongly"),
+    ],
+)
+def test_same_pictures_whatever_happens(build, tmp_path, undisturbed, faults, extra, trouble):
+    result = run(build, tmp_path, *extra, faults=faults)
+    assert result.returncode == 0, result.stderr
+    assert trouble in result.stderr and "Traceback" not in result.stderr
+    assert pictures(tmp_path) == undisturbed
+    assert not (tmp_path / ".unfinished").exists()
+
+
+@pytest.mark.slow
+def test_no_card_is_left_and_a_later_run_goes_on(build, tmp_path, undisturbed):
+    result = run(build, tmp_path, faults="timeout@3+")
+    # every process gets two steps further; the fourth start finishes the first picture
+    assert result.returncode == 0
+    other = tmp_path / "other"
+    result = run(build, other, faults="error@0+")
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: no card is left (card 0: kernel store_1 ended in state")
+    assert "Traceback" not in result.stderr
+    assert run(build, other).returncode == 0
+    assert pictures(other) == pictures(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_stopped_run_goes_on_after_its_last_step(build, tmp_path, undisturbed, how):
+    process = subprocess.Popen(
+        command(build, tmp_path),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    journal = tmp_path / ".unfinished" / "01.journal"
+    end = time.monotonic() + 120
+    while not (journal.exists() and journal.stat().st_size > 1500):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, how)
+    error = process.communicate(timeout=60)[1]
+    if how == signal.SIGINT:
+        assert process.returncode == 2
+        assert error.strip().splitlines()[-1].startswith("error: stopped by Ctrl-C")
+        assert "Traceback" not in error
+    kept = journal.read_bytes() if journal.exists() else b""
+    result = run(build, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert kept
+    assert pictures(tmp_path) == undisturbed
