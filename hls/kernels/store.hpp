@@ -21,9 +21,6 @@ namespace lda {
 
 // Micro-slots that are written a little early, while there is something to read anyway.
 static const int EARLY = 4;
-// The last micro-slots of the executions before, whose results are still on their way when mac
-// begins: nobody waits for them before they are needed.
-static const int UNDER_WAY = 8;
 
 // The reads of one execution, and the writes that fall due meanwhile. flush: of the micro-slots of
 // earlier executions, all but `pending` are written before the lead slot reads, all but
@@ -79,11 +76,12 @@ SOURCES:
     int reads = before_left + lead_words;
     int cycle = 0;
     bool over = false, done = false;  // all is read; and written that has to be
-    // Micro-slots of earlier executions: still to write, that may be, that need not be soon.
+    // Micro-slots of earlier executions: still to write; that may be, now and for the next tile;
+    // that need not be soon.
     int before = writes.due;
     int allowed = flush ? entry.pending : P::LAG;
-    int unhurried = P::LAG;
-    int settling = 0;  // cycles until the last of them can be read
+    int next_allowed = 0, unhurried = P::LAG;
+    int settling = 0;  // cycles until those that the next tile needs can be read
     int hold = 0;      // cycles until reading goes on
     const int LAZY = P::LAG - least(EARLY, P::LAG - 2);
 SLOTS:
@@ -117,10 +115,10 @@ SLOTS:
         }
         settling = most(settling - 1, 0);
         hold = most(hold - 1, 0);
-        if (flushes || (goes_on && soon)) {
+        if (flushes || soon) {
             if (writes.write(memory, hook, ys_s) && before > 0) {
                 --before;
-                settling = P::GUARD;
+                if (before >= next_allowed) settling = P::GUARD;
                 if (flushes) hold = P::GUARD;
             }
         }
@@ -150,7 +148,8 @@ SLOTS:
                 load += words;
                 if (flush) {
                     allowed = first_round ? most(allowed - entry.pending_tile, 0) : 0;
-                    unhurried = most(allowed - entry.pending_tile, UNDER_WAY);
+                    next_allowed = most(allowed - entry.pending_tile, 0);
+                    unhurried = most(allowed - 2 * entry.pending_tile, 0);
                     hold = settling;
                 }
             }
@@ -171,7 +170,7 @@ void store_results(int left, typename StoreTypes<P>::Memory& memory, Writes<P>& 
 RESULTS:
     while (writes.count > left) {
 #pragma HLS pipeline II = 1 style = flp
-// There are writes only, and they stay in order.
+// There are writes only, and no row is written twice.
 #pragma HLS dependence variable = memory type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
