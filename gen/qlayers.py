@@ -73,16 +73,6 @@ class Affine:
     beta: Int64
 
 
-@dataclass(frozen=True)
-class Affine:
-    """Constants of one layer's read side for one step: gamma int32 and beta int64, in the ranges
-    of ``QRead``, [batch, channels of all sources].
-    """
-
-    gamma: Int32
-    beta: Int64
-
-
 @dataclass
 class QLayer:
     """One layer in integers. ``weight`` is int8 in [-127, 127] ([-7, 7] with 4 bits), shape
