@@ -123,7 +123,7 @@ def test_steps_do_not_depend_on_the_step_before():
 
 def test_weights_that_stay_are_read_from_the_card():
     """A second step without loading gives the same result from a buffer whose weights are gone."""
-    graph = GraphRun(*drawn("conv3x3", 4), Engine(ranks=2, cache_rows=4096))
+    graph = GraphRun(*drawn("conv3x3", 8), Engine(ranks=2, cache_rows=4096))
     assert graph.program.cache_used == graph.program.static_rows > 0
     card = GenericCard(*ranked(2))
     first = graph.on(card).copy()
