@@ -259,7 +259,7 @@ class Maker:
             "group_size": 0, "n": 0, "shift": int(self.rng.integers(1, 41)),
             "table": int(self.rng.integers(2)), "uniform": 0, "stats": STATS_NONE,
             "stats_out": Addr(), "stats_pitch_out": 0, "items_out": 1, "row_out": Addr(),
-            "stat_words": 0, "pp_once": 0,
+            "stat_words": 0, "rows_ahead": 0, "rows_sent": 0, "pp_once": 0,
         }  # fmt: skip
         return PreEntry(**(values | changed))
 
@@ -354,6 +354,20 @@ class Maker:
             pp_once=int(rng.integers(2)),
         )  # fmt: skip
         self.segment([reader], n0, n1)
+
+    def rows_ahead(self, norm: str, n0: int, n1: int, octets: int, rows: int) -> None:
+        """Executions each of which reads the rows of the one before; ``rows`` are sent ahead."""
+        rng = self.rng
+        count, local = int(rng.choice([1, 8, 96])), int(rng.integers(1, 4))
+        where = Addr(int(rng.integers(0, 500)), n1 * octets, octets)
+        fill = int(rng.integers(rows, octets + 1))
+        stats = STATS_LAYER if norm == "layer" else STATS_SOFTMAX
+        writer = self.entry(stats=stats, row_out=where, stat_words=octets, rows_ahead=rows)
+        reader = self.entry(
+            shape=self.shape(fill=fill), groups=(local, 0), norm=NORM[norm], row_in=where,
+            rows_sent=rows,
+        )  # fmt: skip
+        self.segment([writer, reader], n0, n1, count, self.ranks * count)
 
     def plain(self, wide: tuple[int, int], sources: int) -> None:
         rng = self.rng
@@ -461,6 +475,8 @@ def test_row_norms(libraries, norm, ranks):
         for n0, n1 in ((1, 1), (2, 3)):
             for _ in range(3):
                 maker.row_norm(norm, n0, n1, uniform)
+    for octets, rows in ((1, 1), (7, 3), (70, 64), (64, 64)):
+        maker.rows_ahead(norm, 1, 2, octets, rows)
     check(libraries, ranks, maker.program)
 
 
@@ -488,7 +504,7 @@ def test_programs_of_everything(libraries, ranks):
         rng = np.random.default_rng([seed, ranks])
         maker = Maker(ranks, rng)
         for _ in range(8):
-            kind = int(rng.integers(5))
+            kind = int(rng.integers(6))
             maker.words = 0
             if kind == 0:
                 channels, size = GROUPS[rng.integers(len(GROUPS))]
@@ -499,8 +515,10 @@ def test_programs_of_everything(libraries, ranks):
                 maker.plain((int(rng.integers(2)), int(rng.integers(2))), 2)
             elif kind == 3:
                 maker.ring(RING_K, "none")
-            else:
+            elif kind == 4:
                 maker.ring(RING_V, "softmax")
+            else:
+                maker.rows_ahead("layer", 2, 1, 9, int(rng.integers(1, 10)))
         check(libraries, ranks, maker.program)
 
 
@@ -537,7 +555,7 @@ def test_more_rows_of_a_layer_norm_per_cycle(libraries, normalisers):
     maker.segment([maker.entry(stats=STATS_LAYER, stat_words=100)], row_n=128)
     maker.segment([maker.entry(shape=maker.shape(fill=100), norm=NORM["layer"])])
     cycles = check(others, 2, maker.program), check(libraries, 2, maker.program)
-    assert cycles[0] - cycles[1] == 100 * (8 // normalisers - 4)
+    assert cycles[0] - cycles[1] == 100 * (8 // normalisers - 2)
 
 
 @pytest.mark.parametrize("norm", NORM)
@@ -570,6 +588,7 @@ def test_memories_are_checked(libraries):
         ({"stats": STATS_LAYER, "row_out": Addr(1024), "stat_words": 1}, "row statistics outside"),
         ({"stats": STATS_GROUP, "stats_out": Addr(1022), "stat_words": 1, "stats_pitch_out": 4},
          "statistics memory"),
+        ({"stats": STATS_SOFTMAX, "stat_words": 65, "rows_ahead": 65}, "than FIFO rw holds"),
         ({"stats": STATS_GROUP, "stats_out": Addr(2), "stat_words": 1, "stats_pitch_out": 4},
          "statistics memory"),
         ({"norm": NORM["group"], "norm_groups": 1, "group_size": 8, "channels": (8, 0), "n": 8,
@@ -587,14 +606,19 @@ def test_memories_are_checked(libraries):
 
 # (header, right, wrong)
 FAULTS = {
-    "boundary": ("pre_norm", "l < first + count", "l <= first + count"),
-    "align": ("pre_norm", "2 * align", "align"),
-    "second word": ("pre_norm", "b < first ? 1 : 0", "b < first ? 0 : 0"),
-    "add": ("pre_norm", "add = entry.stats == STATS_GROUP_ADD", "add = false"),
-    "next source": ("pre_norm", "if (++source == entry.sources) source = 0;", ""),
-    "maximum": ("pre_norm", "most(largest,", "least(largest,"),
-    "pixel": ("pre_norm", "pixel += layer ? P::NORMALISERS", "pixel += layer ? 1"),
-    "parity": ("pre_apply", "item & 1 ? norm_groups : 0", "item & 1 ? 0 : norm_groups"),
+    "boundary": ("pre_sums", "l < end", "l <= end"),
+    "align": ("pre_sums", "2 * align", "align"),
+    "second word": ("pre_sums", "b < first ? 1 : 0", "b < first ? 0 : 0"),
+    "set": ("pre_sums", "lane - used + k * size", "lane + k * size"),
+    "last set": ("pre_sums", "groups_left <= 0", "groups_left < 0"),
+    "add": ("pre_sums", "add = entry.stats == STATS_GROUP_ADD", "add = false"),
+    "next source": ("pre_sums", "if (++source == entry.sources) source = 0;", ""),
+    "maximum": ("pre_sums", "most(largest,", "least(largest,"),
+    "row epsilon": ("pre_scale", "int64_at(header, 1)", "int64_at(header, 0)"),
+    "pixel": ("pre_rows", "word.s[pixel + k]", "word.s[k]"),
+    "rows sent": ("pre_rows", "i = entry.rows_sent", "i = 0"),
+    "rows ahead": ("pre_rows", "octet < entry.rows_ahead", "octet <= entry.rows_ahead"),
+    "parity": ("pre_apply", "item & 1 ? sets : 0", "item & 1 ? 0 : sets"),
     "last block": ("pre_apply", "last_block ? 1 : 0", "last_block ? 0 : 1"),
     "slot": ("pre_apply", "source = slot = 0", "source = 0"),
     "mask": ("pre_apply", "mask != 255", "mask == 1"),
@@ -614,9 +638,10 @@ def test_planted_fault_is_caught(fault, tmp_path):
     for seed in range(4):
         maker = Maker(4, np.random.default_rng([1, seed]))
         maker.group_norm([20, 44], 16, 3, False)
-        maker.group_norm([96], 12, 1, False)
+        maker.group_norm([48], 6, 1, False)
         maker.row_norm("layer", 1, 2, 1)
         maker.row_norm("softmax", 1, 2, 0)
+        maker.rows_ahead("layer", 1, 2, 5, 3)
         maker.ring(RING_K, "none")
         maker.ring(RING_V, "softmax")
         want = wanted(4, maker.program)

@@ -15,7 +15,16 @@ from gen.program.coverage import window_fault
 from gen.program.program import Entry, Program
 from gen.program.replay import replay
 from gen.program.streams import consumed, produced
-from gen.program.structs import BUFFER_STATIC, RING_NONE, Addr
+from gen.program.structs import (
+    BUFFER_STATIC,
+    NORM,
+    RING_NONE,
+    STATS_LAYER,
+    STATS_NONE,
+    STATS_SOFTMAX,
+    Addr,
+    PreEntry,
+)
 
 
 class ProgramError(AssertionError):
@@ -44,7 +53,7 @@ def verify_program(program: Program) -> None:
             seen[window] = window_fault(entry.mac, program.engine)
         if seen[window]:
             raise ProgramError(f"layer {entry.layer}: {seen[window]}")
-    fault = _cache_fault(program) or replay(program)
+    fault = _cache_fault(program) or replay(program) or _rows_fault(program)
     if fault:
         raise ProgramError(fault)
 
@@ -90,6 +99,38 @@ def _agreement_fault(entry: Entry) -> str | None:
     return None
 
 
+def _rows_fault(program: Program) -> str | None:
+    """Row statistics that are sent ahead to an execution that does not read them."""
+    ahead, first = 0, 0  # of the execution before: octets, the row of the first
+    for segment in program.segments:
+        for i0 in range(segment.n0):
+            for i1 in range(segment.n1):
+                for index in range(segment.first, segment.first + segment.count):
+                    entry = program.entries[index]
+                    pre = entry.pre
+                    if pre.rows_sent != ahead:
+                        return f"layer {entry.layer}: {ahead} rows come ahead, not {pre.rows_sent}"
+                    if ahead and pre.row_in.at(i0, i1) != first:
+                        return f"layer {entry.layer}: the rows that come ahead are others"
+                    if max(pre.rows_ahead - pre.stat_words, pre.rows_sent - pre.shape.fill) > 0:
+                        return f"layer {entry.layer}: more rows ahead than there are"
+                    ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
+    return "rows are sent ahead to nobody" if ahead else None
+
+
+def _scale_sets(pre: PreEntry, normalisers: int) -> int:
+    """Sets of scales that wait while the execution makes statistics."""
+    return pre.items * -(-pre.norm_groups // normalisers) if pre.stats != STATS_NONE else 0
+
+
+def _own_rows(pre: PreEntry) -> int:
+    """Rows' scales that wait while the execution makes row statistics."""
+    reads = pre.norm in (NORM["layer"], NORM["softmax"])
+    return (
+        pre.shape.fill - pre.rows_sent if reads and pre.stats in (STATS_LAYER, STATS_SOFTMAX) else 0
+    )
+
+
 def _limits_fault(program: Program, entry: Entry) -> str | None:
     engine, shape, pre = program.engine, entry.mac.shape, entry.pre
     softmax = entry.gather.row_sums
@@ -104,6 +145,9 @@ def _limits_fault(program: Program, entry: Entry) -> str | None:
         "items": (max(pre.items, entry.post.items), engine.items),
         "group scales": (pre.items * pre.norm_groups, engine.scales),
         "elements of FIFO pp": (entry.wload.pp_words, engine.depths["pp"]),
+        "elements of FIFO sc": (_scale_sets(pre, engine.normalisers), engine.depths["sc"]),
+        "elements of FIFO rw": (_own_rows(pre), engine.depths["rw"]),
+        "rows ahead in FIFO rw": (pre.rows_ahead, engine.depths["rw"]),
     }
     for what, (need, have) in limits.items():
         if need > have:

@@ -30,15 +30,19 @@ DEPTHS = {
     "qp": 320,
     "link": 32,
     "sm": 16,
-    "sc": 32,
+    "sc": 64,
     "rk": 16,
+    "mk": 16,
     "rw": 64,
     "copy": 32,
 }
 
+# Kind of memory of every big buffer (docs/engine.md): uram or bram.
+MEMORIES = {"store": "uram", "window": "uram", "weights": "uram", "cache": "uram"}
+
 # Pipeline stages of every kernel, in cycles; "link" stands for gather and reduce,
-# "scale" for that process of pre.
-STAGES = {"store": 8, "wload": 8, "pre": 8, "scale": 24, "link": 2, "mac": 8, "post": 8}
+# "scale" and "rows" for these processes of pre.
+STAGES = {"store": 8, "wload": 8, "pre": 8, "scale": 24, "rows": 4, "link": 2, "mac": 8, "post": 8}
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Engine:
     guard: int = 4
     scores_rows: int = 0
     depths: dict[str, int] = field(default_factory=lambda: dict(DEPTHS))
+    memories: dict[str, str] = field(default_factory=lambda: dict(MEMORIES))
     clock_mhz: float = 222.0
     timing: Timing = field(default_factory=Timing)
 
@@ -132,11 +137,14 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
         made["clock_mhz"] = float(values["clock"]["target_mhz"])
     fifos = dict(values.get("fifo", {}))
     made["depths"] = {**DEPTHS, **fifos}
+    memories = dict(made.get("memories", {}))
+    made["memories"] = {**MEMORIES, **memories}
     known = {
         "engine": (made, {member.name for member in fields(Engine)}),
         "timing": (timing, {member.name for member in fields(Timing)}),
         "timing.stages": (stages, set(STAGES)),
         "fifo": (fifos, set(DEPTHS)),
+        "engine.memories": (memories, set(MEMORIES)),
     }
     for table, (given, allowed) in known.items():
         unknown = set(given) - allowed

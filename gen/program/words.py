@@ -62,7 +62,7 @@ def parameter_words(gamma: Int, beta: Int, norm_group: Int, valid: Int) -> Bytes
 
 
 def header_word(eps: int, eps_out: int, n_out: int) -> Bytes:
-    """The header of ``pre.norm``: E of the norm that reads; E and n of the layer norm that will
+    """The header of ``pre.scale``: E of the norm that reads; E and n of the layer norm that will
     read the destination.
     """
     word = np.zeros((1, WORD), dtype=np.uint8)

@@ -76,7 +76,7 @@ class Rank {
         device.spawn_free(
             name("pre.sums"),
             [this, p] {
-                pre_sums<P>(p->segments, p->segment_count, p->pre, memory_->sums, sg, sm_);
+                pre_sums<P>(p->segments, p->segment_count, p->pre, memory_->sums, sg, sm_, mk_);
             },
             P::STAGES_PRE, sim::Style::flp);
         device.spawn_free(
@@ -86,9 +86,9 @@ class Rank {
         device.spawn_free(
             name("pre.rows"),
             [this, p] {
-                pre_rows<P>(p->segments, p->segment_count, p->pre, memory_->rows, rk_, rw_);
+                pre_rows<P>(p->segments, p->segment_count, p->pre, memory_->rows, rk_, mk_, rw_);
             },
-            P::STAGES_PRE, sim::Style::flp);
+            P::STAGES_ROWS, sim::Style::flp);
         device.spawn_free(
             name("pre.apply"),
             [this, p] {
@@ -123,6 +123,7 @@ class Rank {
         device.register_fifo(sm_, name("pre.sums"), name("pre.scale"));
         device.register_fifo(sc_, name("pre.scale"), name("pre.apply"));
         device.register_fifo(rk_, name("pre.scale"), name("pre.rows"));
+        device.register_fifo(mk_, name("pre.sums"), name("pre.rows"));
         device.register_fifo(rw_, name("pre.rows"), name("pre.apply"));
         device.register_fifo(jobs_, name("mac.plan"), name("mac"));
         device.register_fifo(as_, name("mac"), name("post"));
@@ -194,6 +195,7 @@ class Rank {
     hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm_{name("sm")};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc_{name("sc")};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk_{name("rk")};
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_MK> mk_{name("mk")};
     hls::stream<ScaleWord, P::DEPTH_RW> rw_{name("rw")};
     hls::stream<Fetch, RUNS_DEPTH> static_runs_{name("wload.static_runs")};
     hls::stream<Fetch, RUNS_DEPTH> dynamic_runs_{name("wload.dynamic_runs")};

@@ -49,15 +49,17 @@ struct EngineDefaults {
     static const int DEPTH_LINK = 32;  // gather and reduce, from rank to rank
     // inside pre, gather and reduce
     static const int DEPTH_SM = 16;
-    static const int DEPTH_SC = 32;
+    static const int DEPTH_SC = 64;
     static const int DEPTH_RK = 16;
+    static const int DEPTH_MK = 16;
     static const int DEPTH_RW = 64;
     static const int DEPTH_COPY = 32;
     // cycles that only the simulation needs to know (hls/sim/timing.hpp)
     static const int STAGES_STORE = 8;  // pipeline depths
     static const int STAGES_WLOAD = 8;
-    static const int STAGES_PRE = 8;  // but for its process scale
-    static const int STAGES_SCALE = 24;
+    static const int STAGES_PRE = 8;     // its processes sums and apply
+    static const int STAGES_SCALE = 24;  // dividers and a square root
+    static const int STAGES_ROWS = 4;
     static const int STAGES_LINK = 2;  // gather and reduce
     static const int STAGES_MAC = 8;
     static const int STAGES_POST = 8;

@@ -1,9 +1,10 @@
 // pre: from stored values to operands. Four processes in a dataflow region, each of which steps
 // through the whole program by itself:
 //
-//     sg -> sums --sm--> scale --sc----------------v
-//              hd --------^  \--rk--> rows --rw--> apply -> px
-//     pp, xs --------------------------------------^
+//     sg -> sums --sm--> scale --sc-----------------v
+//             \    hd ----^  \---rk--> rows --rw--> apply -> px
+//              \---------------mk------^             ^
+//     pp, xs ----------------------------------------/
 #ifndef LDA_PRE_HPP
 #define LDA_PRE_HPP
 
@@ -24,10 +25,11 @@ void pre(const Segment* segments, int segment_count, const PreEntry* entries,
     hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm_s("sm_s");
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc_s("sc_s");
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk_s("rk_s");
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_MK> mk_s("mk_s");
     hls::stream<ScaleWord, P::DEPTH_RW> rw_s("rw_s");
-    pre_sums<P>(segments, segment_count, entries, sums_memory, sg_s, sm_s);
+    pre_sums<P>(segments, segment_count, entries, sums_memory, sg_s, sm_s, mk_s);
     pre_scale<P>(segments, segment_count, entries, hd_s, sm_s, sc_s, rk_s);
-    pre_rows<P>(segments, segment_count, entries, rows_memory, rk_s, rw_s);
+    pre_rows<P>(segments, segment_count, entries, rows_memory, rk_s, mk_s, rw_s);
     pre_apply<P>(segments, segment_count, entries, apply_memory, pp_s, xs_s, sc_s, rw_s, px_s);
 }
 

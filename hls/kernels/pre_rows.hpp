@@ -1,5 +1,6 @@
 // Third process of pre: owns the scales of rows (layer norm, softmax). Per execution: sends those
-// of the fill octets (rw), and then keeps those of the destination's octets (rk).
+// of the fill octets (rw), and then keeps those of the destination's octets (layer norm: rk;
+// softmax: mk).
 //
 // Where the following execution reads the rows of this one, the first `rows_ahead` of them are sent
 // as soon as they are known, and that execution leaves out as many (`rows_sent`): it follows tile
@@ -26,6 +27,9 @@ void send_row_scales(const PreEntry& entry, int i0, int i1, const RowsMemory<P>&
     const int first = at(entry.row_in, i0, i1), octets = entry.shape.fill;
     LDA_CHECK(first >= 0 && first + octets <= P::ROW_OCTETS,
               "pre: row statistics outside of their memory");
+    // or statistics would be held up that the execution makes before its fill ends
+    LDA_CHECK(entry.stats < STATS_LAYER || octets - entry.rows_sent <= P::DEPTH_RW,
+              "pre: more rows than FIFO rw holds");
 OCTETS:
     for (int i = entry.rows_sent; i < octets; ++i) {
 #pragma HLS pipeline II = 1 style = flp
@@ -38,12 +42,14 @@ OCTETS:
 
 template <class P>
 void keep_row_scales(const PreEntry& entry, int i0, int i1, RowsMemory<P>& memory,
-                     hls::stream<ScaleSet<P::NORMALISERS>>& rk_s, hls::stream<ScaleWord>& rw_s) {
+                     hls::stream<ScaleSet<P::NORMALISERS>>& rk_s,
+                     hls::stream<ScaleSet<P::NORMALISERS>>& mk_s, hls::stream<ScaleWord>& rw_s) {
 #pragma HLS inline off
     const int N = P::NORMALISERS, first = at(entry.row_out, i0, i1);
     LDA_CHECK(first >= 0 && first + entry.stat_words <= P::ROW_OCTETS,
               "pre: row statistics outside of their memory");
     LDA_CHECK(entry.rows_ahead <= P::DEPTH_RW, "pre: more rows ahead than FIFO rw holds");
+    const bool layer = entry.stats == STATS_LAYER;
     int octet = 0, pixel = 0;
     ScaleWord word = ScaleWord();
 #pragma HLS array_partition variable = word.s complete
@@ -52,7 +58,7 @@ OCTETS:
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 1 max = 4096
         TICK(1);
-        const ScaleSet<P::NORMALISERS> scales = rk_s.read();
+        const ScaleSet<P::NORMALISERS> scales = layer ? rk_s.read() : mk_s.read();
         for (int k = 0; k < N; ++k) {
 #pragma HLS unroll
             word.s[pixel + k] = scales.s[k];
@@ -71,7 +77,7 @@ OCTETS:
 template <class P>
 void pre_rows(const Segment* segments, int segment_count, const PreEntry* entries,
               RowsMemory<P>& memory, hls::stream<ScaleSet<P::NORMALISERS>>& rk_s,
-              hls::stream<ScaleWord>& rw_s) {
+              hls::stream<ScaleSet<P::NORMALISERS>>& mk_s, hls::stream<ScaleWord>& rw_s) {
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -86,7 +92,7 @@ SEGMENTS:
                         send_row_scales<P>(entry, i0, i1, memory, rw_s);
                     }
                     if (entry.stats == STATS_LAYER || entry.stats == STATS_SOFTMAX) {
-                        keep_row_scales<P>(entry, i0, i1, memory, rk_s, rw_s);
+                        keep_row_scales<P>(entry, i0, i1, memory, rk_s, mk_s, rw_s);
                     }
                 }
             }

@@ -1,6 +1,6 @@
 // Second process of pre: turns sums into mean and reciprocal standard deviation, NORMALISERS at a
 // time. Per execution: takes the header, then makes the scales of its group norm (sc), and then
-// those of the rows of its destination (rk). Softmax rows pass as they are.
+// those of the rows of its destination, if a layer norm reads it (rk).
 //
 // sc: per item, NORMALISERS norm groups at a time. rk: per octet, NORMALISERS pixels at a time.
 #ifndef LDA_PRE_SCALE_HPP
@@ -15,8 +15,7 @@
 namespace lda {
 
 template <class P>
-void make_scales(int total, bool normalises, int32_t n, int64_t epsilon,
-                 hls::stream<SumSet<P::NORMALISERS>>& sm_s,
+void make_scales(int total, int32_t n, int64_t epsilon, hls::stream<SumSet<P::NORMALISERS>>& sm_s,
                  hls::stream<ScaleSet<P::NORMALISERS>>& scales_s) {
 #pragma HLS inline off
 SCALES:
@@ -28,9 +27,7 @@ SCALES:
         ScaleSet<P::NORMALISERS> scales;
         for (int k = 0; k < P::NORMALISERS; ++k) {
 #pragma HLS unroll
-            const Scale maximum = {int32_t(sums.sum[k]), 0, 0};
-            scales.s[k] =
-                normalises ? normaliser(sums.sum[k], sums.square[k], n, epsilon) : maximum;
+            scales.s[k] = normaliser(sums.sum[k], sums.square[k], n, epsilon);
         }
         scales_s.write(scales);
     }
@@ -46,11 +43,14 @@ void pre_scale_entry(const PreEntry& entry, hls::stream<Word>& hd_s,
     const Word header = hd_s.read();
     if (entry.norm == NORM_GROUP) {
         const int sets = entry.items * ceil_div(entry.norm_groups, P::NORMALISERS);
-        make_scales<P>(sets, true, entry.n, int64_at(header, 0), sm_s, sc_s);
+        // or statistics would be held up that the execution makes before its fill ends
+        LDA_CHECK(entry.stats == STATS_NONE || sets <= P::DEPTH_SC,
+                  "pre: more scales than FIFO sc holds");
+        make_scales<P>(sets, entry.n, int64_at(header, 0), sm_s, sc_s);
     }
-    if (entry.stats == STATS_LAYER || entry.stats == STATS_SOFTMAX) {
-        make_scales<P>(entry.stat_words * (GROUP / P::NORMALISERS), entry.stats == STATS_LAYER,
-                       int32_at(header, 4), int64_at(header, 1), sm_s, rk_s);
+    if (entry.stats == STATS_LAYER) {
+        make_scales<P>(entry.stat_words * (GROUP / P::NORMALISERS), int32_at(header, 4),
+                       int64_at(header, 1), sm_s, rk_s);
     }
 }
 

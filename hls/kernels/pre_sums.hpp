@@ -2,7 +2,8 @@
 // norm, and then takes the statistics of the destination, if it has any, from all ranks.
 //
 // sm: group norm: per item, the sums of NORMALISERS norm groups at a time (the last ones of an item
-// may be fewer); row statistics: per octet, those of NORMALISERS pixels at a time.
+// may be fewer); rows for a layer norm: per octet, those of NORMALISERS pixels at a time. mk: rows
+// for a softmax: the same with maxima.
 #ifndef LDA_PRE_SUMS_HPP
 #define LDA_PRE_SUMS_HPP
 
@@ -179,7 +180,8 @@ WORDS:
 // Sums of the rows of all ranks, or their maxima.
 template <class P>
 void send_row_sums(const PreEntry& entry, hls::stream<StatBeat<P::RANKS>>& sg_s,
-                   hls::stream<SumSet<P::NORMALISERS>>& sm_s) {
+                   hls::stream<SumSet<P::NORMALISERS>>& sm_s,
+                   hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
 #pragma HLS inline off
     const int N = P::NORMALISERS, total = entry.stat_words * (GROUP / N);
     const bool layer = entry.stats == STATS_LAYER;
@@ -191,7 +193,8 @@ ROWS:
 #pragma HLS loop_tripcount min = 1 max = 4096
         TICK(1);
         if (pixel == 0) beat = sg_s.read();
-        SumSet<P::NORMALISERS> set;
+        SumSet<P::NORMALISERS> sums;
+        ScaleSet<P::NORMALISERS> maxima;
         for (int k = 0; k < N; ++k) {
 #pragma HLS unroll
             int64_t sum = 0, square = 0;
@@ -202,10 +205,16 @@ ROWS:
                 square += square_at(beat.b[r], pixel + k);
                 largest = most(largest, beat.b[r].sum[pixel + k]);
             }
-            set.sum[k] = layer ? sum : largest;
-            set.square[k] = square;
+            sums.sum[k] = sum;
+            sums.square[k] = square;
+            const Scale maximum = {largest, 0, 0};
+            maxima.s[k] = maximum;
         }
-        sm_s.write(set);
+        if (layer) {
+            sm_s.write(sums);
+        } else {
+            mk_s.write(maxima);
+        }
         pixel = pixel + N == GROUP ? 0 : pixel + N;
     }
     LOOP_EXIT();
@@ -214,21 +223,23 @@ ROWS:
 template <class P>
 void pre_sums_entry(const PreEntry& entry, int i0, int i1, SumsMemory<P>& memory,
                     hls::stream<StatBeat<P::RANKS>>& sg_s,
-                    hls::stream<SumSet<P::NORMALISERS>>& sm_s) {
+                    hls::stream<SumSet<P::NORMALISERS>>& sm_s,
+                    hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory.sums complete dim = 1
     if (entry.norm == NORM_GROUP) send_group_sums<P>(entry, i0, i1, memory, sm_s);
     if (entry.stats == STATS_GROUP || entry.stats == STATS_GROUP_ADD) {
         keep_group_sums<P>(entry, i0, i1, memory, sg_s);
     } else if (entry.stats != STATS_NONE) {
-        send_row_sums<P>(entry, sg_s, sm_s);
+        send_row_sums<P>(entry, sg_s, sm_s, mk_s);
     }
 }
 
 template <class P>
 void pre_sums(const Segment* segments, int segment_count, const PreEntry* entries,
               SumsMemory<P>& memory, hls::stream<StatBeat<P::RANKS>>& sg_s,
-              hls::stream<SumSet<P::NORMALISERS>>& sm_s) {
+              hls::stream<SumSet<P::NORMALISERS>>& sm_s,
+              hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
     static_assert(CheckEngine<P>::ok, "engine parameters");
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
@@ -240,7 +251,7 @@ SEGMENTS:
             ENTRIES:
                 for (int k = 0; k < segment.count; ++k) {
                     const PreEntry entry = entries[segment.first + k];
-                    pre_sums_entry<P>(entry, i0, i1, memory, sg_s, sm_s);
+                    pre_sums_entry<P>(entry, i0, i1, memory, sg_s, sm_s, mk_s);
                 }
             }
         }

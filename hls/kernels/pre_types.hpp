@@ -7,7 +7,7 @@
 
 namespace lda {
 
-// Sums of N norm groups or rows; for softmax rows `sum` is the maximum.
+// Sums of N norm groups or rows.
 template <int N>
 struct SumSet {
     int64_t sum[N];

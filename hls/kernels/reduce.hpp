@@ -1,4 +1,4 @@
-// reduce: sends the statistics that every rank's post has made to all ranks: st -> sg. pre.norm
+// reduce: sends the statistics that every rank's post has made to all ranks: st -> sg. pre.sums
 // combines them.
 //
 // Processes of rank r of R (link.hpp draws the line). Streams inside, all of depth DEPTH_COPY:

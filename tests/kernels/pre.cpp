@@ -1,6 +1,7 @@
-// pre by itself for tests/test_pre.py: both processes in a simulation, fed from arrays.
+// pre by itself for tests/test_pre.py: all its processes in a simulation, fed from arrays.
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,7 +13,7 @@
 using namespace lda;
 
 #ifndef LDA_NORMALISERS
-#define LDA_NORMALISERS 2
+#define LDA_NORMALISERS 4
 #endif
 
 namespace {
@@ -34,35 +35,41 @@ void feed(hls::stream<T>& stream, const uint8_t* bytes, int count) {
 
 template <class P>
 struct Pre {
-    NormMemory<P> norm_memory;
-    ApplyMemory<P> apply_memory;
+    SumsMemory<P> sums;
+    RowsMemory<P> rows;
+    ApplyMemory<P> apply;
     hls::stream<Word, P::DEPTH_HD> hd{"hd"};
     hls::stream<Word, P::DEPTH_PP> pp{"pp"};
     hls::stream<Pair, P::DEPTH_XS> xs{"xs"};
     hls::stream<StatBeat<P::RANKS>, P::DEPTH_SG> sg{"sg"};
     hls::stream<Word, P::DEPTH_PX> px{"px"};
-    hls::stream<Scale, P::DEPTH_SC> sc{"sc"};
+    hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm{"sm"};
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc{"sc"};
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk{"rk"};
+    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_MK> mk{"mk"};
     hls::stream<ScaleWord, P::DEPTH_RW> rw{"rw"};
     sim::Scheduler device;
 
-    Pre(const Segment* segments, int segment_count, const PreEntry* entries) {
-        device.spawn(
-            "pre.norm",
-            [=] { pre_norm<P>(segments, segment_count, entries, norm_memory, hd, sg, sc, rw); },
-            P::STAGES_PRE, sim::Style::flp);
-        device.spawn(
-            "pre.apply",
-            [=] {
-                pre_apply<P>(segments, segment_count, entries, apply_memory, pp, xs, sc, rw, px);
-            },
-            P::STAGES_PRE, sim::Style::flp);
-        device.register_fifo(hd, "", "pre.norm");
-        device.register_fifo(sg, "", "pre.norm");
-        device.register_fifo(pp, "", "pre.apply");
-        device.register_fifo(xs, "", "pre.apply");
-        device.register_fifo(sc, "pre.norm", "pre.apply");
-        device.register_fifo(rw, "pre.norm", "pre.apply");
-        device.register_fifo(px, "pre.apply", "");
+    Pre(const Segment* segments, int count, const PreEntry* entries) {
+        device.timing.pipeline_depth = P::STAGES_PRE;
+        spawn("sums", [=] { pre_sums<P>(segments, count, entries, sums, sg, sm, mk); });
+        spawn("scale", [=] { pre_scale<P>(segments, count, entries, hd, sm, sc, rk); });
+        spawn("rows", [=] { pre_rows<P>(segments, count, entries, rows, rk, mk, rw); });
+        spawn("apply", [=] { pre_apply<P>(segments, count, entries, apply, pp, xs, sc, rw, px); });
+        device.register_fifo(hd, "", "scale");
+        device.register_fifo(sg, "", "sums");
+        device.register_fifo(pp, "", "apply");
+        device.register_fifo(xs, "", "apply");
+        device.register_fifo(sm, "sums", "scale");
+        device.register_fifo(sc, "scale", "apply");
+        device.register_fifo(rk, "scale", "rows");
+        device.register_fifo(mk, "sums", "rows");
+        device.register_fifo(rw, "rows", "apply");
+        device.register_fifo(px, "apply", "");
+    }
+
+    void spawn(const char* name, const std::function<void()>& function) {
+        device.spawn(name, function, -1, sim::Style::flp);
     }
 };
 
@@ -132,10 +139,10 @@ void t_transform(const int32_t* entries, int align, const uint8_t* stored, const
     std::memcpy(&entry, entries, sizeof entry);
     std::memcpy(&pair, stored, sizeof pair);
     std::memcpy(memory.constants[3].b, constants, WORD_BYTES);
-    std::memcpy(memory.scales[0] + 16, scales, 16 * sizeof(Scale));
+    std::memcpy(memory.scales + 16, scales, 16 * sizeof(Scale));
     std::memcpy(row.s, rows, sizeof row.s);
     std::memcpy(memory.table, table, TABLE_SIZE);
-    const WordPlace place = {entry.wide[0] != 0, align, 3, 16};
+    const WordPlace place = {entry.wide[0] != 0, align, 3, 16 / P::NORMALISERS};
     Word one, other;
     transform_fast<P>(entry, memory, pair, place, row, one);
     transform_plain<P>(entry, memory, pair, place, row, other);
