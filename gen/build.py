@@ -25,7 +25,7 @@ from gen.quantise.subjects import Subjects
 from gen.quantise.trajectories import CALIBRATION, STATISTICS, load_runs, record
 from gen.stages import FORMAT, MANIFEST, Stage, output_hashes, run_stages, write_json
 from gen.trace import trace_unet
-from host.xclbin import CONTAINER_NAME, write_container
+from host.xclbin import CONTAINER_NAME, board_mems, engine_units, write_container
 
 LAYERS = ("layers.json", "layers.safetensors")
 HOST = ("host.json", "host.safetensors")
@@ -207,4 +207,5 @@ def _compile(folder: Path, scratch: Path) -> None:
     compile_library([folder / "src" / name for name in SOURCES], scratch / CARD)
     for name in PROGRAM[:1]:
         os.link(folder / name, scratch / name)
-    write_container(scratch)
+    ranks = load_program(folder / PROGRAM[0]).ranks
+    write_container(scratch, units=engine_units(ranks), mems=board_mems(ranks))

@@ -37,7 +37,7 @@ CLOCK = struct.Struct("<HB5x128s")
 
 IP_KERNEL = 1
 CLOCK_DATA = 1  # the kernels' ap_clk, which the linker may lower
-GLOBAL_MEMORY = 1  # addressQualifier of an argument
+SCALAR, GLOBAL_MEMORY = 0, 1  # addressQualifier of an argument
 PROTOCOLS = {0: "ap_ctrl_hs", 1: "ap_ctrl_chain", 2: "ap_ctrl_none"}
 
 
@@ -95,6 +95,7 @@ def _units(sections: dict[int, bytes]) -> tuple[Unit, ...]:
             Arg(
                 arg,
                 tuple(sorted(wires.get((number, index), ()))) if qualifier == GLOBAL_MEMORY else (),
+                qualifier == SCALAR,
             )
             for index, (arg, qualifier) in enumerate(kernels[kernel])
         )

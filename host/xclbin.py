@@ -3,14 +3,15 @@
 The container is a small JSON file beside ``card.so`` that names the same compute units, arguments
 and memories as the genuine file's metadata, so that the host checks both in the same way::
 
-    {"format": "lda-software-xclbin", "version": 2, "uuid": "...", "platform": "software card",
+    {"format": "lda-software-xclbin", "version": 3, "uuid": "...", "platform": "software card",
      "program": SHA-256 of program.json, "library": {"file": "card.so", "sha256": "..."},
      "mems": [{"tag": "bank0", "index": 0, "base": 0, "size_kb": 16777216, "used": true}, ...],
      "units": [{"kernel": "store", "name": "store_1", "protocol": "ap_ctrl_chain",
-                "args": [{"name": "latent", "mems": [0]}, ..., {"name": "xs_s", "mems": []}]}, ...]}
+                "args": [{"name": "latent", "mems": [0], "scalar": false}, ...,
+                         {"name": "xs_s", "mems": [], "scalar": false}]}, ...]}
 
-An argument without ``mems`` is a stream: it keeps its number and is never set. The uuid is a hash
-over everything else, as the genuine one changes with every build.
+An argument without ``mems`` is a ``scalar`` or a stream, which keeps its number and is never set.
+The uuid is a hash over everything else, as the genuine one changes with every build.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gen.errors import UserError
 from gen.vitis.topology import topology
 
 FORMAT = "lda-software-xclbin"
-VERSION = 2
+VERSION = 3
 GENUINE_MAGIC = b"xclbin2\0"
 CONTAINER_NAME = "card.xclbin"
 PLATFORM = "software card"
@@ -36,10 +37,13 @@ FREE_RUNNING = "ap_ctrl_none"
 
 @dataclass(frozen=True)
 class Arg:
-    """Kernel argument and the indices of the memories it is wired to (none: a stream)."""
+    """Kernel argument and the indices of the memories it is wired to; one without memories is a
+    stream, or a ``scalar``.
+    """
 
     name: str
     mems: tuple[int, ...]
+    scalar: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,11 @@ def engine_units(ranks: int = 1) -> tuple[Unit, ...]:
             unit.name,
             unit.kernel.protocol,
             tuple(
-                Arg(name, (unit.rank,) if name in unit.kernel.pointers else ())
+                Arg(
+                    name,
+                    (unit.rank,) if name in unit.kernel.pointers else (),
+                    name in {scalar.name for scalar in unit.kernel.scalars},
+                )
                 for name in unit.kernel.ports
             ),
         )
@@ -196,7 +204,9 @@ def _unit(value: dict[str, object]) -> Unit:
     fields = dict(value)
     args = fields.pop("args")
     assert isinstance(args, list)
-    made = tuple(Arg(str(arg["name"]), tuple(map(int, arg["mems"]))) for arg in args)
+    made = tuple(
+        Arg(str(arg["name"]), tuple(map(int, arg["mems"])), bool(arg["scalar"])) for arg in args
+    )
     return Unit(args=made, **fields)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from host.xclbin import Mem, Unit, board_mems, engine_units
 
 PLATFORM = "xilinx_u250_gen3x16_xdma_4_1_202210_1"
 UUID = "8f1b8b1e-2f4c-4b52-9a0e-6f8f3d3a9c55"
-QUALIFIERS = {True: 1, False: 4}  # global memory, stream
+SCALAR, MEMORY, STREAM = 0, 1, 4  # addressQualifier
 CONTROLS = {"ap_ctrl_hs": 0, "ap_ctrl_chain": 1, "ap_ctrl_none": 2}
 
 
@@ -63,11 +63,19 @@ def _kernel_xml(unit: Unit, instances: list[str]) -> str:
         lines.append('<port name="S_AXI_CONTROL" mode="slave" range="0x1000" dataWidth="32"/>')
     offset = 0x10
     for index, arg in enumerate(unit.args):
+        if arg.scalar:
+            lines.append(
+                f"<arg name={quoteattr(arg.name)} addressQualifier='{SCALAR}' id='{index}' "
+                f"port='S_AXI_CONTROL' size='0x4' offset='{offset:#x}' hostOffset='0x0' "
+                "hostSize='0x4' type='int'/>"
+            )
+            offset += 8
+            continue
         memory = bool(arg.mems)
         mode = "master" if memory else "read_only"
         lines.append(f"<port name={quoteattr(arg.name)} mode={quoteattr(mode)} dataWidth='512'/>")
         lines.append(
-            f"<arg name={quoteattr(arg.name)} addressQualifier='{QUALIFIERS[memory]}' "
+            f"<arg name={quoteattr(arg.name)} addressQualifier='{MEMORY if memory else STREAM}' "
             f"id='{index}' port={quoteattr(arg.name)} size='0x8' "
             f"offset='{offset if memory else 0:#x}' hostOffset='0x0' hostSize='0x8' type='void*'/>"
         )

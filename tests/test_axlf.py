@@ -24,6 +24,10 @@ def test_what_the_linker_wrote_is_read(tmp_path):
         "store_1", "store_2", "store_3", "store_4",
     ]  # fmt: skip
     assert [unit.args[0].mems for unit in metadata.units_of("wload")] == [(0,), (1,), (2,), (3,)]
+    for unit in metadata.units:
+        scalars = [(index, arg.name) for index, arg in enumerate(unit.args) if arg.scalar]
+        assert scalars == ([(2, "reload")] if unit.kernel == "wload" else [])
+    assert [unit.kernel for unit in metadata.units if unit.name == "gather_3"] == ["gather_3"]
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 300, 455, 460, 700, 1500])

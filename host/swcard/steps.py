@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from gen.vitis.topology import ENGINE
+from gen.vitis.topology import topology
 from host.swcard.buffers import bo
 from host.swcard.devices import Board, loaded
 from host.swcard.enums import ert_cmd_state
@@ -53,7 +53,7 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
 def _bad_argument(units: Sequence[Unit], runs: dict[str, Any]) -> str:
     """Why the units cannot run on their arguments, or an empty string."""
     for unit in units:
-        written = ENGINE.kernel(unit.kernel).written
+        written = topology(1).kernel(unit.kernel).written
         for index, arg in enumerate(unit.args):
             if not arg.mems:
                 continue
