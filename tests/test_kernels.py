@@ -14,9 +14,10 @@ from gen.reference.normalise import reciprocal_deviation
 SOURCE = ROOT / "tests/kernels/arithmetic.cpp"
 
 
-@pytest.fixture(scope="module")
-def lib() -> ctypes.CDLL:
-    return ctypes.CDLL(str(compile_cpp(SOURCE, FAST)))
+@pytest.fixture(scope="module", params=["fast", "plain"])
+def lib(request) -> ctypes.CDLL:
+    flags = (*FAST, "-DLDA_PLAIN") if request.param == "plain" else FAST
+    return ctypes.CDLL(str(compile_cpp(SOURCE, flags)))
 
 
 def call(function, *values) -> None:
@@ -61,6 +62,19 @@ def test_isqrt_floors(lib):
     root = np.zeros_like(x)
     call(lib.t_isqrt, x, len(x), root)
     assert root.tolist() == [isqrt(int(v)) for v in x]
+
+
+def test_quotients_by_steps(lib):
+    rows = []
+    for b in (1, 2, 3, 63, 1023, 65535, 65536, 2**18 - 1, 2**18):
+        for q in (0, 1, 2, 3, 2**17 - 1, 2**17, 2**18 - 1, 2**18, 2**26, 2**27 - 1):
+            rows += [(q * b + rest, b, q) for rest in {0, b // 2, b - 1}]
+    a, b, q = (np.array(v, t) for v, t in zip(zip(*rows, strict=True), ("u8", "u4", "u4"),
+                                              strict=True))  # fmt: skip
+    wide, narrow = np.zeros_like(q), np.zeros_like(q)
+    call(lib.t_quotient, a, b, len(a), wide, narrow)
+    assert wide.tolist() == q.tolist()
+    assert narrow[q < 2**18].tolist() == q[q < 2**18].tolist()
 
 
 def sums_of(rng: np.random.Generator) -> tuple[list[int], list[int], list[int], list[int]]:

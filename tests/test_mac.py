@@ -119,18 +119,26 @@ class Layer:
 
 
 def window_index(e: MacEntry, slot: int, copy: int) -> int | None:
-    """Window index of a source slot plus origin, by the formulas of the contract."""
+    """Window index of a source slot, by the formulas of the contract."""
     item, rest = divmod(slot, e.src_pitch)
     y, x = divmod(rest, e.src_width)
     if e.stride == 1 and e.up == 0:
-        return slot
+        return kept(e, slot)
     if y >= e.src_height:
         return None
     if e.stride == 2:
         phase = y % 2 * 2 + x % 2
-        return (phase * e.items + item) * e.pitch + y // 2 * e.width + x // 2
+        return kept(e, item * e.pitch + y // 2 * e.width + x // 2, phase)
     dy, dx = divmod(copy, 2)
-    return item * e.pitch + (2 * y + dy) * e.width + 2 * x + dx
+    if 2 * y + dy >= e.limit_y or 2 * x + dx >= e.limit_x:
+        return None
+    return kept(e, item * e.pitch + (2 * y + dy) * e.width + 2 * x + dx)
+
+
+def kept(e: MacEntry, index: int, phase: int = 0) -> int | None:
+    """Window index of an index plus origin within its phase, if the phase holds it."""
+    inside = 0 <= index - e.origin < e.plane
+    return index - e.origin + phase * e.plane if inside else None
 
 
 def reads(e: MacEntry, slots: int) -> list[tuple[int, int, int]]:
@@ -244,16 +252,13 @@ def drawn_layer(
     if -(-window_slots // pixels) * sum(subs) > WINDOW_ROWS:
         return None
     fill, tile_octets = last - first + 1, pixels // 8
-    lead, late = fill, 0
-    if stride == 1 and up == 0:
-        reach = max(
-            source // 8 - first + 1 - (slot - out_slot) // pixels * tile_octets
-            for slot, source, _ in seen
-        )
-        lead = min(fill, reach + int(rng.integers(0, 4)))
-        late = lead - reach
-        if fill - lead > -(-slots // pixels) * tile_octets:
-            return None
+    tiles = -(-slots // pixels)
+    reach = max(
+        source // 8 - first + 1 - (slot - out_slot) // pixels * tile_octets
+        for slot, source, _ in seen
+    )
+    lead = min(fill, max(reach, fill - tiles * tile_octets) + int(rng.integers(0, 4)))
+    late = lead - reach
     entry = replace(
         blank, fill_slot=first * 8, origin=origin, start=out_slot - origin,
         window_slots=window_slots, late=late, shape=replace(blank.shape, fill=fill, lead=lead),

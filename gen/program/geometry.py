@@ -167,16 +167,13 @@ def strip(
         end = min(window.src_pitch, up_to(high * window.src_width, GROUP))
     start = out_slot - origin
     fill = (end - first) // GROUP
-    lead = fill
-    if window.ordered:
-        lead = min(fill, _lead(window, out_slot, slots, start, offset, pixels))
     return Strip(
         items=items,
         out_slot=out_slot,
         slots=slots,
         fill_slot=first,
         fill=fill,
-        lead=lead,
+        lead=_lead(window, out_slot, slots, first, fill, pixels),
         origin=origin,
         start=start,
         window_slots=window_slots,
@@ -185,23 +182,29 @@ def strip(
     )
 
 
-def _lead(
-    window: Geometry, out_slot: int, slots: int, start: int, offset: tuple[int, ...], pixels: int
-) -> int:
+def _lead(window: Geometry, out_slot: int, slots: int, first: int, fill: int, pixels: int) -> int:
     """Octets to fill before the first tile so that every later tile, for each of which a tile's
     octets more are filled, finds what the taps of its valid lanes read.
+
+    ``fill`` octets in all, from source slot ``first`` on.
     """
-    lane = np.arange(slots)
-    inside = (out_slot + lane) % window.pitch
+    lane, tile_octets = np.arange(slots), pixels // GROUP
+    item, inside = np.divmod(out_slot + lane, window.pitch)
     y, x = inside // window.width, inside % window.width
     reach = np.zeros(slots, dtype=np.int64)
-    for k, (ty, tx) in enumerate(zip(window.ty, window.tx, strict=True)):
-        valid = (
-            (y + ty >= 0) & (y + ty < window.limit_y) & (x + tx >= 0) & (x + tx < window.limit_x)
+    for ty, tx in zip(window.ty, window.tx, strict=True):
+        sy, sx = y * window.stride + ty, x * window.stride + tx
+        valid = (sy >= 0) & (sy < window.limit_y) & (sx >= 0) & (sx < window.limit_x)
+        source = (
+            item * window.src_pitch
+            + (sy >> window.up) * window.src_width
+            + (sx >> window.up)
+            - first
         )
-        octets = (start + lane + offset[k]) // GROUP + 1
-        reach = np.maximum(reach, np.where(valid & (y < window.height), octets, 0))
-    return int((reach - lane // pixels * (pixels // GROUP)).max())
+        reach = np.maximum(reach, np.where(valid & (y < window.height), source // GROUP + 1, 0))
+    need = int((reach - lane // pixels * tile_octets).max())
+    # no octet is left over when the last tile has been computed
+    return max(need, fill - ceil_div(slots, pixels) * tile_octets)
 
 
 def window_indices(

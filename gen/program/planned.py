@@ -88,8 +88,9 @@ class Planned:
         """
         if part.lead == part.fill:
             return 0
-        cycles, guard = sum(self.local_groups) * part.split, self.engine.guard
-        if self.engine.ranks > 1 and part.split == 1:
+        passes = (4 if self.geometry.up else 1) * part.split
+        cycles, guard = sum(self.local_groups) * passes, self.engine.guard
+        if self.engine.ranks > 1 and passes == 1:
             # what counts is the first Beat of an octet
             return ceil_div(guard, cycles) - 1
         return ceil_div(guard - 1, cycles)

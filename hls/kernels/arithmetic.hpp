@@ -82,10 +82,41 @@ ROOT:
     return root;
 }
 
-// floor(a / b), b > 0
-inline int64_t floor_div(int64_t a, int64_t b) {
-    const int64_t q = a / b;
-    return q - ((a % b) < 0 ? 1 : 0);
+// floor(a / b), which is less than 2^BITS; b > 0. One result bit per stage: a divider of 64 bits
+// would have more than twice as many.
+template <int BITS>
+inline uint32_t quotient_by_steps(uint64_t a, uint32_t b) {
+#pragma HLS inline
+    uint32_t quotient = 0;
+QUOTIENT:
+    for (int i = BITS - 1; i >= 0; --i) {
+#pragma HLS unroll
+        const uint64_t trial = uint64_t(b) << i;
+        if (a >= trial) {
+            a -= trial;
+            quotient |= uint32_t(1) << i;
+        }
+    }
+    return quotient;
+}
+
+template <int BITS>
+inline uint32_t quotient(uint64_t a, uint32_t b) {
+#pragma HLS inline
+#ifdef LDA_FAST
+    return uint32_t(a / b);
+#else
+    return quotient_by_steps<BITS>(a, b);
+#endif
+}
+
+// floor(a / b), |a / b| <= 2^(BITS-1), b > 0
+template <int BITS>
+inline int32_t floor_div(int64_t a, int32_t b) {
+#pragma HLS inline
+    const uint64_t size = a < 0 ? uint64_t(-a) + uint32_t(b - 1) : uint64_t(a);
+    const int32_t q = int32_t(quotient<BITS>(size, uint32_t(b)));
+    return a < 0 ? -q : q;
 }
 
 // Mean with FRACTION bits, reciprocal standard deviation r * 2^-e, of n values with these sums.
@@ -98,7 +129,8 @@ struct Scale {
 inline Scale normaliser(int64_t sum, int64_t square, int32_t n, int64_t eps) {
 #pragma HLS inline
     Scale scale;
-    scale.mu = int32_t(floor_div(sum * (1 << FRACTION), n));
+    // |mean| <= 2^15 x 2^7 (alignment), with FRACTION bits more
+    scale.mu = floor_div<23 + FRACTION>(sum * (1 << FRACTION), n);
     const Wide variance = wide_product(n, square) - wide_product(sum, sum) + Wide(eps);
     LDA_CHECK(variance > 0, "pre: a variance is not positive (damaged statistics or epsilon)");
     const int over = bits_of(variance) - 32;
@@ -106,7 +138,7 @@ inline Scale normaliser(int64_t sum, int64_t square, int32_t n, int64_t eps) {
     const uint32_t scaled = sh >= 0 ? uint32_t(variance >> sh) : uint32_t(variance) << -sh;
     const uint32_t root = isqrt(scaled);
     const int digits = bits_of(n);
-    scale.r = int32_t((uint64_t(uint32_t(n)) << (32 - digits)) / root);
+    scale.r = int32_t(quotient<18>(uint64_t(uint32_t(n)) << (32 - digits), root));
     scale.e = sh / 2 + 24 - digits;
     return scale;
 }

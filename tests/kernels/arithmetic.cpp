@@ -33,6 +33,13 @@ void t_clamp(const int64_t* x, int n, int32_t* c8, int32_t* c11, int32_t* c16, i
     }
 }
 
+void t_quotient(const uint64_t* a, const uint32_t* b, int n, uint32_t* q27, uint32_t* q18) {
+    for (int i = 0; i < n; ++i) {
+        q27[i] = quotient_by_steps<27>(a[i], b[i]);
+        q18[i] = quotient_by_steps<18>(a[i], b[i]);
+    }
+}
+
 void t_isqrt(const uint32_t* x, int n, uint32_t* root) {
     for (int i = 0; i < n; ++i)
         root[i] = isqrt(x[i]);
@@ -89,8 +96,14 @@ void t_scale(const int32_t* acc, const int32_t* bias, const int32_t* mult, const
     for (int p = 0; p < GROUP; ++p)
         reciprocals[p] = reciprocal(row_sums[p]);
     ScaledWord one, other;
+    // in the plain form there is only one of them
+#ifdef LDA_FAST
     scale_word_fast(word, biases, rows, divide != 0, reciprocals, with_residual != 0, added,
                     residual_shift, one);
+#else
+    scale_word_plain(word, biases, rows, divide != 0, reciprocals, with_residual != 0, added,
+                     residual_shift, one);
+#endif
     scale_word_plain(word, biases, rows, divide != 0, reciprocals, with_residual != 0, added,
                      residual_shift, other);
     std::memcpy(fast, one.t, sizeof one.t);
