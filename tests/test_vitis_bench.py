@@ -16,6 +16,7 @@ from gen.hlslint.check import check_paths, gather
 from gen.model import find_model
 from gen.program import Engine, lower, pack_static, save_program
 from gen.qgraph_io import load_qgraph, save_qgraph
+from gen.quantise.subjects import Subjects
 from gen.vitis.bench import (
     bench_units,
     build_first_layers,
@@ -77,7 +78,7 @@ def first_blocks(tmp_path_factory):
     """The bundled model up to the end of its first attention block."""
     folder = tmp_path_factory.mktemp("blocks")
     model = find_model(str(ROOT / "models" / "shapes-ldm"))
-    run_build(model, folder, Settings(prompts=("a red circle",)), lambda _: None)
+    run_build(model, folder, Settings(subjects=Subjects(prompts=("a red circle",))), lambda _: None)
     layers = [each.layer.name for each in load_qgraph(folder).layers]
     last = next(name for name in layers if name.endswith("attentions.0.proj_out"))
     part = build_first_layers(folder, last)

@@ -21,6 +21,7 @@ from gen.compile import INCLUDES, compile_library
 from gen.csim import CsimCard, CsimError
 from gen.emit import emit_sources
 from gen.errors import UserError
+from gen.hostints import step_affines
 from gen.program import DynamicBuffer, Program, load_program, lower, pack_static, save_program
 from gen.program.io import pack_latent
 from gen.qgraph_io import load_qgraph, save_qgraph
@@ -110,10 +111,17 @@ def random_step(
         for each in qgraph.layers
         if each.layer.host_bias
     }  # fmt: skip
+    shapes = {name: host.shape for name, host in graph.host_tensors.items()}
+    norms = {name for each in qgraph.layers if (name := each.layer.read.host_affine) is not None}
+    affines = step_affines(
+        qgraph, {name: rng.normal(0, 1, shapes[name]).astype(np.float32) for name in sorted(norms)}
+    )
     dynamic = DynamicBuffer(program, qgraph)
     dynamic.set_step(biases)
+    dynamic.set_affine(affines)
     dynamic.set_prompt(prompt)
-    return latent, dynamic.data, reference.run(qgraph, latent, biases, prompt)
+    result = reference.run(qgraph, latent, biases, prompt, step_affine=affines)
+    return latent, dynamic.data, result
 
 
 def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
