@@ -44,7 +44,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 venv: $(VENV)/ready ## set up the virtual environment (.venv)
 
 build: $(VENV)/ready ## generate the accelerator from MODEL and build its software card
-	$(BIN)/python -m gen build $(MODEL) $(foreach lora,$(LORA),--lora $(lora)) --out $(BUILD)
+	$(BIN)/python -m gen build $(MODEL) $(foreach lora,$(LORA),--lora $(lora)) --board $(or $(ENGINE),$(BOARD)) --out $(BUILD)
 
 image: build ## draw images: every denoising step on the software card
 	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE)

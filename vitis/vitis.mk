@@ -5,6 +5,7 @@
 #   BOARD=u250|u55c    HLS_CLOCK=MHz kernels are compiled for
 #   STRATEGIES=a,b     CLOCK_KEY=kernel_frequency|freqHz|defaultFreqHz   JOBS=Vivado runs   PACKAGE=1
 #   KERNEL=one kernel  COSIM_OPTIONS="-random_stall"
+#   ENGINE=engine file of `gen plan --engine` that is built instead of the board's engine
 #   ENGINE_FILE=board or engine file that `make reports` writes measured timing into
 #   LAYER=name         of vectors, bench, csim, csynth, cosim: only the layers up to that one
 
