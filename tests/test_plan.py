@@ -58,9 +58,9 @@ def test_every_part_costs_something_and_says_why():
 
 @pytest.mark.parametrize(("bits", "lanes"), [(8, 2), (4, 3)])
 def test_dsp_lanes_follow_the_packing(bits, lanes):
-    # lanes = 1 + floor((27 - W) / (W + A - 1)); two int8 lanes come from the 18-bit spacing
+    # lanes = 1 + floor((27 - W) / (W + A - 1)) of narrow weights; two int8 lanes are 18 bits apart
     assert dsp_lanes(bits) == lanes
-    assert 1 + (27 - 4) // (4 + 8 - 1) == dsp_lanes(4)
+    assert dsp_lanes(4) == 1 + (27 - 4) // (4 + 8 - 1)
     engine = replace(load_engine("u250"), fabric_outputs=2)
     macs = engine.pixels * engine.inputs * (engine.outputs - 2)
     assert mac_dsps(engine, bits) == macs // lanes
@@ -80,25 +80,33 @@ def test_links_cost_nothing_in_one_rank_and_stay_within_the_crossing():
     assert link_wires(replace(engine, ranks=4)) <= load_limits("u250").link_wires
 
 
+def test_engine_of_the_board_file_fits_its_board():
+    for board in ("u250", "u55c"):
+        limits, engine = load_limits(board), load_engine(board)
+        used = used_resources(engine, 8).as_dict()
+        assert engine.ranks <= limits.slrs
+        for kind in KINDS:
+            assert used[kind] <= limits.usable(kind), (board, kind)
+
+
 def test_placement_respects_every_limit():
     limits, engine = load_limits("u250"), replace(load_engine("u250"), store_rows=8192)
     placed = place(engine, limits, 8, [0, 4096, 8192], [0, 100, 150])
     assert placed is not None
-    chosen, memories = placed
-    used = used_resources(chosen, memories, 8).as_dict()
+    used = used_resources(placed, 8).as_dict()
     for kind in KINDS:
         assert used[kind] <= limits.usable(kind), kind
-    assert chosen.cache_rows == 8192
+    assert placed.cache_rows == 8192
 
 
 def test_placement_gives_up_cache_before_the_engine():
     limits, engine = load_limits("u250"), replace(load_engine("u250"), store_rows=8192)
     count = sum(big_memory(engine, name, "uram").uram for name in big_memories(engine))
-    tight = replace(limits, resources={**limits.resources, "uram": count, "bram36": 240},
+    tight = replace(limits, resources={**limits.resources, "uram": count, "bram36": 400},
                     headroom={**limits.headroom, "uram": 1.0, "bram36": 1.0})  # fmt: skip
     placed = place(engine, tight, 8, [0, 65536], [0, 1000])
     assert placed is not None
-    assert placed[0].cache_rows == 0
+    assert placed.cache_rows == 0
 
 
 def test_nothing_fits_without_uram_and_bram():

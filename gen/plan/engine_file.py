@@ -14,6 +14,8 @@ def engine_toml(engine: Engine, model: str, board: str) -> str:
         value = getattr(engine, member.name)
         if isinstance(value, int):
             lines.append(f"{member.name} = {value}")
+    lines += ["", "[engine.memories]"]
+    lines += [f'{name} = "{kind}"' for name, kind in engine.memories.items()]
     lines += ["", "[fifo]", *(f"{name} = {depth}" for name, depth in engine.depths.items())]
     timing = engine.timing
     lines += ["", "[timing]"]

@@ -56,7 +56,8 @@ class Plan:
         """
         program, limits = self.choice.program, self.limits
         ranks = self.choice.engine.ranks
-        changing = sum(each.words for each in (*program.step_biases, *program.step_affines))
+        changing = sum(each.words for each in program.step_biases)
+        changing += sum(each.words for each in program.step_affines)
         to_card = (program.input_rows * 128 + changing * 64) * ranks
         to_host = program.output_rows * 128 * ranks
         moved = to_card / limits.host_to_card_gb_per_s + to_host / limits.card_to_host_gb_per_s
@@ -104,7 +105,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "crossing_wires": {"used": link_wires(engine), "limit": limits.link_wires},
         "ddr_bytes_per_bank": (plan.choice.program.static_words
                                + plan.choice.program.dynamic_words) * 64,
-        "memories": plan.choice.memories,
+        "memories": plan.choice.engine.memories,
         "store_rows_used": plan.choice.program.store_peak,
         "resource_sources": {
             each.part: {**each.resources.as_dict(), "source": each.source}
@@ -180,9 +181,9 @@ def as_text(plan: Plan) -> str:
         f"engine     {engine.ranks} ranks of {engine.pixels} pixels x {engine.inputs} inputs x "
         f"{engine.outputs} outputs = {plan.mac_units:,} MACs per cycle "
         f"({engine.fabric_outputs} of {engine.outputs} outputs in fabric)",
-        f"buffers    window {engine.window_rows} rows ({plan.choice.memories['window']}), weights "
-        f"2 x {engine.weight_rows} ({plan.choice.memories['weights']}), store "
-        f"{engine.store_rows} ({plan.choice.memories['store']}), weights kept on the card "
+        f"buffers    window {engine.window_rows} rows ({engine.memories['window']}), weights "
+        f"2 x {engine.weight_rows} ({engine.memories['weights']}), store {engine.store_rows} rows "
+        f"({engine.memories['store']}, {plan.choice.program.store_peak} used), kept weights "
         f"{engine.cache_rows} of {plan.choice.program.static_rows} rows",
         f"step       {data['cycles_per_step']:,} cycles = {data['ms_per_step']:.3f} ms, "
         f"efficiency {data['efficiency']:.1%}; with PCIe and start "

@@ -151,7 +151,13 @@ def _pre(engine: Engine) -> list[Cost]:
         # per lane: normalise (28 x 18 bits: 2), gamma (18 x 16: 1)
         Cost("pre: transform", _logic(per_lane, LANES * 3), f"widths in arithmetic.hpp; {rule}"),
         Cost("pre: tables", _logic(tables), "one copy per lane in LUTRAM, 64:1 multiplexers"),
-        Cost("pre: normaliser", _logic(8000, 30), "one: 64 x 64 products, divider, square root"),
+        # each: products of 20 x 48 and 40 x 40 bits in 64-bit types (2 x 12), 28 x 18 scaling and
+        # shifts; dividers of 44 / 20 and 34 / 17 bits, square root of 16 stages
+        Cost(
+            "pre: normalisers",
+            _logic(engine.normalisers * 4000, engine.normalisers * 30),
+            "widths in arithmetic.hpp, a subtractor per result bit",
+        ),
         Cost(
             "pre: memories",
             memory(engine.row_groups, 512, "bram")
@@ -169,9 +175,12 @@ def _ports() -> list[Cost]:
 
 
 def _fifos(engine: Engine) -> list[Cost]:
+    # streams inside pre: an epsilon and sums, scales, row statistics
+    inside = {"sm": 112 * engine.normalisers, "sc": 64 * engine.normalisers, "rw": 512,
+              "rk": 512, "mk": 64 * engine.normalisers, "copy": 512}  # fmt: skip
     bits = {"xs": 1024, "px": 512, "gs": 512 * engine.ranks, "ks": 1024, "ws": 1024, "as": 2048,
             "rs": 1024, "ys": 1024, "st": 640, "sg": 640 * engine.ranks, "ss": 256, "hd": 512,
-            "pp": 512, "qp": 512, "link": 512 * engine.ranks}  # fmt: skip
+            "pp": 512, "qp": 512, "link": 512 * engine.ranks, **inside}  # fmt: skip
     total = Resources()
     for name, width in bits.items():
         depth = engine.depths[name]

@@ -44,13 +44,12 @@ MEMORY_KINDS = ("uram", "bram")
 class Choice:
     """An engine that fits, the program it runs and what it costs.
 
-    ``memories``: kind of memory of every big buffer; ``used``: resources of one rank.
+    ``used``: resources of one rank.
     """
 
     engine: Engine
     program: Program
     cost: StepCost
-    memories: dict[str, str]
     used: Resources
 
 
@@ -76,7 +75,7 @@ def shapes(base: Engine, limits: Limits) -> Iterator[Engine]:
 
 
 def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence[int],
-          gain: Sequence[int]) -> tuple[Engine, dict[str, str]] | None:  # fmt: skip
+          gain: Sequence[int]) -> Engine | None:  # fmt: skip
     """Fill in what the shape leaves open, or None if it fits in no way.
 
     ``cache_rows[k]`` rows on the card save ``gain[k]`` cycles per step. Saved cycles come first,
@@ -87,22 +86,22 @@ def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence
     levels = [model.new_bool_var(f"cache{k}") for k in range(len(cache_rows))]
     model.add_exactly_one(fabric)
     model.add_exactly_one(levels)
-    used: dict[str, list[tuple[object, int]]] = {kind: [] for kind in KINDS}
+    used: dict[str, list[cp_model.LinearExprT]] = {kind: [] for kind in KINDS}
 
-    def charge(literal: object, resources: Resources) -> None:
+    def charge(literal: cp_model.IntVar, resources: Resources) -> None:
         for kind, amount in resources.as_dict().items():
             if amount:
-                used[kind].append((literal, amount))
+                used[kind].append(literal * amount)
 
     for count, literal in enumerate(fabric):
         total = Resources()
         for each in rank_costs(replace(engine, fabric_outputs=count), weight_bits):
             total += each.resources
         charge(literal, total)
-    kinds: dict[str, dict[str, object]] = {}
+    kinds: dict[str, dict[str, cp_model.IntVar]] = {}
     for name in big_memories(engine):
         kinds[name] = {kind: model.new_bool_var(f"{name}.{kind}") for kind in MEMORY_KINDS}
-        model.add_exactly_one(kinds[name].values())
+        model.add_exactly_one(list(kinds[name].values()))
         if name != "cache":
             for kind, literal in kinds[name].items():
                 charge(literal, big_memory(engine, name, kind))
@@ -113,37 +112,36 @@ def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence
             model.add_bool_or([level.negated(), literal.negated(), both])
             charge(both, big_memory(replace(engine, cache_rows=rows), "cache", kind))
     for kind in KINDS:
-        model.add(sum(literal * amount for literal, amount in used[kind]) <= limits.usable(kind))
+        model.add(cp_model.LinearExpr.sum(used[kind]) <= limits.usable(kind))
     # what is scarcest, in thousandths of its limit
     worst = model.new_int_var(0, 1000, "worst")
     for kind in KINDS:
-        share = sum(literal * amount for literal, amount in used[kind])
+        share = cp_model.LinearExpr.sum(used[kind])
         model.add(1000 * share <= worst * limits.usable(kind))
-    saved = sum(level * cycles for level, cycles in zip(levels, gain, strict=True))
+    saved = cp_model.LinearExpr.weighted_sum(levels, list(gain))
     model.maximize(2000 * saved - worst)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 1
     if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
-    chosen = replace(
+    return replace(
         engine,
         fabric_outputs=next(f for f, v in enumerate(fabric) if solver.value(v)),
         cache_rows=next(r for r, v in zip(cache_rows, levels, strict=True) if solver.value(v)),
+        memories={
+            name: next(kind for kind, v in each.items() if solver.value(v))
+            for name, each in kinds.items()
+        },
     )
-    memories = {
-        name: next(kind for kind, v in each.items() if solver.value(v))
-        for name, each in kinds.items()
-    }
-    return chosen, memories
 
 
-def used_resources(engine: Engine, memories: dict[str, str], weight_bits: int) -> Resources:
+def used_resources(engine: Engine, weight_bits: int) -> Resources:
     """Resources of one rank."""
     total = Resources()
     for each in rank_costs(engine, weight_bits):
         total += each.resources
-    for name, kind in memories.items():
+    for name, kind in engine.memories.items():
         total += big_memory(engine, name, kind)
     return total
 
@@ -168,6 +166,7 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
         UserError: no engine fits; says what is missing for the one that comes nearest.
     """
     best: Choice | None = None
+    seen: set[tuple[int, int, int]] = set()
     # of shapes that do not even fit alone, and of those that do not fit with this model
     bare: list[str] = []
     refusals: list[str] = []
@@ -190,6 +189,11 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
         except UserError as error:
             refusals.append(str(error))
             continue
+        # a larger buffer that changes nothing costs more and gives nothing
+        plain = (shape.ranks, shape.pixels, step_cost(program, weight_bits).cycles)
+        if plain in seen:
+            continue
+        seen.add(plain)
         candidate = _evaluate(qgraph, _sized(shape, program), limits, weight_bits, refusals)
         if candidate and (best is None or candidate.cost.cycles < best.cost.cycles):
             best = candidate
@@ -218,28 +222,23 @@ def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, weight_bits: int,
     if placed is None:
         refusals.append(_missing(sized, limits, weight_bits))
         return None
-    engine, memories = placed
-    program = lower(qgraph, engine)
+    program = lower(qgraph, placed)
     return Choice(
-        engine,
-        program,
-        step_cost(program, weight_bits),
-        memories,
-        used_resources(engine, memories, weight_bits),
+        placed, program, step_cost(program, weight_bits), used_resources(placed, weight_bits)
     )
 
 
 def _missing(engine: Engine, limits: Limits, weight_bits: int) -> str:
     """What a shape has too much of, at its leanest."""
-    memories = dict.fromkeys(big_memories(engine), "uram")
+    engine = replace(engine, memories=dict.fromkeys(big_memories(engine), "uram"))
     lines = []
 
     def excess(fabric: int) -> float:
-        used = used_resources(replace(engine, fabric_outputs=fabric), memories, weight_bits)
+        used = used_resources(replace(engine, fabric_outputs=fabric), weight_bits)
         return max(used.as_dict()[kind] / limits.usable(kind) for kind in ("lut", "dsp"))
 
     lean = replace(engine, fabric_outputs=min(range(engine.outputs + 1), key=excess))
-    used = used_resources(lean, memories, weight_bits).as_dict()
+    used = used_resources(lean, weight_bits).as_dict()
     for kind in KINDS:
         if used[kind] > limits.usable(kind):
             lines.append(f"{used[kind]} {kind} of {limits.usable(kind)} per SLR")
@@ -248,5 +247,3 @@ def _missing(engine: Engine, limits: Limits, weight_bits: int) -> str:
         f"{engine.ranks} x {engine.pixels}x{engine.inputs}x{engine.outputs} multipliers with a "
         f"store of {engine.store_rows} rows and {engine.window_rows} window rows need {what}"
     )
-
-

@@ -69,7 +69,8 @@ class Engine:
     whose scales a cycle makes, ``items`` of a batch, ``scales`` items x norm
     groups, ``lag`` micro-slots between the store's reads and its writes, ``guard`` cycles from a
     write to the window or weight buffer to the first read of the same word, ``depths`` of the
-    FIFOs in elements. ``scores_rows`` of the store may hold attention logits; 0: half of the rows
+    FIFOs in elements, ``memories`` the kind of memory (uram, bram) of the big buffers.
+    ``scores_rows`` of the store may hold attention logits; 0: half of the rows
     that are free.
     """
 
@@ -154,4 +155,7 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
             )
     if made.get("ranks", 1) not in (1, 2, 4):
         raise UserError(f"{where}: ranks = {made['ranks']} in [engine]; 1, 2 or 4 are possible")
+    for name, kind in made["memories"].items():
+        if kind not in ("uram", "bram"):
+            raise UserError(f"{where}: [engine.memories] {name} = {kind}; choose uram or bram")
     return Engine(**{**made, "timing": Timing(**timing, stages={**STAGES, **stages})})
