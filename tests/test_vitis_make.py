@@ -214,7 +214,7 @@ def test_cosimulation_is_compared_with_the_timed_simulation(build, box):
 
 def test_kernel_that_does_not_exist(build, box):
     box()
-    with pytest.raises(UserError, match="gather_3 is no kernel of .*gather_2"):
+    with pytest.raises(UserError, match=r"gather_3 is no kernel of .*gather_2"):
         run_hls(build, "gather_3", "csynth")
     with pytest.raises(UserError, match="gather is no kernel"):
         compile_kernel(card(build), "gather")
