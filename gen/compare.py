@@ -19,7 +19,8 @@ from gen.csim import CsimCard
 from gen.floatrun import run_float
 from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
 from gen.layers import LayerGraph
-from gen.program import DynamicBuffer, Program, extract
+from gen.program import DynamicBuffer, Program
+from gen.program.parts import reference_part, stored_part
 from gen.qlayers import Affine, QGraph
 
 Bytes = NDArray[np.uint8]
@@ -127,16 +128,18 @@ def float_noise(
 
 @dataclass
 class CardCheck:
-    """A card whose every entry is compared with the reference.
+    """A card whose every execution of every entry is compared with the reference.
 
-    ``weights`` is the static buffer. ``compared`` counts comparisons of the last step.
+    ``weights`` is the static buffer, one rank's after the other. ``compared`` counts comparisons of
+    the last step. The first step reads all weights from it, later ones those that are not kept on
+    the card.
     """
 
     card: CsimCard
     qgraph: QGraph
     weights: Bytes
     compared: int = 0
-    _last: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _loaded: bool = False
 
     @property
     def program(self) -> Program:
@@ -150,48 +153,45 @@ class CardCheck:
             Diverged: at the first entry whose stored tensor differs.
             gen.csim.CsimError: the step did not finish.
         """
-        program = self.program
-        dynamic = DynamicBuffer(program)
+        dynamic = DynamicBuffer(self.program, self.qgraph)
         dynamic.set_step(dict(integers.step_bias))
+        dynamic.set_affine(dict(integers.step_affine))
         dynamic.set_prompt(dict(integers.prompt))
         self.compared = 0
-        self._last = {
-            index: (segment.n0 - 1, segment.n1 - 1)
-            for segment in program.segments
-            for index in range(segment.first, segment.first + segment.count)
-        }
-        return self.card.step(
-            self.weights,
+        result = self.card.step(
+            self.weights.reshape(self.program.ranks, -1),
             dynamic.data,
             integers.latent,
             lambda entry, i0, i1: self._compare(integers, stored, entry, i0, i1),
+            reload=not self._loaded,
         )
+        self._loaded = True
+        return result
 
     def _compare(
         self, integers: Integers, stored: Mapping[str, Values], index: int, i0: int, i1: int
     ) -> None:
         entry = self.program.entries[index]
-        if self.qgraph.graph.tensors[entry.dest].role == "scores":
-            # [pixels, tokens] of one item and head, stored as channels of an image
-            tensor = self.program.tensors[entry.dest]
-            shape = (1, tensor.channels, tensor.height, tensor.width)
-            logits = self._logits(integers, stored, entry.layer, i0, i1)
-            expected: Values = logits.T.reshape(shape)
-        elif (i0, i1) != self._last[index]:
-            return  # other items and heads are still to come
+        if self.program.tensors[entry.dest].logits:
+            logits = self._logits(integers, stored, entry.layer, i0, i1)[None, None]
+            expected = reference_part(self.program, index, 0, 0, logits)
         else:
-            expected = stored[entry.layer]
-        got = extract(self.program, entry.dest, self.card.rows(entry.dest))
+            expected = reference_part(self.program, index, i0, i1, stored[entry.layer])
+        rows = self.card.rows(entry.dest)
+        got = stored_part(self.program, index, i0, i1, rows)
         self.compared += 1
         if np.array_equal(got, expected):
             return
         wrong = np.argwhere(got != expected)
         first = tuple(int(each) for each in wrong[0])
-        loop = f" in item {i0}, head {i1}" if self._last[index] != (0, 0) else ""
+        segment = self.program.segment_of(index)
+        where = f" in strip {entry.strip}" if entry.strip else ""
+        if segment.n0 * segment.n1 > 1:
+            where += f" in item {i0}, head {i1}"
         raise Diverged(
             entry.layer,
-            f"{len(wrong)} of {got.size} stored values differ from the reference{loop}, the first "
-            f"at [item, channel, y, x] = {list(first)}: {got[first]} instead of {expected[first]}",
+            f"{len(wrong)} of {got.size} stored values differ from the reference{where}, the first "
+            f"at [item, channel, pixel] = {list(first)}: {got[first]} instead of {expected[first]}",
         )
 
     def _logits(

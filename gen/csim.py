@@ -6,15 +6,26 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gen.card_library import (
+    CALLBACK,
+    DEADLOCK,
+    DONE,
+    INSPECTION,
+    LEFTOVER,
+    PROGRAM,
+    STEP,
+    TOO_SMALL,
+    card_buffers,
+    load_card,
+)
 from gen.program.binary import program_bytes
 from gen.program.io import pack_latent, unpack_result
 from gen.program.layout import ROW
@@ -23,32 +34,7 @@ from gen.program.program import Program
 Bytes = NDArray[np.uint8]
 EntryObserver = Callable[[int, int, int], None]
 
-DONE, DEADLOCK, LEFTOVER, TOO_SMALL = 0, 1, 2, 3
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
-_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
-_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
-    "lda_card_new": (_POINTER, []),
-    "lda_card_free": (None, [_POINTER]),
-    "lda_card_ranks": (_INT, [_POINTER]),
-    "lda_card_step": (_INT, [_POINTER, _POINTER, _INT, _INT]),
-    "lda_card_error": (ctypes.c_char_p, [_POINTER]),
-    "lda_card_cycles": (ctypes.c_uint64, [_POINTER]),
-    "lda_card_report": (ctypes.c_char_p, [_POINTER]),
-    "lda_card_on_entry": (None, [_POINTER, _CALLBACK, _POINTER]),
-    "lda_card_read_rows": (None, [_POINTER, _INT, _INT, _INT, _POINTER]),
-    "lda_card_set_fifo_depth": (_INT, [_POINTER, ctypes.c_char_p, _INT]),
-    "lda_card_measure_peaks": (None, [_POINTER, _INT]),
-}
-
-
-class CardBuffers(ctypes.Structure):
-    """Buffers of one rank (hls/card/buffers.hpp)."""
-
-    _fields_: ClassVar[Sequence[tuple[str, Any]]] = [
-        (name + suffix, kind)
-        for name in ("weights", "dynamic", "latent", "result")
-        for suffix, kind in (("", _POINTER), ("_bytes", _SIZE))
-    ]
+__all__ = ["DEADLOCK", "DONE", "LEFTOVER", "TOO_SMALL", "CsimCard", "CsimError"]
 
 
 class CsimError(RuntimeError):
@@ -67,20 +53,13 @@ class CsimCard:
     """
 
     def __init__(self, library: Path, program: Program, generic: bool = False) -> None:
-        try:
-            self._library = ctypes.CDLL(str(library.resolve()))
-            for name, (result, arguments) in _FUNCTIONS.items():
-                function = getattr(self._library, name)
-                function.restype, function.argtypes = result, arguments
-        except (OSError, AttributeError) as error:
-            raise RuntimeError(f"{library}: not a software card ({error})") from error
+        self._library = load_card(library, STEP, INSPECTION, *([PROGRAM] if generic else []))
         self.program = program
         self._card: int | None = self._library.lda_card_new()
         if not self._card:
             raise RuntimeError(f"{library}: no memory for the software card")
         if generic:
             blob = program_bytes(program)
-            self._library.lda_card_set_program.argtypes = [_POINTER, ctypes.c_char_p, _SIZE]
             if self._library.lda_card_set_program(self._card, blob, len(blob)):
                 raise RuntimeError(self.error)
         ranks = int(self._library.lda_card_ranks(self._card))
@@ -154,23 +133,17 @@ class CsimCard:
             except BaseException as error:
                 raised.append(error)
 
-        callback = _CALLBACK(call) if observe else _CALLBACK()
+        callback = CALLBACK(call) if observe else CALLBACK()
         ranks = self.program.ranks
         results = [np.zeros((self.program.output_rows, ROW), np.uint8) for _ in range(ranks)]
-        of_ranks = {
-            "weights": [np.ascontiguousarray(each) for each in weights],
-            "dynamic": [np.ascontiguousarray(each) for each in dynamic],
-            "latent": pack_latent(self.program, latent),
-            "result": results,
-        }
-        buffers = (CardBuffers * ranks)()
-        for name, arrays in of_ranks.items():
-            for buffer, array in zip(buffers, arrays, strict=True):
-                setattr(buffer, name, array.ctypes.data)
-                setattr(buffer, f"{name}_bytes", array.nbytes)
+        arrays = [
+            [np.ascontiguousarray(each) for each in rank]
+            for rank in zip(weights, dynamic, pack_latent(self.program, latent), strict=True)
+        ]
+        buffers = card_buffers([[*rank, out] for rank, out in zip(arrays, results, strict=True)])
         self._library.lda_card_on_entry(self._card, callback, None)
         code = int(self._library.lda_card_step(self._card, buffers, ranks, int(reload)))
-        self._library.lda_card_on_entry(self._card, _CALLBACK(), None)
+        self._library.lda_card_on_entry(self._card, CALLBACK(), None)
         if raised:
             raise raised[0]
         if code != DONE:

@@ -55,6 +55,13 @@ class Slot:
         self.timesteps: tuple[float, ...] | None = None
         self.used = 0
 
+    def push(self, part: tuple[int, int]) -> None:
+        """Send a part (size, offset in bytes) of every rank's buffer to the card."""
+        size, offset = part
+        if size:
+            for buffer in self.buffers:
+                buffer.push(size, offset)
+
 
 class Accelerator:
     """The U-Net of a build, served by a card.
@@ -87,7 +94,8 @@ class Accelerator:
         codec = folder.codec()
         self._connect(codec, Card(path, device, timeout_ms))
         if self_test:
-            self._session.self_test(known_step(build, folder.identity, codec))
+            known = known_step(build, folder.identity, codec)
+            self._session.self_test(known, codec.result_values)
 
     @classmethod
     def from_parts(cls, codec: Codec, card: Card) -> Accelerator:
@@ -215,8 +223,7 @@ class Accelerator:
         if slot.timesteps != wanted:
             slot.timesteps = None  # until all of it is on the card
             self._codec.write_step(slot.arrays, wanted, extra)
-            for buffer, rank in zip(slot.buffers, self._codec.ranks, strict=True):
-                buffer.push(*rank.step_range)
+            slot.push(self._codec.step_range)
             slot.timesteps = wanted
         session = self._session
         self._codec.write_latent(session.latents, latent)
@@ -243,8 +250,7 @@ class Accelerator:
             slot.timesteps = None  # their biases depend on it too
         if prompt is not None:
             self._codec.write_prompt(slot.arrays, prompt, extra)
-            for buffer, rank in zip(slot.buffers, self._codec.ranks, strict=True):
-                buffer.push(*rank.prompt_range)
+            slot.push(self._codec.prompt_range)
         slot.context = content
         slot.used = self._clock
         return slot

@@ -91,7 +91,9 @@ class Command:
                 "that use the card, or build the file again"
             ) from error
         self._bound: set[int] = set()
-        self._needed = {index for index, arg in enumerate(unit.args) if arg.mems}
+        self._buffers = {index for index, arg in enumerate(unit.args) if arg.mems}
+        self._scalars = {index for index, arg in enumerate(unit.args) if arg.scalar}
+        self._needed = self._buffers | self._scalars
         self._running = False
 
     def group(self, index: int) -> int:
@@ -106,7 +108,7 @@ class Command:
                 f"kernel {unit.name} has {len(unit.args)} arguments, not {index + 1}; the xclbin "
                 "is of another version, build it again"
             )
-        if index not in self._needed:
+        if index not in self._buffers:
             raise UserError(
                 f"argument {index} of kernel {unit.name} is not a buffer in this xclbin; build it "
                 "again"
@@ -131,6 +133,20 @@ class Command:
                 "or on another card; make it with that argument"
             )
         self._run.set_arg(index, buffer.bo)
+        self._bound.add(index)
+
+    def set_scalar(self, index: int, value: int) -> None:
+        """Set a scalar argument; it stays set for all later starts.
+
+        Raises:
+            UserError: the argument is no scalar.
+        """
+        if index not in self._scalars:
+            raise UserError(
+                f"argument {index} of kernel {self.unit.name} is not a scalar in this xclbin; "
+                "build it again"
+            )
+        self._run.set_arg(index, value)
         self._bound.add(index)
 
     def start(self) -> None:

@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from gen.hostgraph import HostGraph
-from gen.hostints import prompt_weights, step_biases
+from gen.hostints import prompt_weights, step_affines, step_biases
 from gen.program import DynamicBuffer, Program
+from gen.program.layout import ROW, WORD
+from gen.program.program import HostWeight, StepAffine, StepBias
 from gen.qlayers import QGraph
 from host.packing import LatentPacker, ResultReader
 
 Bytes = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
-Patches = list[tuple[int, Bytes]]
+Range = tuple[int, int]
 # arrays [batch, ...] by name
 Extra = Mapping[str, NDArray[np.generic]]
 NO_EXTRA: Extra = MappingProxyType({})
@@ -32,23 +34,25 @@ STEPS_KEPT = 256
 class RankBuffers:
     """Buffers of one rank, sizes in bytes; ``weights`` is the static one, uint8.
 
-    ``step_range`` and ``prompt_range``: (size, offset) of what changes in the dynamic buffer per
-    step and per prompt.
+    ``latent`` and ``result`` say whether values of them lie on this rank; if not, the buffer exists
+    but holds padding only.
     """
 
     weights: Bytes
     dynamic_bytes: int
     latent_bytes: int
     result_bytes: int
-    step_range: tuple[int, int]
-    prompt_range: tuple[int, int]
+    latent: bool = True
+    result: bool = True
 
 
 class Codec:
     """Encodes latents, timesteps and prompts for one layer program, and decodes its result.
 
     ``ranks`` says what buffers every rank has; the methods take one array for each of them.
-    ``weights`` is the static buffer, uint8.
+    ``step_range`` and ``prompt_range`` are (size, offset) in bytes of what changes per step and per
+    prompt in every rank's dynamic buffer. ``weights`` is the static buffer, uint8, one rank's after
+    the other.
     """
 
     def __init__(
@@ -58,9 +62,9 @@ class Codec:
         host: HostGraph,
         weights: Bytes,
     ) -> None:
-        self._program, self._qgraph, self._host = program, qgraph, host
-        self._dynamic = DynamicBuffer(program)
-        self._steps: OrderedDict[tuple[object, ...], Patches] = OrderedDict()
+        self._qgraph, self._host = qgraph, host
+        self._dynamic = DynamicBuffer(program, qgraph)
+        self._steps: OrderedDict[tuple[object, ...], Bytes] = OrderedDict()
         info = qgraph.graph.tensors[qgraph.graph.input]
         self.batch = program.batch
         self.latent_shape = (
@@ -73,37 +77,45 @@ class Codec:
         output = qgraph.graph.tensors[qgraph.graph.output]
         self.result_shape = (output.channels, output.height, output.width)
         self.clock_mhz = program.engine.clock_mhz
-        self.ranks = (
-            RankBuffers(
-                weights=weights,
-                dynamic_bytes=self._dynamic.data.nbytes,
-                latent_bytes=program.input_rows * 64,
-                result_bytes=program.output_rows * 64,
-                step_range=_span([(e.word, e.words) for e in program.step_biases]),
-                prompt_range=_span([(e.word, e.words) for e in program.host_weights]),
-            ),
-        )
         self._latent = LatentPacker(program, qgraph)
         self._result = ResultReader(program, qgraph)
+        self.step_range = _span([*program.step_biases, *program.step_affines])
+        self.prompt_range = _span(program.host_weights)
+        self.ranks = tuple(
+            RankBuffers(
+                weights=of_rank,
+                dynamic_bytes=self._dynamic.data[rank].nbytes,
+                latent_bytes=program.input_rows * ROW,
+                result_bytes=program.output_rows * ROW,
+                latent=rank in self._latent.ranks,
+                result=rank in self._result.ranks,
+            )
+            for rank, of_rank in enumerate(weights.reshape(program.ranks, -1))
+        )
 
     def write_step(
         self, dynamic: Sequence[Bytes], timesteps: tuple[float, ...], extra: Extra = NO_EXTRA
     ) -> None:
-        """Write the biases of one timestep per sample into the ranks' dynamic buffers.
+        """Write what one timestep per sample changes into the ranks' dynamic buffers.
 
         ``extra``: what the U-Net takes besides (``extra_inputs``), arrays [batch, ...] by name.
         """
         key = (timesteps, *(value.tobytes() for value in extra.values()))
-        patches = self._steps.get(key)
-        if patches is None:
+        kept = self._steps.get(key)
+        if kept is None:
             values = self._host_step(timesteps, _tensors(extra))
-            ranges = self._dynamic.set_step(step_biases(self._qgraph, values))
-            patches = [(at, self._dynamic.data[at : at + size].copy()) for at, size in ranges]
-            self._steps[key] = patches
+            self._dynamic.set_step(step_biases(self._qgraph, values))
+            self._dynamic.set_affine(step_affines(self._qgraph, values))
+            kept = self._part(self.step_range).copy()
+            self._steps[key] = kept
             if len(self._steps) > STEPS_KEPT:
                 self._steps.popitem(last=False)
-        for at, data in patches:
-            dynamic[0][at : at + data.size] = data
+        _write(dynamic, kept, self.step_range)
+
+    def _part(self, of: Range) -> Bytes:
+        """A range of all dynamic buffers, [ranks, bytes]."""
+        size, offset = of
+        return self._dynamic.data[:, offset : offset + size]
 
     def _host_step(
         self, timesteps: tuple[float, ...], extra: dict[str, torch.Tensor]
@@ -128,23 +140,34 @@ class Codec:
         """
         embedding = torch.from_numpy(prompt)
         values = _arrays(self._host.evaluate_prompt(embedding, _tensors(extra)))
-        for at, size in self._dynamic.set_prompt(prompt_weights(self._qgraph, values)):
-            dynamic[0][at : at + size] = self._dynamic.data[at : at + size]
+        self._dynamic.set_prompt(prompt_weights(self._qgraph, values))
+        _write(dynamic, self._part(self.prompt_range), self.prompt_range)
 
     def write_latent(self, buffers: Sequence[Bytes], latent: Float32) -> None:
         """Write the latent [batch, channels, height, width] into the ranks' latent buffers."""
-        self._latent.write(buffers[0], latent)
+        self._latent.write(buffers, latent)
 
     def read_result(self, buffers: Sequence[Bytes]) -> Float32:
         """The noise prediction, new float32 [batch, channels, height, width]."""
-        return self._result.read(buffers[0])
+        return self._result.read(buffers)
+
+    def result_values(self, buffers: Sequence[Bytes]) -> NDArray[np.int16]:
+        """The same as the integers that the card stores, new int16."""
+        values: NDArray[np.int16] = self._result.values(buffers).copy()
+        return values
 
 
-def _span(words: list[tuple[int, int]]) -> tuple[int, int]:
-    """(size, offset) in bytes of the smallest range over all (first word, words)."""
-    first = min((start for start, _ in words), default=0)
-    end = max((start + count for start, count in words), default=0)
-    return (end - first) * 64, first * 64
+def _span(places: Sequence[StepBias | StepAffine | HostWeight]) -> Range:
+    """(size, offset) in bytes of the smallest range over all places."""
+    first = min((each.word for each in places), default=0)
+    end = max((each.word + each.words for each in places), default=0)
+    return (end - first) * WORD, first * WORD
+
+
+def _write(dynamic: Sequence[Bytes], values: Bytes, where: Range) -> None:
+    size, offset = where
+    for buffer, of_rank in zip(dynamic, values, strict=True):
+        buffer[offset : offset + size] = of_rank
 
 
 def _prompt_shape(host: HostGraph) -> tuple[int, int] | None:

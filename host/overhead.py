@@ -31,7 +31,7 @@ def waiting_card(seconds: float = WAIT_S) -> Iterator[None]:
     """Software cards that wait instead of computing."""
     compute = CardLibrary.step
 
-    def wait(self: CardLibrary, buffers: Sequence[Any]) -> int:
+    def wait(self: CardLibrary, ranks: Sequence[Any], reload: int) -> int:
         if seconds:
             time.sleep(seconds)
         return DONE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class KnownStep:
-    """Inputs and result bytes of every rank."""
+    """Inputs of every rank, and the result int16 [batch, channels, height, width]."""
 
     inputs: tuple[Inputs, ...]
-    results: tuple[Bytes, ...]
+    result: NDArray[np.int16]
 
 
 def known_step(build: Path, identity: str, codec: Codec) -> KnownStep:
@@ -58,11 +58,10 @@ def known_step(build: Path, identity: str, codec: Codec) -> KnownStep:
     if kept is not None:
         return kept
     made = _compute(build, codec)
-    tensors = {}
-    for rank, (inputs, result) in enumerate(zip(made.inputs, made.results, strict=True)):
+    tensors: dict[str, NDArray[Any]] = {"result": made.result}
+    for rank, inputs in enumerate(made.inputs):
         tensors[f"{rank}.latent"] = inputs.latent
         tensors[f"{rank}.dynamic"] = inputs.dynamic
-        tensors[f"{rank}.result"] = result
     scratch = build / f".{FILE}.{os.getpid()}"
     try:
         save_file(tensors, scratch, metadata={"identity": identity})
@@ -83,7 +82,7 @@ def _read(path: Path, identity: str, ranks: int) -> KnownStep | None:
                     Inputs(file.get_tensor(f"{r}.latent"), file.get_tensor(f"{r}.dynamic"))
                     for r in range(ranks)
                 ),
-                tuple(file.get_tensor(f"{r}.result") for r in range(ranks)),
+                file.get_tensor("result"),
             )
     except (OSError, SafetensorError):
         return None
@@ -105,13 +104,12 @@ def _compute(build: Path, codec: Codec) -> KnownStep:
         prompt = rng.standard_normal((codec.batch, *codec.prompt_shape), np.float32)
         codec.write_prompt(dynamics, prompt, extra)
     card = CardLibrary(build / LIBRARY)
-    buffers = []
-    for each, *others in zip(codec.ranks, dynamics, latents, results, strict=True):
-        buffers += [_words(each.weights), *others]
-    if card.step(buffers) != DONE:
+    weights = [_words(each.weights) for each in codec.ranks]
+    buffers = list(zip(weights, dynamics, latents, results, strict=True))
+    if card.step(buffers, reload=1) != DONE:
         raise UserError(f"{build / LIBRARY} does not run a step ({card.error}); run `make build`")
     card.close()
-    return KnownStep(tuple(map(Inputs, latents, dynamics)), tuple(results))
+    return KnownStep(tuple(map(Inputs, latents, dynamics)), codec.result_values(results))
 
 
 def _words(data: Bytes) -> Bytes:

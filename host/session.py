@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from host.faults import CardFault
 from host.selftest import KnownStep
 
 Bytes = NDArray[np.uint8]
+Values = Callable[[Sequence[Bytes]], NDArray[np.int16]]
+RELOAD = 2  # argument of wload
 
 
 @dataclass
@@ -60,7 +62,6 @@ class Session:
         ]
         for rank, each in zip(self.ranks, buffers, strict=True):
             rank.weights.array[: each.weights.nbytes] = each.weights
-            rank.weights.push()
             rank.store.bind(0, rank.latent)
             rank.store.bind(1, rank.result)
             rank.wload.bind(0, rank.weights)
@@ -68,7 +69,26 @@ class Session:
         self._commands = [rank.store for rank in self.ranks] + [rank.wload for rank in self.ranks]
         self.latents = [rank.latent.array for rank in self.ranks]
         self.results = [rank.result.array for rank in self.ranks]
+        used = list(zip(self.ranks, buffers, strict=True))
+        self._pushed = [rank.latent for rank, each in used if each.latent]
+        self._pulled = [rank.result for rank, each in used if each.result]
         self._bound: list[Buffer] | None = None
+        self._reload: bool | None = None
+        self.send_weights()
+
+    def send_weights(self) -> None:
+        """Copy the weights to the card. The next step reads all of them, also those that then stay
+        in the engines.
+        """
+        for rank in self.ranks:
+            rank.weights.push()
+        self._loaded = False
+
+    def _set_reload(self, reload: bool) -> None:
+        if self._reload != reload:
+            for rank in self.ranks:
+                rank.wload.set_scalar(RELOAD, int(reload))
+            self._reload = reload
 
     def dynamic(self) -> list[Buffer]:
         """New dynamic buffers, one per rank."""
@@ -87,33 +107,37 @@ class Session:
             for rank, buffer in zip(self.ranks, dynamic, strict=True):
                 rank.wload.bind(1, buffer)
             self._bound = dynamic
-        for rank in self.ranks:
-            rank.latent.push()
+        for latent in self._pushed:
+            latent.push()
+        self._set_reload(not self._loaded)
+        # only a step that has ended has left its weights in the engines
+        self._loaded = False
         self.card.execute(self._commands)
-        for rank in self.ranks:
-            rank.result.pull()
+        self._loaded = True
+        for result in self._pulled:
+            result.pull()
 
-    def self_test(self, known: KnownStep) -> None:
-        """Run a step whose result is known and compare it bit for bit.
+    def self_test(self, known: KnownStep, values: Values) -> None:
+        """Run a step whose result is known, with weights from DDR and then with those that the
+        engines have kept; compare both results. ``values`` finds them in the ranks' buffers.
 
         Raises:
-            CardFault: any bit differs, or the step failed.
+            CardFault: any value differs, or a step failed.
         """
         dynamic = self.dynamic()
         for latent, buffer, inputs in zip(self.latents, dynamic, known.inputs, strict=True):
             latent[: inputs.latent.size] = inputs.latent
             buffer.array[: inputs.dynamic.size] = inputs.dynamic
             buffer.push()
-        self.step(dynamic)
-        wrong = sum(
-            int((result[: expected.size] != expected).sum())
-            for result, expected in zip(self.results, known.results, strict=True)
-        )
+        for weights in ("in DDR", "kept in the engines"):
+            self.step(dynamic)
+            wrong = int((values(self.results) != known.result).sum())
+            if wrong:
+                raise CardFault(
+                    f"card {self.card.which} computes wrongly: {wrong} values of its self-test "
+                    f"with weights {weights} differ; reset it (`xbutil reset -d "
+                    f"{self.card.address}`), and if that does not help take another card by "
+                    "--device"
+                )
         for latent in self.latents:
             latent[:] = 0
-        if wrong:
-            raise CardFault(
-                f"card {self.card.which} computes wrongly: {wrong} bytes of its self-test differ; "
-                f"reset it (`xbutil reset -d {self.card.address}`), and if that does not help take "
-                "another card by --device"
-            )

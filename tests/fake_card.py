@@ -12,21 +12,35 @@ from host.xclbin import Mem, Unit, write_container
 SOURCE = r"""
 #include <cstdint>
 #include <string>
-struct FakeCard { std::string error; uint64_t cycles = 0; };
+struct Buffers {
+    const uint8_t* weights; uint64_t weights_bytes;
+    const uint8_t* dynamic; uint64_t dynamic_bytes;
+    const uint8_t* latent; uint64_t latent_bytes;
+    uint8_t* result; uint64_t result_bytes;
+};
+// kept: weights[1] of every rank at the last reload
+struct FakeCard { std::string error; uint64_t cycles = 0; uint8_t kept[4] = {}; };
 extern "C" {
 void* lda_card_new() { return new FakeCard; }
 void lda_card_free(void* c) { delete static_cast<FakeCard*>(c); }
-// weights[0] is the code to return; result = latent + dynamic[0] + weights[1]
-int lda_card_step(void* p, const uint8_t* w, uint64_t nw, const uint8_t* d, uint64_t nd,
-                  const uint8_t* l, uint64_t nl, uint8_t* r, uint64_t nr) {
+// weights[0] of any rank is the code to return; result = latent + dynamic[0] + kept
+int lda_card_step(void* p, const Buffers* ranks, int count, int reload) {
     FakeCard* c = static_cast<FakeCard*>(p);
     c->error.clear();
-    if (nw < 2 || nd < 1) { c->error = "buffer too small"; return 3; }
     c->cycles += 1000;
-    if (w[0] == 1) c->error = "deadlock: mac waits to write FIFO as (fill 4 of 4) at cycle 77";
-    if (w[0] == 2) c->error = "FIFO px holds 3 leftover tokens";
-    if (w[0]) return w[0];
-    for (uint64_t i = 0; i < nr; ++i) r[i] = uint8_t((i < nl ? l[i] : 0) + d[0] + w[1]);
+    for (int r = 0; r < count; ++r) {
+        const Buffers& b = ranks[r];
+        if (b.weights_bytes < 2 || b.dynamic_bytes < 1) { c->error = "buffer too small"; return 3; }
+        const uint8_t code = b.weights[0];
+        if (code == 1) c->error = "deadlock: mac_1 waits to write FIFO as_1 (4/4) at cycle 77";
+        if (code == 2) c->error = "FIFO px_1 holds 3 leftover tokens";
+        if (code) return code;
+        if (reload) c->kept[r] = b.weights[1];
+        for (uint64_t i = 0; i < b.result_bytes; ++i) {
+            const uint8_t latent = i < b.latent_bytes ? b.latent[i] : 0;
+            b.result[i] = uint8_t(latent + b.dynamic[0] + c->kept[r]);
+        }
+    }
     return 0;
 }
 const char* lda_card_error(void* p) { return static_cast<FakeCard*>(p)->error.c_str(); }

@@ -106,6 +106,7 @@ class run:
         self.kernel = owner
         self.unit = owner.units[0]
         self.buffers: dict[int, bo] = {}
+        self.scalars: dict[int, int] = {}
         # None while it runs
         self.outcome: ert_cmd_state | None = ert_cmd_state.ERT_CMD_STATE_NEW
         self.waited = True
@@ -133,8 +134,10 @@ class run:
         if not isinstance(value, bo):
             if not 0 <= index < len(args):
                 raise IndexError("vector::_M_range_check")
-            # accepted without a word, as the binding does; the register is simply wrong
+            # accepted without a word for any argument, as the binding does; the register of a
+            # buffer is simply wrong then
             self.buffers.pop(index, None)
+            self.scalars[index] = number
             return
         if not 0 <= index < len(args) or not args[index].mems:
             raise RuntimeError(f"a buffer as argument {index} ends the binding's process (SIGSEGV)")

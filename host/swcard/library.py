@@ -1,41 +1,13 @@
-"""``card.so`` by ctypes: one instance of the generated kernels with their FIFOs."""
+"""``card.so``: one instance of the generated kernels of all ranks with their FIFOs."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from gen.card_library import DEADLOCK, DONE, STEP, Bytes, card_buffers, load_card
 
-Bytes = NDArray[np.uint8]
-
-DONE = 0
-DEADLOCK = 1
-LEFTOVER = 2
-TOO_SMALL = 3
-
-_POINTER = ctypes.c_void_p
-_SIZE = ctypes.c_uint64
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(path.resolve()))
-        library.lda_card_new.restype = _POINTER
-        library.lda_card_new.argtypes = []
-        library.lda_card_free.restype = None
-        library.lda_card_free.argtypes = [_POINTER]
-        library.lda_card_step.restype = ctypes.c_int
-        for name in ("lda_card_error", "lda_card_report"):
-            getattr(library, name).restype = ctypes.c_char_p
-            getattr(library, name).argtypes = [_POINTER]
-        library.lda_card_cycles.restype = ctypes.c_uint64
-        library.lda_card_cycles.argtypes = [_POINTER]
-    except (OSError, AttributeError) as error:
-        raise RuntimeError(f"{path}: not a software card ({error})") from error
-    return library
+__all__ = ["DEADLOCK", "DONE", "CardLibrary"]
 
 
 class CardLibrary:
@@ -46,19 +18,16 @@ class CardLibrary:
     """
 
     def __init__(self, path: Path) -> None:
-        self._library = _load(path)
+        self._library = load_card(path, STEP)
         self._card: int | None = self._library.lda_card_new()
         if not self._card:
             raise RuntimeError(f"{path}: no memory for the software card")
 
-    def step(self, buffers: Sequence[Bytes]) -> int:
-        """Run the layer program once over the contiguous buffers of every rank in turn (weights,
-        dynamic, latent, result); return 0 or a fault code.
+    def step(self, ranks: Sequence[Sequence[Bytes]], reload: int) -> int:
+        """Run the layer program once over the contiguous buffers of every rank (weights, dynamic,
+        latent, result); return 0 or a fault code. ``reload`` is the argument of ``wload``.
         """
-        arguments: list[ctypes.c_void_p | ctypes.c_uint64] = []
-        for buffer in buffers:
-            arguments += [_POINTER(buffer.ctypes.data), _SIZE(buffer.nbytes)]
-        return int(self._library.lda_card_step(_POINTER(self._card), *arguments))
+        return int(self._library.lda_card_step(self._card, card_buffers(ranks), len(ranks), reload))
 
     @property
     def error(self) -> str:

@@ -36,11 +36,13 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
         outcome = None
     elif not board.diagnosis and injected != "error":
         buffers = _buffers(units, runs)
-        code = library.step([buffer.card for buffer in buffers])
+        code = library.step(
+            [[each.card for each in rank] for rank in buffers], _reload(units, runs)
+        )
         if code == DONE:
             outcome = ert_cmd_state.ERT_CMD_STATE_COMPLETED
             if injected == "wrong":
-                buffers[-1].card[0] ^= 1
+                buffers[0][-1].card[0] ^= 1
         else:
             board.diagnosis = library.error or f"card.so returned {code}"
             if code == DEADLOCK:
@@ -64,16 +66,30 @@ def _bad_argument(units: Sequence[Unit], runs: dict[str, Any]) -> str:
                 return f"{arg.name} of {unit.name} does not start at a multiple of 64 bytes"
             if arg.name not in written and not buffer.ready:
                 return f"ECC error: {arg.name} of {unit.name} was read where it was never written"
+    if len(_scalars(units, runs)) > 1:
+        return "ranks differ in the scalar argument of their kernels"
     return ""
 
 
-def _buffers(units: Sequence[Unit], runs: dict[str, Any]) -> list[bo]:
-    """Weights, dynamic, latent and result of every rank in turn."""
+def _scalars(units: Sequence[Unit], runs: dict[str, Any]) -> set[int]:
+    """Values of the scalar argument of all ranks; a register that was never set is zero."""
+    return {
+        runs[unit.name].scalars.get(index, 0)
+        for unit in units
+        for index, arg in enumerate(unit.args)
+        if arg.scalar
+    }
+
+
+def _buffers(units: Sequence[Unit], runs: dict[str, Any]) -> list[list[bo]]:
+    """Weights, dynamic, latent and result of every rank."""
     by_kernel = [[unit for unit in units if unit.kernel == kernel] for kernel in KERNELS]
     return [
-        runs[unit.name].buffers[index]
+        [
+            runs[unit.name].buffers[index]
+            for unit in rank
+            for index, arg in enumerate(unit.args)
+            if arg.mems
+        ]
         for rank in zip(*by_kernel, strict=True)
-        for unit in rank
-        for index, arg in enumerate(unit.args)
-        if arg.mems
     ]
