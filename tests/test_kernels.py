@@ -130,11 +130,6 @@ def test_row_reciprocal(lib):
     ]
 
 
-def test_divider_is_exact(lib):
-    for divisor in (1, 2, 3, 5, 7, 8, 24, 63, 64, 65, 255, 1000, 4096, 32767, 32768, 65535):
-        assert lib.t_divider(divisor, 1 << 15) == 0, divisor
-
-
 def test_squares_have_48_bits(lib):
     x = np.array([v for v in edges(49) if v >= 0], np.int64)
     kept = np.zeros_like(x)

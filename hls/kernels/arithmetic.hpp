@@ -183,14 +183,6 @@ inline void set_square(StatWord& word, int lane, int64_t square) {
     word.square[lane][2] = uint16_t(square >> 32);
 }
 
-// Quotients by one divisor without dividers: n / divisor for n < 2^15, 0 < divisor < 2^16.
-struct Divider {
-    uint32_t inverse;
-
-    explicit Divider(uint32_t divisor) : inverse(((uint32_t(1) << 31) + divisor - 1) / divisor) {}
-    int32_t quotient(uint32_t n) const { return int32_t((uint64_t(n) * inverse) >> 31); }
-};
-
 }  // namespace lda
 
 #endif

@@ -70,15 +70,6 @@ void t_reciprocal(const int32_t* sum, int n, int32_t* r, int32_t* shift) {
     }
 }
 
-// Number of wrong quotients of all n < limit.
-int t_divider(int divisor, int limit) {
-    const Divider divider = Divider(uint32_t(divisor));
-    int wrong = 0;
-    for (int n = 0; n < limit; ++n)
-        wrong += divider.quotient(uint32_t(n)) != n / divisor;
-    return wrong;
-}
-
 // One word through the write side, before saturation.
 void t_scale(const int32_t* acc, const int32_t* bias, const int32_t* mult, const int32_t* shift,
              int divide, const int32_t* row_sums, int with_residual, const int16_t* residual,
