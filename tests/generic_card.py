@@ -153,7 +153,12 @@ class GraphRun:
         says.
         """
         expected: dict[str, np.ndarray] = {}
-        result = run(self.qgraph, *self.inputs.args(), observe=expected.__setitem__)
+        result = run(
+            self.qgraph,
+            *self.inputs.args(),
+            observe=expected.__setitem__,
+            step_affine=self.inputs.step_affine,
+        )
         wrong: list[str] = []
         seen: set[str] = set()
 

@@ -15,7 +15,8 @@ from cpp import ROOT
 from generic_card import GenericCard, GraphRun, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerkit import KINDS, random_inputs, random_qgraph
+from layerkit import random_inputs, random_qgraph
+from test_program import CARD_KINDS
 
 from gen.program import Engine
 from gen.program.binary import KERNELS
@@ -53,7 +54,7 @@ def first_difference(graph, ranks: int, card: GenericCard | None = None, **engin
 
 
 @RANKS
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CARD_KINDS)
 @settings(max_examples=2, deadline=None, derandomize=True)
 @given(seed=SEEDS)
 def test_layer_equals_reference(kind, ranks, seed):
@@ -61,7 +62,7 @@ def test_layer_equals_reference(kind, ranks, seed):
 
 
 @RANKS
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CARD_KINDS)
 def test_layer_in_strips_equals_reference(kind, ranks):
     size = (12, 10) if kind.startswith("stride2") else (12, 9)
     assert first_difference(drawn(kind, 17, size=size, channels=40), ranks, **TIGHT) is None
@@ -69,7 +70,7 @@ def test_layer_in_strips_equals_reference(kind, ranks):
 
 @pytest.mark.slow
 @RANKS
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CARD_KINDS)
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_layer_equals_reference_at_length(kind, ranks, seed):
@@ -85,14 +86,15 @@ def test_large_layer_equals_reference(kind, ranks):
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CARD_KINDS)
 def test_plain_form_equals_fast_form(kind, ranks):
     """Banked memories and one multiply step a cycle: the same numbers in the same cycles."""
     qgraph, inputs = drawn(kind, 3)
     graph = GraphRun(qgraph, inputs, Engine(ranks=ranks))
     fast, plain = GenericCard(*ranked(ranks)), GenericCard(*ranked(ranks, *PLAIN))
     expected = graph.on(fast)
-    assert np.array_equal(expected, run(qgraph, *inputs.args()))
+    want = run(qgraph, *inputs.args(), step_affine=inputs.step_affine)
+    assert np.array_equal(expected, want)
     assert np.array_equal(graph.on(plain), expected)
     assert plain.report == fast.report
 
@@ -245,7 +247,7 @@ sys.path[:0] = [{tests!r}, {root!r}]
 import test_layers_csim as t
 card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
                      "-fno-sanitize-recover=all", "-DLDA_RANKS=2", *{flags!r})
-for kind in t.KINDS:
+for kind in t.CARD_KINDS:
     assert t.first_difference(t.drawn(kind, 11), 2, card) is None, kind
 print("clean")
 """
