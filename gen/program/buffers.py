@@ -86,15 +86,9 @@ def pp_words(made: Planned) -> int:
     return table + (UNIFORM_WORDS if is_uniform(made) else sum(made.local_groups))
 
 
-def place(
-    made: Planned,
-    hosts: Mapping[str, HostTensor],
-    static: Cursor,
-    dynamic: Cursor,
-) -> Places:
-    """Reserve a layer's words in both buffers."""
+def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Cursor) -> Places:
+    """Reserve a layer's words in both buffers, but for the weights from the host."""
     rows = ws_rows(made)
-    host = _host_weight(made, hosts, rows, dynamic)
     ws = Addr()
     if host is not None:
         words = ROW_WORDS * rows
@@ -167,14 +161,15 @@ def _step_affine(made: Planned, words: int, dynamic: Cursor) -> StepAffine | Non
     )
 
 
-def _host_weight(
-    made: Planned, hosts: Mapping[str, HostTensor], rows: int, dynamic: Cursor
+def host_weight(
+    made: Planned, hosts: Mapping[str, HostTensor], dynamic: Cursor
 ) -> HostWeight | None:
+    """Reserve the words of a layer whose weights come from the host, for all items and heads."""
     layer = made.layer
     if layer.weight.kind != "host":
         return None
     _, tokens, channels = hosts[layer.weight.key].shape
-    words = made.n0 * layer.heads * ROW_WORDS * rows
+    words = made.n0 * layer.heads * ROW_WORDS * ws_rows(made)
     return HostWeight(
         layer=layer.name,
         host=layer.weight.key,

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from gen.errors import UserError
 from gen.layers import LayerGraph
 from gen.program.ahead import send_rows_ahead
-from gen.program.gate_tables import load_tables_early
 from gen.program.attention import cuts
-from gen.program.buffers import Cursor, Places, place, wload_entry
+from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry
 from gen.program.cache import cached
 from gen.program.engine import Engine
 from gen.program.entries import Entries, Statistics
 from gen.program.flush import flushes
+from gen.program.gate_tables import load_tables_early
 from gen.program.intervals import check_norms, row_intervals, stats_intervals, store_intervals
 from gen.program.layout import Stored, stored
 from gen.program.limits import check_limits
@@ -54,7 +54,9 @@ def lower(qgraph: QGraph, engine: Engine) -> Program:
     }
     layers = [_at(made, placed) for made in layers]
     static, dynamic = Cursor(), Cursor()
-    places = [place(made, graph.host_tensors, static, dynamic) for made in layers]
+    # what changes per prompt lies together, and so does what changes per step
+    hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
+    places = [place(made, host, static, dynamic) for made, host in zip(layers, hosts, strict=True)]
     own = [0 if each.host_weight else each.ws_rows for each in places]
     cache = cached(layers, own, engine.cache_rows)
     statistics = Statistics(maps.sums.address, maps.rows.address)

@@ -36,9 +36,8 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
         outcome = None
     elif not board.diagnosis and injected != "error":
         buffers = _buffers(units, runs)
-        code = library.step(
-            [[each.card for each in rank] for rank in buffers], _reload(units, runs)
-        )
+        (reload,) = _scalars(units, runs)
+        code = library.step([[each.card for each in rank] for rank in buffers], reload)
         if code == DONE:
             outcome = ert_cmd_state.ERT_CMD_STATE_COMPLETED
             if injected == "wrong":
