@@ -9,7 +9,7 @@ import pytest
 from cpp import ROOT
 from layerkit import random_qgraph
 
-from gen.build import Settings, run_build
+from gen.build import Settings, stages
 from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.hlslint.check import check_paths, gather
@@ -17,6 +17,7 @@ from gen.model import find_model
 from gen.program import Engine, lower, pack_static, save_program
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.quantise.subjects import Subjects
+from gen.stages import run_stages
 from gen.vitis.bench import (
     bench_units,
     build_first_layers,
@@ -38,6 +39,7 @@ ENGINE = topology(RANKS)
 KERNELS = [kernel.name for kernel in ENGINE.kernels]
 # rank 0, which is an end of the line, and the middle rank beside it
 QUICK = ("wload", "gather_2")
+TO_PROGRAM = ("trace", "calibrate", "quantise", "program")
 SMALL = replace(Engine(ranks=RANKS), store_rows=4096, window_rows=256, weight_rows=512)
 
 
@@ -78,7 +80,9 @@ def first_blocks(tmp_path_factory):
     """The bundled model up to the end of its first attention block."""
     folder = tmp_path_factory.mktemp("blocks")
     model = find_model(str(ROOT / "models" / "shapes-ldm"))
-    run_build(model, folder, Settings(subjects=Subjects(prompts=("a red circle",))), lambda _: None)
+    settings = Settings(subjects=Subjects(prompts=("a red circle",)))
+    needed = [each for each in stages(model, folder, settings) if each.name in TO_PROGRAM]
+    run_stages(needed, folder, lambda _: None)
     layers = [each.layer.name for each in load_qgraph(folder).layers]
     last = next(name for name in layers if name.endswith("attentions.0.proj_out"))
     part = build_first_layers(folder, last)
