@@ -37,6 +37,7 @@ class Step:
         self.store.bind(1, self.result)
         self.wload.bind(0, self.weights)
         self.wload.bind(1, self.dynamic)
+        self.wload.set_scalar(2, 1)
 
     def run(self, code=0):
         self.weights.array[0] = code
@@ -75,12 +76,12 @@ def test_push_and_pull_stay_inside(card):
 
 def test_deadlock_is_told_with_its_fifo(card):
     step = Step(card)
-    with pytest.raises(UserError, match=r"kernel store_1 did not finish.*FIFO as \(fill 4 of 4\)"):
+    with pytest.raises(UserError, match=r"kernel store_1 did not finish.*FIFO as_1 \(4/4\)"):
         step.run(1)
 
 
 def test_leftover_tokens_are_told(card):
-    with pytest.raises(UserError, match=r"ERT_CMD_STATE_ERROR: FIFO px holds 3 leftover tokens"):
+    with pytest.raises(UserError, match=r"ERT_CMD_STATE_ERROR: FIFO px_1 holds 3 leftover tokens"):
         Step(card).run(2)
 
 
@@ -242,8 +243,17 @@ def test_commands_are_guarded(card, tmp_path):
     fresh = card.commands("store")[0]
     with pytest.raises(UserError, match="argument 0 of kernel store_1 was never set"):
         fresh.start()
-    with pytest.raises(UserError, match="not a buffer"):
-        fresh.bind(2, step.latent)
+    for index in (2, 3):  # reload, and a stream
+        with pytest.raises(UserError, match="not a buffer"):
+            card.commands("wload")[0].bind(index, step.weights)
+    for index in (1, 3, 9):
+        with pytest.raises(UserError, match=f"argument {index} .* not a scalar"):
+            card.commands("wload")[0].set_scalar(index, 1)
+    halfway = card.commands("wload")[0]
+    halfway.bind(0, step.weights)
+    halfway.bind(1, step.dynamic)
+    with pytest.raises(UserError, match="argument 2 of kernel wload_1 was never set"):
+        halfway.start()
     other = tmp_path / "other"
     other.mkdir()
     elsewhere = Card(fake_container(other), device=1)

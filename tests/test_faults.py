@@ -23,9 +23,11 @@ from host.swcard import devices
 from host.swcard.faults import VARIABLE, Fault, Faults, parse
 from host.xclbin import board_mems, engine_units
 
-BUFFERS = RankBuffers(np.zeros(64, np.uint8), 128, 64, 64, (64, 0), (64, 64))
+BUFFERS = RankBuffers(np.zeros(64, np.uint8), 128, 64, 64)
 LATENT = np.arange(64, dtype=np.uint8)
-KNOWN = KnownStep((Inputs(LATENT, np.full(128, 3, np.uint8)),), (LATENT + np.uint8(3),))
+KNOWN = KnownStep(
+    (Inputs(LATENT, np.full(128, 3, np.uint8)),), (LATENT + np.uint8(3)).view(np.int16)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,20 +75,26 @@ def test_cards_that_cannot_be_used(container, monkeypatch, fault, sentence):
     Card(container, 0)
 
 
+def values(results):
+    return results[0].view(np.int16)
+
+
 def session(container, card=0):
     return Session(Card(container, card), [BUFFERS])
 
 
 def test_self_test_passes_and_leaves_nothing_behind(container):
     made = session(container)
-    made.self_test(KNOWN)
+    made.self_test(KNOWN, values)
     assert not made.latents[0].any()
 
 
-def test_self_test_finds_a_single_wrong_bit(container, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "wrong@0")
-    with pytest.raises(CardFault, match=r"card 0 computes wrongly: 1 bytes.*xbutil reset"):
-        session(container).self_test(KNOWN)
+@pytest.mark.parametrize(("step", "weights"), [(0, "in DDR"), (1, "kept in the engines")])
+def test_self_test_finds_a_single_wrong_bit(container, monkeypatch, step, weights):
+    monkeypatch.setenv(VARIABLE, f"wrong@{step}")
+    sentence = rf"card 0 computes wrongly: 1 values .* weights {weights} differ.*xbutil reset"
+    with pytest.raises(CardFault, match=sentence):
+        session(container).self_test(KNOWN, values)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +116,9 @@ def test_faults_in_the_middle(container, monkeypatch, fault, sentence):
 
 
 @pytest.mark.parametrize("fault", ["timeout@1", "error@1"])
-def test_opened_again_the_card_goes_on(container, monkeypatch, fault):
+def test_opened_again_the_card_goes_on(tmp_path, monkeypatch, fault):
     monkeypatch.setenv(VARIABLE, fault)
+    container = fake_container(tmp_path, engine_units(2), board_mems(2))
     accelerator = Accelerator.from_parts(FakeCodec(), Card(container))
     latent = np.ones((2, 2, 4, 4), np.float32)
     prompt = np.zeros((2, 1, 1), np.float32)
@@ -154,7 +163,8 @@ def test_two_ranks_start_together(tmp_path):
     dynamic = made.dynamic()
     assert [buffer.group for buffer in dynamic] == [0, 1]
     made.latents[0][:] = LATENT
+    made.latents[1][:] = 7
     made.step(dynamic)
-    np.testing.assert_array_equal(made.results[0], LATENT)  # the fake computes the first rank
+    np.testing.assert_array_equal(made.results, [LATENT, np.full(64, 7)])
     with pytest.raises(UserError, match="2 engines but the layer program is for 1"):
         Session(Card(path), [BUFFERS])

@@ -12,19 +12,26 @@ from gen.errors import UserError
 from host.accelerator import PROMPTS_ON_CARD, Accelerator
 from host.card import Buffer, Card
 from host.codec import RankBuffers
+from host.xclbin import board_mems, engine_units
 
 LATENT = (2, 4, 4)
 
 
 class FakeCodec:
-    """Values as single bytes: result = latent + prompt + timestep (see fake_card)."""
+    """Values as single bytes: result = latent + timestep, on the second of two ranks (see
+    fake_card); nothing lies on the first.
+    """
 
     batch = 2
     latent_shape = LATENT
     prompt_shape = (1, 1)
     result_shape = LATENT
     clock_mhz = 222.0
-    ranks = (RankBuffers(np.zeros(64, np.uint8), 128, 64, 64, (64, 0), (64, 64)),)
+    ranks = tuple(
+        RankBuffers(np.zeros(64, np.uint8), 128, 64, 64, latent=used, result=used)
+        for used in (False, True)
+    )
+    step_range, prompt_range = (64, 0), (64, 64)
 
     def __init__(self):
         self.calls = Counter()
@@ -32,17 +39,23 @@ class FakeCodec:
 
     def write_prompt(self, dynamic, prompt, extra):
         self.calls["prompt"] += 1
-        dynamic[0][64:66] = prompt.reshape(-1)
+        for rank in dynamic:
+            rank[64:66] = prompt.reshape(-1)
 
     def write_step(self, dynamic, timesteps, extra):
         self.calls["step"] += 1
-        dynamic[0][0] = timesteps[0]
+        for rank in dynamic:
+            rank[0] = timesteps[0]
 
     def write_latent(self, arrays, latent):
-        arrays[0][:64] = latent.reshape(-1)
+        arrays[1][:64] = latent.reshape(-1)
 
     def read_result(self, arrays):
-        return arrays[0][:64].reshape(2, *LATENT).astype(np.float32)
+        return arrays[1][:64].reshape(2, *LATENT).astype(np.float32)
+
+
+def two_ranks():
+    return engine_units(2), board_mems(2)
 
 
 @pytest.fixture
@@ -63,7 +76,7 @@ def traffic(monkeypatch):
 
 @pytest.fixture
 def accelerator(tmp_path):
-    return Accelerator.from_parts(FakeCodec(), Card(fake_container(tmp_path)))
+    return Accelerator.from_parts(FakeCodec(), Card(fake_container(tmp_path, *two_ranks())))
 
 
 def latents(batch, seed=0):
@@ -92,10 +105,24 @@ def test_only_what_changed_is_sent(accelerator, traffic):
     assert not codec.calls
     accelerator.step(latent, 8, prompt.copy())  # another timestep, the same prompt
     assert codec.calls == {"step": 1}
-    assert traffic["push"] == 3
+    assert traffic["push"] == 4  # latent on one rank, timestep on both
     result = accelerator.step(latent, 8, prompts(1, 3))  # another prompt
     assert codec.calls == {"step": 2, "prompt": 1}
     np.testing.assert_array_equal(result, latent + 8)
+
+
+def test_weights_are_read_once_and_after_they_were_sent(accelerator):
+    def result():
+        return accelerator.step(np.zeros((2, *LATENT)), 0, prompts(0, 0))[0, 0, 0, 0]
+
+    assert result() == 0
+    session = accelerator._session
+    weights = session.ranks[1].weights
+    weights.array[1] = 9
+    weights.push()
+    assert result() == 0
+    session.send_weights()
+    assert result() == 9
 
 
 def test_prompt_changed_in_place_is_noticed(accelerator):

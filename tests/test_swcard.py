@@ -15,10 +15,13 @@ from host.xclbin import board_mems, engine_units
 TO = xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE
 FROM = xclBOSyncDirection.XCL_BO_SYNC_BO_FROM_DEVICE
 TWO_BANKS = board_mems(2)
+RELOAD = 2
 
 
 class Rig:
-    """Both kernels with buffers of 128 bytes, everything synced unless told otherwise."""
+    """Both kernels of one rank with buffers of 128 bytes, everything synced unless told otherwise;
+    weights are read anew in every step.
+    """
 
     def __init__(self, path, sync=("weights", "dynamic", "latent", "result"), bank=0):
         self.device = swcard.device(0)
@@ -37,6 +40,7 @@ class Rig:
             if name in sync:
                 buffer.sync(TO, 128, 0)
             self.runs[kernel].set_arg(index, buffer)
+        self.runs["wload"].set_arg(RELOAD, 1)
 
     def put(self, name, values):
         self.buffers[name].write(np.array(values, dtype=np.uint8), 0)
@@ -69,6 +73,78 @@ def test_step_computes_on_device_memory(rig):
         rig.buffers["result"].read(128, 0).view(np.uint8), np.arange(128, dtype=np.uint8) + 5
     )
     assert swcard.cycles(rig.device) == 1000
+
+
+def test_weights_that_stay_are_read_anew_when_told(rig):
+    def step(reload):
+        rig.runs["wload"].set_arg(RELOAD, reload)
+        assert rig.step() == (ert_cmd_state.ERT_CMD_STATE_COMPLETED,) * 2
+        rig.buffers["result"].sync(FROM, 128, 0)
+        return set(bytes(rig.buffers["result"].map()))
+
+    rig.put("weights", [0, 5])
+    assert step(1) == {5}
+    rig.put("weights", [0, 6])
+    assert step(0) == {5}
+    assert step(1) == {6}
+
+
+class Ranks:
+    """Kernels of several ranks, each with its own buffers in its own bank."""
+
+    def __init__(self, path, ranks):
+        self.device = swcard.device(0)
+        identity = self.device.load_xclbin(swcard.xclbin(str(path)))
+        self.runs, self.buffers = [], []
+        for rank in range(ranks):
+            for name, buffers in (
+                ("store", ("latent", "result")),
+                ("wload", ("weights", "dynamic")),
+            ):
+                unit = f"{name}:{{{name}_{rank + 1}}}"
+                run = swcard.run(swcard.kernel(self.device, identity, unit))
+                for index, buffer in enumerate(buffers):
+                    made = bo(self.device, 128, bo.normal, rank)
+                    made.sync(TO, 128, 0)
+                    run.set_arg(index, made)
+                    self.buffers.append((rank, buffer, made))
+                self.runs.append(run)
+
+    def of(self, name):
+        return [made for _, each, made in self.buffers if each == name]
+
+    def step(self):
+        for run in self.runs:
+            run.start()
+        return {run.wait(1000) for run in self.runs}
+
+
+def test_every_rank_has_its_own_buffers(tmp_path):
+    card = Ranks(fake_container(tmp_path, engine_units(4), board_mems(4)), 4)
+    for rank, latent in enumerate(card.of("latent")):
+        latent.write(bytes([10 * rank] * 128), 0)
+        latent.sync(TO, 128, 0)
+    assert card.step() == {ert_cmd_state.ERT_CMD_STATE_COMPLETED}
+    for rank, result in enumerate(card.of("result")):
+        result.sync(FROM, 128, 0)
+        assert set(bytes(result.map())) == {10 * rank}
+
+
+def test_a_step_waits_for_every_rank(tmp_path):
+    card = Ranks(fake_container(tmp_path, engine_units(2), board_mems(2)), 2)
+    *most, last = card.runs
+    for run in most:
+        run.start()
+    assert {run.wait(5) for run in most} == {ert_cmd_state.ERT_CMD_STATE_TIMEOUT}
+    last.start()
+    assert {run.wait(5) for run in card.runs} == {ert_cmd_state.ERT_CMD_STATE_COMPLETED}
+
+
+def test_ranks_that_differ_in_their_scalar_are_an_error(tmp_path):
+    card = Ranks(fake_container(tmp_path, engine_units(2), board_mems(2)), 2)
+    card.runs[1].set_arg(RELOAD, 1)  # wload_1 alone
+    assert card.step() == {ert_cmd_state.ERT_CMD_STATE_ERROR}
+    assert "ranks differ" in swcard.diagnosis(card.device)
 
 
 def test_forgotten_sync_of_new_data_shows(rig):
@@ -127,7 +203,7 @@ def test_one_kernel_alone_times_out(rig, name):
 def test_deadlock_times_out_and_is_explained(rig):
     rig.put("weights", [1, 0])
     assert rig.step()[0] == ert_cmd_state.ERT_CMD_STATE_TIMEOUT
-    assert "FIFO as (fill 4 of 4)" in swcard.diagnosis(rig.device)
+    assert "FIFO as_1 (4/4)" in swcard.diagnosis(rig.device)
 
 
 @pytest.mark.parametrize("code", [2, 3])
