@@ -29,10 +29,9 @@ KINDS = (
     "geglu",
     "residual",
     "host_bias",
+    "host_affine",
+    "crop",
 )
-
-# of the reference alone: kinds that need more than ``Inputs.args``
-REFERENCE_KINDS = (*KINDS, "host_affine", "crop")
 
 
 @dataclass

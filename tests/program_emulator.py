@@ -187,6 +187,7 @@ class Execution:
         mac = self.entry.mac
         item, inside = slots // mac.src_pitch, slots % mac.src_pitch
         y, x = inside // mac.src_width, inside % mac.src_width
+        phase = 0
         if mac.up:
             found = [
                 item * mac.pitch + (2 * y + dy) * mac.width + 2 * x + dx - mac.origin
@@ -194,14 +195,19 @@ class Execution:
                 for dx in (0, 1)
             ]
         elif mac.stride == 2:
+            found = [item * mac.pitch + y // 2 * mac.width + x // 2 - mac.origin]
             phase = (y % 2) * 2 + x % 2
-            found = [
-                (phase * mac.items + item) * mac.pitch + y // 2 * mac.width + x // 2 - mac.origin
-            ]
         else:
             found = [slots - mac.origin]
+        seen = [y < mac.src_height] * len(found)
+        if mac.up:
+            seen = [
+                each & (2 * y + dy < mac.limit_y) & (2 * x + dx < mac.limit_x)
+                for each, (dy, dx) in zip(seen, np.ndindex(2, 2), strict=True)
+            ]
         return [
-            np.where((y < mac.src_height) & (i >= 0) & (i < mac.window_slots), i, -1) for i in found
+            np.where(kept & (i >= 0) & (i < mac.plane), i + phase * mac.plane, -1)
+            for i, kept in zip(found, seen, strict=True)
         ]
 
     def group_scales(self):

@@ -88,7 +88,7 @@ def test_output_scale():
     assert output_to_float(qgraph, np.array([-3], np.int16))[0] == -3 * 2.0**exponent
 
 
-@pytest.mark.parametrize("kind", layerkit.REFERENCE_KINDS)
+@pytest.mark.parametrize("kind", layerkit.KINDS)
 def test_files_hold_everything(kind, tmp_path):
     qgraph = graph(kind)
     save_qgraph(qgraph, tmp_path)

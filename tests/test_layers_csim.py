@@ -15,8 +15,7 @@ from cpp import ROOT
 from generic_card import GenericCard, GraphRun, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerkit import random_inputs, random_qgraph
-from test_program import CARD_KINDS
+from layerkit import KINDS, random_inputs, random_qgraph
 
 from gen.program import Engine
 from gen.program.binary import KERNELS
@@ -54,7 +53,7 @@ def first_difference(graph, ranks: int, card: GenericCard | None = None, **engin
 
 
 @RANKS
-@pytest.mark.parametrize("kind", CARD_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=2, deadline=None, derandomize=True)
 @given(seed=SEEDS)
 def test_layer_equals_reference(kind, ranks, seed):
@@ -62,15 +61,29 @@ def test_layer_equals_reference(kind, ranks, seed):
 
 
 @RANKS
-@pytest.mark.parametrize("kind", CARD_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_layer_in_strips_equals_reference(kind, ranks):
     size = (12, 10) if kind.startswith("stride2") else (12, 9)
     assert first_difference(drawn(kind, 17, size=size, channels=40), ranks, **TIGHT) is None
 
 
+@RANKS
+@pytest.mark.parametrize("kind", ["stride2", "stride2_asymmetric", "upsample", "crop"])
+@pytest.mark.parametrize("size", [(26, 18), (17, 24)])
+def test_window_of_another_size_in_strips(kind, size, ranks):
+    """A window buffer that holds a part of the phases of a strided layer, or of a doubled image."""
+    if kind.startswith("stride2"):
+        size = tuple(2 * n - (kind == "stride2") for n in size)
+    graph = drawn(kind, 23, size=size, channels=40)
+    run_ = GraphRun(*graph, Engine(ranks=ranks, window_rows=48, items=4))
+    strips = [e for e in run_.program.entries if e.layer in ("down", "up")]
+    assert len(strips) > 2 and strips[-1].mac.origin > 0 and strips[-1].mac.fill_slot > 0
+    assert run_.first_difference(GenericCard(*ranked(ranks))) is None
+
+
 @pytest.mark.slow
 @RANKS
-@pytest.mark.parametrize("kind", CARD_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_layer_equals_reference_at_length(kind, ranks, seed):
@@ -86,7 +99,7 @@ def test_large_layer_equals_reference(kind, ranks):
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
-@pytest.mark.parametrize("kind", CARD_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_plain_form_equals_fast_form(kind, ranks):
     """Banked memories and one multiply step a cycle: the same numbers in the same cycles."""
     qgraph, inputs = drawn(kind, 3)
@@ -247,7 +260,7 @@ sys.path[:0] = [{tests!r}, {root!r}]
 import test_layers_csim as t
 card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
                      "-fno-sanitize-recover=all", "-DLDA_RANKS=2", *{flags!r})
-for kind in t.CARD_KINDS:
+for kind in t.KINDS:
     assert t.first_difference(t.drawn(kind, 11), 2, card) is None, kind
 print("clean")
 """

@@ -142,7 +142,7 @@ def kept(e: MacEntry, index: int, phase: int = 0) -> int | None:
 
 
 def reads(e: MacEntry, slots: int) -> list[tuple[int, int, int]]:
-    """(output slot, source slot, window index plus origin) of all open taps."""
+    """(output slot, source slot, index plus origin within its phase) of all open taps."""
     found = []
     for slot in range(e.out_slot, e.out_slot + slots):
         item, rest = divmod(slot, e.pitch)
@@ -151,7 +151,8 @@ def reads(e: MacEntry, slots: int) -> list[tuple[int, int, int]]:
             yy, xx = y * e.stride + e.ty[tap], x * e.stride + e.tx[tap]
             if y < e.height and 0 <= yy < e.limit_y and 0 <= xx < e.limit_x:
                 source = item * e.src_pitch + (yy >> e.up) * e.src_width + (xx >> e.up)
-                found.append((slot, source, slot + e.offset[tap]))
+                near = e.ty[tap] // e.stride * e.width + e.tx[tap] // e.stride
+                found.append((slot, source, slot + near))
     return found
 
 
@@ -166,8 +167,7 @@ def least_split(e: MacEntry, pixels: int, ranks: int) -> int:
                 index = window_index(e, e.fill_slot + octet * 8 + lane, copy)
                 if own != turn or index is None:
                     continue
-                if 0 <= index - e.origin < e.window_slots:
-                    lanes.append(index - e.origin)
+                lanes.append(index)
             for s in range(e.sources):
                 for group in range(e.groups[s]):
                     banks: list[tuple[int, int]] = []
@@ -197,8 +197,12 @@ def drawn_layer(
 ) -> Layer | None:
     items = int(rng.integers(1, 4))
     src_height, src_width = int(rng.integers(1, 10)), int(rng.integers(1, 10))
-    stride, up = (2 if kind == "stride" else 1), int(kind == "up")
+    strips = kind == "strip"
+    window = str(rng.choice(["plain", "stride", "up"])) if strips else kind
+    stride, up = (2 if window == "stride" else 1), int(window == "up")
     limit_y, limit_x = src_height << up, src_width << up
+    if up and rng.random() < 0.3:
+        limit_y, limit_x = max(1, limit_y - 1), max(1, limit_x - int(rng.integers(0, 2)))
     height, width = -(-limit_y // stride), -(-limit_x // stride)
     pitch, src_pitch = up_to(height * width, 16), up_to(src_height * src_width, 16)
     kh, kw = int(rng.integers(1, 4)), int(rng.integers(1, 4))
@@ -209,7 +213,7 @@ def drawn_layer(
     subs = [-(-n // 2) for n in used]
     steps = len(taps) * sum(subs)
     out_slot, slots = 0, items * pitch
-    if kind == "strip":
+    if strips:
         items = 1
         out_slot = int(rng.integers(0, up_to(pitch, pixels) // pixels)) * pixels
         slots = min(pixels * int(rng.integers(1, 3)), pitch - out_slot)
@@ -217,23 +221,14 @@ def drawn_layer(
         return None
     units = int(rng.integers(1, 8))
     per_round = int(rng.integers(1, min(units, WEIGHT_ROWS // steps) + 1))
-    if kind == "strip" and rng.random() < 0.5:
-        stride_up = [(1, 0), (1, 1)]
-        stride, up = stride_up[int(rng.integers(0, 2))]
-        limit_y, limit_x = src_height << up, src_width << up
-        if (height, width) != (limit_y, limit_x):
-            return None
     padded = lambda values, length: tuple(values) + (0,) * (length - len(values))  # noqa: E731
     blank = MacEntry(
         shape=Shape(units, per_round, 1, slots // 8, steps, 0, items * src_pitch // 8, ring, 0),
         items=items, out_slot=out_slot, fill_slot=0, height=height, width=width, pitch=pitch,
         src_height=src_height, src_width=src_width, src_pitch=src_pitch, stride=stride, up=up,
-        origin=0, start=0, window_slots=0, split=1, limit_y=limit_y, limit_x=limit_x,
+        origin=0, start=0, window_slots=0, plane=0, split=1, limit_y=limit_y, limit_x=limit_x,
         taps=len(taps), subs=sum(subs),
-        offset=padded([
-            (ty % stride * 2 + tx % stride) * items * pitch + ty // stride * width + tx // stride
-            for ty, tx in taps
-        ], 9),
+        offset=padded([], 9),
         ty=padded([t[0] for t in taps], 9), tx=padded([t[1] for t in taps], 9),
         pad=int(rng.integers(-128, 128)), sources=sources,
         groups=padded([-(-n // ranks) for n in used], 2), source_groups=padded(used, 2),
@@ -244,11 +239,16 @@ def drawn_layer(
     if not seen:
         return None
     first, last = min(r[1] for r in seen) // 8, max(r[1] for r in seen) // 8
-    if kind != "strip":
+    if not strips:
         first, last = 0, items * src_pitch // 8 - 1
     lowest, highest = min(r[2] for r in seen), max(r[2] for r in seen)
     origin = lowest - int(rng.integers(0, 40))
-    window_slots = highest - origin + 1 + int(rng.integers(0, 20))
+    plane = highest - origin + 1 + int(rng.integers(0, 20))
+    window_slots = plane * stride**2
+    offset = [
+        (ty % stride * 2 + tx % stride) * plane + ty // stride * width + tx // stride
+        for ty, tx in taps
+    ]
     if -(-window_slots // pixels) * sum(subs) > WINDOW_ROWS:
         return None
     fill, tile_octets = last - first + 1, pixels // 8
@@ -261,7 +261,8 @@ def drawn_layer(
     late = lead - reach
     entry = replace(
         blank, fill_slot=first * 8, origin=origin, start=out_slot - origin,
-        window_slots=window_slots, late=late, shape=replace(blank.shape, fill=fill, lead=lead),
+        window_slots=window_slots, plane=plane, offset=padded(offset, 9), late=late,
+        shape=replace(blank.shape, fill=fill, lead=lead),
     )  # fmt: skip
     return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks)
 
@@ -399,9 +400,9 @@ def pointwise(
         shape=Shape(units, per_round, 1, tiles * 4, steps, 4 + late, tiles * 4, ring, 0),
         items=1, out_slot=0, fill_slot=0, height=tiles, width=32, pitch=pitch, src_height=tiles,
         src_width=32, src_pitch=pitch, stride=1, up=0, origin=0, start=0, window_slots=pitch,
-        split=1, limit_y=tiles, limit_x=32, taps=1, subs=steps, offset=(0,) * 9, ty=(0,) * 9,
-        tx=(0,) * 9, pad=0, sources=1, groups=(-(-groups // ranks), 0), source_groups=(groups, 0),
-        sub_base=(0, 0), first_rows=0 if ring else per_round * steps, late=late,
+        plane=pitch, split=1, limit_y=tiles, limit_x=32, taps=1, subs=steps, offset=(0,) * 9,
+        ty=(0,) * 9, tx=(0,) * 9, pad=0, sources=1, groups=(-(-groups // ranks), 0),
+        source_groups=(groups, 0), sub_base=(0, 0), first_rows=0 if ring else per_round * steps, late=late,
     )  # fmt: skip
     return Layer(entry, 32, ranks)
 
@@ -541,7 +542,7 @@ def test_entries_that_do_not_fit_end_the_run():
         "mac: first_rows are not the rows of round 0": {"first_rows": 1},
         "mac: the pitch of an item is not its pixels rounded up to 16": {"pitch": 6 * 32 + 16},
         "mac: a window pixel outside of the window buffer": {"origin": -(1 << 14), "start": 1 << 14,
-            "window_slots": 1 << 15},
+            "window_slots": 1 << 15, "plane": 1 << 15},
         "mac: the octets before the first tile are not some of the fill": {"late": 5},
         "mac: a tap reads a window pixel that is not there": {"shape": replace(shape, lead=2)},
         "mac: octets of the fill that no tile waits for": {"shape": replace(shape, octets=16)},
@@ -551,7 +552,7 @@ def test_entries_that_do_not_fit_end_the_run():
     # without a second pass the two phases of a row meet: they lie 64 window pixels apart
     layer = pointwise(4, 4, 4, 8, 16)
     strided = replace(
-        layer.entry, stride=2, height=4, width=16, pitch=64,
+        layer.entry, stride=2, height=4, width=16, pitch=64, plane=64,
         shape=replace(layer.entry.shape, octets=8, lead=32),
     )  # fmt: skip
     program = bad_program(layer)

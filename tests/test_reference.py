@@ -27,7 +27,7 @@ def small_graph(kind, seed):
     return qgraph, layerkit.random_inputs(qgraph, rng)
 
 
-@pytest.mark.parametrize("kind", layerkit.REFERENCE_KINDS)
+@pytest.mark.parametrize("kind", layerkit.KINDS)
 @settings(max_examples=4, deadline=None)
 @given(seed=seeds)
 def test_equals_loops_over_python_integers(kind, seed):

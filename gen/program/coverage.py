@@ -23,6 +23,8 @@ def window_fault(mac: MacEntry, engine: Engine) -> str | None:
     rows = -(-mac.window_slots // engine.pixels) * mac.subs
     if rows > engine.window_rows:
         return f"{rows} window rows of {engine.window_rows} are used"
+    if mac.window_slots != mac.plane * mac.stride**2:
+        return f"{mac.window_slots} window pixels are not {mac.stride**2} phases of {mac.plane}"
     slots = mac.fill_slot + np.arange(LANES * mac.shape.fill)
     copies = [_index(mac, slots, c) for c in range(4 if mac.up else 1)]
     held = np.full(mac.window_slots, NOWHERE)
@@ -40,17 +42,20 @@ def _index(mac: MacEntry, slots: Int64, copy: int) -> Int64:
     """Window index of source pixel slots."""
     item, inside = np.divmod(slots, mac.src_pitch)
     y, x = np.divmod(inside, mac.src_width)
+    phase = np.zeros_like(y)
     if mac.up:
         dy, dx = divmod(copy, 2)
         index = item * mac.pitch + (2 * y + dy) * mac.width + 2 * x + dx
     elif mac.stride == 2:
-        plane = (2 * (y % 2) + x % 2) * mac.items + item
-        index = plane * mac.pitch + y // 2 * mac.width + x // 2
+        index = item * mac.pitch + y // 2 * mac.width + x // 2
+        phase = 2 * (y % 2) + x % 2
     else:
         index = slots
     index = index - mac.origin
-    inside_window = (y < mac.src_height) & (index >= 0) & (index < mac.window_slots)
-    return np.where(inside_window, index, NOWHERE)
+    kept = (y < mac.src_height) & (index >= 0) & (index < mac.plane)
+    if mac.up:
+        kept &= (2 * y + dy < mac.limit_y) & (2 * x + dx < mac.limit_x)
+    return np.where(kept, index + phase * mac.plane, NOWHERE)
 
 
 def _banks_fault(mac: MacEntry, engine: Engine, copies: list[Int64]) -> str | None:

@@ -225,6 +225,7 @@ class Entries:
             origin=strip.origin,
             start=strip.start,
             window_slots=strip.window_slots,
+            plane=strip.plane,
             split=strip.split,
             limit_y=window.limit_y,
             limit_x=window.limit_x,

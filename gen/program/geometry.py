@@ -55,7 +55,8 @@ class Strip:
 
     ``out_slot`` and ``fill_slot`` are the first ones within their tensor, ``slots`` and
     ``fill`` (octets) count them, ``lead`` octets are filled before the first tile. ``origin``,
-    ``start``, ``window_slots``, ``split`` and ``offset`` (per tap) are those of MacEntry.
+    ``start``, ``window_slots``, ``plane``, ``split`` and ``offset`` (per tap) are those of
+    MacEntry.
     """
 
     items: int
@@ -67,6 +68,7 @@ class Strip:
     origin: int
     start: int
     window_slots: int
+    plane: int
     split: int
     offset: tuple[int, ...]
 
@@ -99,7 +101,7 @@ def geometry(layer: str, window: Window, src_height: int, src_width: int) -> Geo
             f"layer {layer}: stride {stride} over sources up-sampled by {up}; either stride 2 or "
             "up-sampling by 2 is supported"
         )
-    limit_y, limit_x = src_height * up, src_width * up
+    limit_y, limit_x = window.seen(src_height, src_width)
     height = (limit_y + top + bottom - kh) // stride + 1
     width = (limit_x + left + right - kw) // stride + 1
     if (height, width) != (ceil_div(limit_y, stride), ceil_div(limit_x, stride)):
@@ -123,28 +125,30 @@ def geometry(layer: str, window: Window, src_height: int, src_width: int) -> Geo
     )
 
 
-def tap_offsets(window: Geometry, items: int) -> tuple[int, ...]:
-    """Window slots from a lane's own to the one that each tap reads."""
+def tap_offsets(window: Geometry, plane: int) -> tuple[int, ...]:
+    """Window slots from a lane's own to the one that each tap reads; phases have ``plane``."""
     stride = window.stride
     return tuple(
-        ((y % stride) * stride + x % stride) * items * window.pitch
-        + (y // stride) * window.width
-        + x // stride
+        ((y % stride) * stride + x % stride) * plane + (y // stride) * window.width + x // stride
         for y, x in zip(window.ty, window.tx, strict=True)
     )
 
 
 def window_span(window: Geometry, items: int, out_slot: int, slots: int) -> tuple[int, int]:
-    """(origin, window slots) of an entry: what the taps of valid lanes reach (the halo)."""
-    last = items * window.pitch
+    """(origin, window pixels of a phase) of an entry: what taps of valid lanes reach (the halo).
+
+    With stride 2 the size is 16 more than a multiple of 32: neighbours, which belong to different
+    phases, then lie in different banks.
+    """
+    low, high = 0, items * window.pitch
+    if items == 1 and slots < window.pitch:
+        reach = tap_offsets(window, 0)
+        low = max(0, out_slot + min(reach)) // GROUP * GROUP
+        high = min(high, up_to(out_slot + slots + max(reach), GROUP))
+    plane = high - low
     if window.stride > 1:
-        return 0, window.stride**2 * last
-    if items > 1 or slots == window.pitch:
-        return 0, last
-    offset = tap_offsets(window, items)
-    low = max(0, out_slot + min(offset)) // GROUP * GROUP
-    high = min(last, up_to(out_slot + slots + max(offset), GROUP))
-    return low, high - low
+        plane = up_to(plane + SUB, 2 * SUB) - SUB
+    return low, plane
 
 
 def strip(
@@ -154,15 +158,17 @@ def strip(
 
     ``pixels`` per tile; more than one item means all slots. Sources are filled in whole octets.
     """
-    offset = tap_offsets(window, items)
-    origin, window_slots = window_span(window, items, out_slot, slots)
+    origin, plane = window_span(window, items, out_slot, slots)
     first, end = 0, items * window.src_pitch
     if window.ordered:
-        first, end = origin, origin + window_slots
-    elif window.up and items == 1:
-        # the source rows whose doubled pixels lie in the window
-        low = origin // window.width // 2
-        high = (origin + window_slots - 1) // window.width // 2 + 1
+        first, end = origin, origin + plane
+    elif items == 1:
+        # the source rows whose pixels, doubled or of any phase, lie in the window
+        low, high = origin // window.width, (origin + plane - 1) // window.width + 1
+        if window.up:
+            low, high = low // 2, ceil_div(high, 2)
+        else:
+            low, high = 2 * low, 2 * high
         first = low * window.src_width // GROUP * GROUP
         end = min(window.src_pitch, up_to(high * window.src_width, GROUP))
     start = out_slot - origin
@@ -176,9 +182,10 @@ def strip(
         lead=_lead(window, out_slot, slots, first, fill, pixels),
         origin=origin,
         start=start,
-        window_slots=window_slots,
-        split=_split(window, items, first, fill, origin, window_slots, pixels, ranks),
-        offset=offset,
+        window_slots=plane * window.stride**2,
+        plane=plane,
+        split=_split(window, first, fill, origin, plane, pixels, ranks),
+        offset=tap_offsets(window, plane),
     )
 
 
@@ -208,34 +215,38 @@ def _lead(window: Geometry, out_slot: int, slots: int, first: int, fill: int, pi
 
 
 def window_indices(
-    window: Geometry, items: int, slots: NDArray[np.int64], origin: int, window_slots: int
+    window: Geometry, slots: NDArray[np.int64], origin: int, plane: int
 ) -> NDArray[np.int64]:
     """Window index of every copy of source ``slots``: int64 [copies, len(slots)], -1 for none."""
     item, inside = slots // window.src_pitch, slots % window.src_pitch
     y, x = inside // window.src_width, inside % window.src_width
+    phase = np.zeros_like(slots)
     if window.stride == 2:
         phase = (y % 2) * 2 + x % 2
-        index = [((phase * items) + item) * window.pitch + y // 2 * window.width + x // 2]
+        index = [item * window.pitch + y // 2 * window.width + x // 2]
     elif window.up:
         index = [
-            item * window.pitch + (2 * y + dy) * window.width + 2 * x + dx
+            np.where(
+                (2 * y + dy < window.limit_y) & (2 * x + dx < window.limit_x),
+                item * window.pitch + (2 * y + dy) * window.width + 2 * x + dx,
+                -1,
+            )
             for dy in (0, 1)
             for dx in (0, 1)
         ]
     else:
         index = [slots]
     found = np.stack(index) - origin
-    kept = (y < window.src_height) & (found >= 0) & (found < window_slots)
-    return np.where(kept, found, -1)
+    kept = (y < window.src_height) & (found >= 0) & (found < plane)
+    return np.where(kept, found + phase * plane, -1)
 
 
 def _split(
     window: Geometry,
-    items: int,
     first: int,
     fill: int,
     origin: int,
-    window_slots: int,
+    plane: int,
     pixels: int,
     ranks: int,
 ) -> int:
@@ -246,7 +257,7 @@ def _split(
     if window.ordered:
         return 1
     slots = first + np.arange(fill * GROUP)
-    index = window_indices(window, items, slots, origin, window_slots).reshape(-1, GROUP)
+    index = window_indices(window, slots, origin, plane).reshape(-1, GROUP)
     subs = np.arange(max(1, ranks // 2)) * GROUP
     lane = np.arange(GROUP)
     for split in (1, 2, 4):

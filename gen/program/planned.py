@@ -216,7 +216,11 @@ def _window_share(
         spans = (
             window_span(window, items, at, min(slots, items * window.pitch - at)) for at in starts
         )
-        return all(ceil_div(n, engine.pixels) * subs <= engine.window_rows for _, n in spans)
+        phases = window.stride**2
+        return all(
+            ceil_div(phases * plane, engine.pixels) * subs <= engine.window_rows
+            for _, plane in spans
+        )
 
     if (batch == 1 or alike) and fits(batch, batch * window.pitch):
         return batch, batch * window.pitch

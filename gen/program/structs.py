@@ -165,6 +165,7 @@ class MacEntry:
     origin: int
     start: int
     window_slots: int
+    plane: int
     split: int
     limit_y: int
     limit_x: int

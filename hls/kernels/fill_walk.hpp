@@ -3,8 +3,9 @@
 // Per octet, per source, per local group one Beat; per Beat `passes` cycles: for every copy (up 1:
 // dy, dx) and every subset of the lanes that the banks allow at once. A lane's window index:
 //     stride 1, up 0:  slot - origin
-//     stride 2:        ((y%2 * 2 + x%2)*items + item)*pitch + (y div 2)*width + x div 2 - origin
+//     stride 2:        item*pitch + (y div 2)*width + x div 2 - origin, in phase y%2 * 2 + x%2
 //     up 1:            item*pitch + (2y+dy)*width + 2x+dx - origin
+// A phase has `plane` window pixels; a lane whose index is outside of it goes nowhere.
 #ifndef LDA_FILL_WALK_HPP
 #define LDA_FILL_WALK_HPP
 
@@ -26,7 +27,6 @@ struct FillPlan {
     int32_t direct;      // 1: stride 1, up 0
     int32_t passes;      // cycles of a Beat: copies x split
     int32_t split_bits;  // log2 split
-    int32_t plane;       // window pixels of a phase (stride 2)
 };
 
 inline FillPlan fill_plan(const MacEntry& entry) {
@@ -42,7 +42,6 @@ inline FillPlan fill_plan(const MacEntry& entry) {
     plan.direct = entry.stride == 1 && entry.up == 0;
     plan.passes = entry.split << (2 * entry.up);
     plan.split_bits = entry.split == 8 ? 3 : entry.split == 4 ? 2 : entry.split == 2 ? 1 : 0;
-    plan.plane = entry.items * entry.pitch;
     return plan;
 }
 
@@ -70,7 +69,7 @@ struct FillWalk {
         const int copy = at_pass >> plan.split_bits;
         const int turn = at_pass & (entry.split - 1);
         const int dy = copy >> 1, dx = copy & 1;
-        const int plane = plan.plane;
+        const int plane = entry.plane;
         const bool direct = plan.direct != 0;
     FILL_LANES:
         for (int l = 0; l < GROUP; ++l) {
@@ -80,13 +79,16 @@ struct FillWalk {
             const int phase = (y & 1) * 2 + (x & 1);
             const int row = up ? 2 * y + dy : y >> 1, column = up ? 2 * x + dx : x >> 1;
             const int offset = (phase & 1 ? plane : 0) + (phase & 2 ? 2 * plane : 0);
-            const int mapped = item_base + (up ? 0 : offset) + row * entry.width + column;
+            const int mapped = item_base + row * entry.width + column;
             const int i = direct ? slot + l : mapped;
             // doubled lanes lie two apart, so neighbours go together
             const int lane_turn = up ? (l << plan.split_bits) >> 3 : l & (entry.split - 1);
-            const bool inside = i >= 0 && i < entry.window_slots;
-            const bool pixel = direct || y < entry.src_height;
-            to.index[l] = inside && pixel && lane_turn == turn ? i : -1;
+            const bool inside = i >= 0 && i < plane;
+            // an up-sampled image may be cut by a row and a column
+            const bool seen = !up || (row < entry.limit_y && column < entry.limit_x);
+            const bool pixel = direct || (y < entry.src_height && seen);
+            const bool phased = !direct && !up;
+            to.index[l] = inside && pixel && lane_turn == turn ? i + (phased ? offset : 0) : -1;
         }
     }
 

@@ -178,6 +178,7 @@ struct MacEntry {
     int32_t origin;
     int32_t start;
     int32_t window_slots;
+    int32_t plane;  // window pixels of a phase (stride 2: of four), else all
     int32_t split;
     int32_t limit_y;
     int32_t limit_x;
