@@ -15,6 +15,7 @@ from gen.program.engine import Engine
 from gen.qlayers import TABLE_SIZE
 
 LANES = 64  # values that pre and post transform per cycle
+STAT_BITS = 8 * (32 + 48)  # of eight sums and sums of squares in post (post_stats.hpp)
 URAM_BITS, URAM_DEPTH = 72, 4096  # fact sheet C.7
 BRAM_BITS, BRAM_DEPTH = 72, 512  # widest shape of a BRAM36, fact sheet C.7
 LUTRAM_BITS = 64  # of one LUT6 as distributed RAM (UG574)
@@ -111,8 +112,12 @@ def _mac(engine: Engine, weight_bits: int) -> list[Cost]:
         Cost("mac: products in fabric", _logic(products * per_product), rule),
         Cost("mac: accumulators", _logic(pixels * engine.outputs * adder), adder_rule),
         Cost("mac: window multiplexers", _logic(turn), "4:1 multiplexer per LUT6 (UG574)"),
-        # coordinates of four lanes per cycle, two dividers each (15 x 31 bits: two DSPs)
-        Cost("mac: lanes", _logic(4000, 16), "hls/kernels/lanes.hpp: four dividers, two products"),
+        # eight adders and selections of 15 bits per lane; two products per lane of an octet
+        Cost(
+            "mac: lanes",
+            _logic(8 * 15 * (pixels + LANES // 8), 2 * LANES // 8),
+            "hls/kernels/lanes.hpp, fill_walk.hpp: places added up, no dividers",
+        ),
     ]
 
 
@@ -127,8 +132,8 @@ def _post(engine: Engine) -> list[Cost]:
         Cost("post: scaling", _logic(per_lane, LANES * 6), f"widths in post_word.hpp; {rule}"),
         Cost(
             "post: gate tables",
-            _logic(LANES * 16) + tables,
-            "one copy per lane in block RAM, 4:1 multiplexers (post_word.hpp)",
+            _logic(LANES * 16) + tables + memory(TABLE_SIZE // 32, 512, "lutram"),
+            "one copy per lane in block RAM, 4:1 multiplexers (post_word.hpp), and the next one",
         ),
         Cost("post: reciprocals", _logic(8 * 1000), "eight pipelined dividers, 24 bits (assumed)"),
         Cost("post: statistics", _logic(10000), "adder trees over 64 lanes, 32 and 48 bits"),
@@ -136,8 +141,9 @@ def _post(engine: Engine) -> list[Cost]:
             "post: parameters",
             memory(engine.units, 8 * 64, "bram")
             + memory(engine.units * engine.items, 256, "bram")
-            + memory(engine.row_octets, 640, "bram")
-            + memory(engine.sums, 48, "bram"),
+            + memory(engine.units * engine.items, 2 * STAT_BITS, "bram")
+            + memory(engine.row_octets, STAT_BITS, "bram")
+            + memory(engine.sums // 8, 256, "bram"),
             "memories of post.hpp",
         ),
     ]

@@ -62,7 +62,7 @@ struct PostMemory {
     Word scale[P::UNITS];
     Word bias[P::UNITS * BIAS_WORDS];
     RowSums row_sums[P::SUMS / GROUP];
-    StatSums row_stats[P::ROW_OCTETS];
+    StatWord row_stats[P::ROW_OCTETS];
     GroupSums<P> group_sums;
 };
 
@@ -111,6 +111,7 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
 
 #pragma HLS array_partition variable = memory.gate_table.lane complete dim = 1
 #pragma HLS bind_storage variable = memory.gate_table.lane type = ram_s2p impl = bram
+#pragma HLS bind_storage variable = memory.table type = ram_s2p impl = lutram
     RowSums tile_row_sums[TILE_WORDS];
 #pragma HLS array_partition variable = tile_row_sums complete
     StatSums tile_stats[TILE_WORDS];
@@ -157,7 +158,7 @@ WORDS:
         StatWord stats = StatWord();
         bool has_stats = sender.ready();
         if (has_stats) {
-            stats = stat_word(memory.group_sums.sent[sender.group * P::ITEMS + sender.item]);
+            stats = memory.group_sums.sent[sender.group * P::ITEMS + sender.item];
             sender.next(entry.items);
         }
         const int copied = table_row;
@@ -247,12 +248,12 @@ WORDS:
                     before = tile_stats[word];
                     if (first_output) {
                         before = empty_sums(entry.stats == STATS_SOFTMAX);
-                        if (!first_round) before = memory.row_stats[octet];
+                        if (!first_round) before = sums_of(memory.row_stats[octet]);
                     }
                 } else if (octet == 0 || at.octet == 0) {
                     before = empty_sums(false);
                 } else if (key != running_key) {
-                    before = memory.group_sums.sums[key];
+                    before = sums_of(memory.group_sums.sums[key]);
                 }
                 StatSums after = before;
                 if (entry.stats != STATS_NONE) {
@@ -262,8 +263,8 @@ WORDS:
                 running_key = key;
                 tile_stats[word] = after;
                 if (group_stats) {
-                    memory.group_sums.sums[key] = after;
-                    memory.group_sums.sent[key] = after;
+                    memory.group_sums.sums[key] = stat_word(after);
+                    memory.group_sums.sent[key] = stat_word(after);
                     closes = last_tile && last_word;
                 }
                 if (row_stats && last_unit) {
@@ -271,7 +272,7 @@ WORDS:
                         stats = stat_word(after);
                         has_stats = true;
                     } else {
-                        memory.row_stats[octet] = after;
+                        memory.row_stats[octet] = stat_word(after);
                     }
                 }
             }

@@ -43,6 +43,17 @@ inline StatWord stat_word(const StatSums& sums) {
     return word;
 }
 
+inline StatSums sums_of(const StatWord& word) {
+#pragma HLS inline
+    StatSums sums;
+    for (int k = 0; k < GROUP; ++k) {
+#pragma HLS unroll
+        sums.sum[k] = word.sum[k];
+        sums.square[k] = square_at(word, k);
+    }
+    return sums;
+}
+
 // Adds an octet of which `pixels` are pixels.
 inline StatSums add_octet(const StatSums& before, const ResultWord& result, int stats, int pixels,
                           const WordScale& scale) {
@@ -75,8 +86,8 @@ SUMS:
 // one to send from.
 template <class P>
 struct GroupSums {
-    StatSums sums[P::UNITS * P::ITEMS];
-    StatSums sent[P::UNITS * P::ITEMS];
+    StatWord sums[P::UNITS * P::ITEMS];
+    StatWord sent[P::UNITS * P::ITEMS];
 };
 
 // Sends a round's sums in order (output group, item) while its last tile is still being worked on.
