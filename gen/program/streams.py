@@ -65,8 +65,7 @@ def consumed(program: Program, index: int) -> Counts:
         "sg": pre.stat_words,
         "ss": post.shape.octets * post.row_sums,
         "pp": TABLE_WORDS * pre.table + (2 if pre.uniform else sum(pre.groups)),
-        "qp": GATE_TABLE_WORDS * post.table
-        + post.shape.units * (1 + (post.items + 1) // 2),
+        "qp": GATE_TABLE_WORDS * post.table + post.shape.units * (1 + (post.items + 1) // 2),
     }
 
 
