@@ -110,6 +110,7 @@ class CostModel:
         self.link = (engine.ranks + 1) * hop
         self.to_apply = stages["store"] + self.fifo
         self.to_mac = stages["pre"] + self.fifo + self.link
+        self.to_scale = stages["pre"] + stages["scale"] + 2 * self.fifo
         self.to_post = stages["mac"] + self.fifo
         self.to_write = stages["post"] + self.fifo
         depths = engine.depths
@@ -138,9 +139,11 @@ class CostModel:
         lead = shape.lead * per_octet
         # with one cycle per Beat of several ranks, subs come no slower than the first tap reads them
         chases = engine.ranks > 1 and copies == 1
+        late = mac.late * per_octet * copies
 
         def settled(octets: int) -> int:
-            return octets * per_octet * copies - (per_octet - 1 if chases and octets else 0)
+            beats = octets * per_octet * copies
+            return max(0, beats - late - (per_octet - 1 if chases and octets else 0))
 
         rounds = [[_Slot(lead, lead * copies, settled(shape.lead), first, ceil(first / per_row))]]
         filled, done = shape.lead, 0
@@ -196,33 +199,30 @@ class CostModel:
 
         # store: the lead slot, after the flush but for what it may leave
         clock.store += self.enter
+        before, allowed = self._micro, entry.store.pending
         if flush:
-            left = self._micro - entry.store.pending
-            clock.store = max(clock.store, self._write_time(left - 1) + engine.guard)
-        ready = self._constants(entry, clock, run, flush)
-        clock.store = max(clock.store, clock.mac - self.ahead) + lead[0].fill + lead[0].ring
-        clock.apply = (
-            max(clock.store - lead[0].fill - lead[0].ring + self.to_apply, clock.apply, ready)
-            + lead[0].fill
-            + lead[0].ring
-        )
-        # mac: the loop is entered anew; ring weights come before the fill
-        start = clock.mac + self.enter + self.stages["mac"]
-        there = clock.apply + self.to_mac
+            clock.store = max(clock.store, self._write_time(before - allowed - 1) + engine.guard)
+        ready = self._constants(entry, clock, run)
+        words = lead[0].fill + lead[0].ring
+        clock.store = max(clock.store, clock.mac - self.ahead) + words
+        clock.apply = max(clock.store - words + self.to_apply, clock.apply, ready) + words
+        # mac: the last words of the execution before leave first; ring weights before the fill
+        start = clock.mac + octets
         late = lead[0].beats - lead[0].settled
-        clock.mac = max(start + lead[0].rows + lead[0].beats, there) - late + engine.guard
-        clock.mac = max(clock.mac, clock.rows)
+        clock.mac = max(start + lead[0].rows + lead[0].beats, clock.apply + self.to_mac)
+        clock.mac = max(clock.mac - late + engine.guard, clock.rows)
         # post takes a gate table row by row before its first word, and as holds a few words only
-        table = entry.wload.table_words * TABLE_CYCLES if shape.gates == 2 else 0
+        table = entry.wload.table_words * TABLE_CYCLES
         if table:
             clock.mac = max(clock.mac, clock.post + self.enter + table - self.to_post)
-        if flush:
-            clock.store = max(clock.store, self._write_time(self._micro - 1) + engine.guard)
 
         multiply, waited, began = 0.0, 0.0, clock.mac
         for number, slots in enumerate(rounds):
             last = number == len(rounds) - 1
-            waited += self._round(entry, slots, clock)
+            follows = (before, allowed, entry.store.pending_tile) if flush else None
+            self._round(slots, clock, follows if number == 0 else None)
+            if number == 0 and flush and not last:
+                clock.store = max(clock.store, self._write_time(before - 1) + engine.guard)
             multiply += sum(slot.compute for slot in slots)
             if last:
                 source, due = following or entry, following.mac.first_rows if following else 0
@@ -238,45 +238,57 @@ class CostModel:
                 waited += clock.rows - clock.mac
                 clock.mac = clock.rows
             began = clock.mac
-        clock.mac += octets  # the last unit's words leave
-        clock.post = max(clock.post, clock.mac + self.to_post)
+        clock.post = max(clock.post, clock.mac + octets + self.to_post)
         clock.written = clock.post + self.to_write
         self._stats(entry, clock)
         return multiply, waited
 
-    def _constants(self, entry: Entry, clock: _Clock, run: int, flush: bool) -> float:
+    def _constants(self, entry: Entry, clock: _Clock, run: int) -> float:
         """When pre.apply can begin: its constants are loaded, its scales are there."""
         pre = entry.pre
         constants = 0 if pre.pp_once and run else entry.wload.pp_words
-        ready = clock.apply + self.enter + self.stages["pre"] + constants
+        ready = clock.apply + self.enter + constants
         if pre.norm == GROUP_NORM:
-            words = sum(ceil(c / 8) for c in pre.channels[: pre.sources])
-            # of one item: a StatWord per cycle, and one more for further groups that end in it;
-            # the fill of an item begins with its scales
-            scales = max(words, pre.norm_groups)
+            words = sum(ceil(c / 16) for c in pre.channels[: pre.sources])
+            # of one item: 16 channels a cycle, and the groups that end in them; the fill of an item
+            # begins with its scales
+            scales = max(words, ceil(pre.norm_groups / self.engine.normalisers))
             begins = max(clock.stats, clock.norm) + self.enter
             clock.norm = begins + pre.items * scales
-            ready = max(ready, begins + scales + self.stages["pre"] + self.fifo + self.enter)
-        elif pre.norm in ROW_NORMS:
+            ready = max(ready, begins + scales + self.to_scale)
+        elif pre.norm in ROW_NORMS and not pre.rows_sent:
             clock.norm = max(clock.stats, clock.norm) + self.enter
-            ready = max(ready, clock.norm + self.stages["pre"] + self.fifo)
+            ready = max(ready, clock.norm + self.stages["rows"] + self.fifo)
             clock.norm += entry.mac.shape.fill
+        elif pre.norm in ROW_NORMS:
+            # they come tile by tile, as soon as the rows are complete
+            behind = self._write_time(self._micro - entry.store.pending - 1)
+            ready = max(ready, behind + self.link + self.to_scale)
         return ready
 
-    def _round(self, entry: Entry, slots: list[_Slot], clock: _Clock) -> float:
-        """Advance over the tiles of a round; returns cycles waited for weights."""
+    def _round(
+        self, slots: list[_Slot], clock: _Clock, follows: tuple[int, int, int] | None
+    ) -> None:
+        """Advance over the tiles of a round. ``follows``: micro-slots before the execution, how
+        many of them need not be written before the lead slot, and how many fewer per tile.
+        """
         period, previous = 0.0, clock.mac
         for index, slot in enumerate(slots):
+            if follows:
+                before, allowed, fewer = follows
+                left = max(0, allowed - (index + 1) * fewer) if fewer else 0
+                due = self._write_time(before - left - 1) + self.engine.guard
+                clock.store = max(clock.store, due)
             self._slot(slot, clock)
             took, previous = clock.mac - previous, clock.mac
             rest = len(slots) - index - 2
-            if rest > 0 and index >= 4 and slot == slots[index + 1] == slots[-2]:
+            follows_on = follows and follows[1] > (index + 1) * follows[2] > 0
+            if rest > 0 and index >= 4 and not follows_on and slot == slots[-2]:
                 if abs(took - period) < SAME:
                     self._advance(clock, took * rest, slot.outputs * rest)
                     self._slot(slots[-1], clock)
                     break
             period = took
-        return 0.0
 
     def _advance(self, clock: _Clock, cycles: float, micro: int) -> None:
         """Go on by ``cycles`` in which ``micro`` micro-slots pass as before."""
@@ -335,10 +347,10 @@ class CostModel:
         if entry.pre.stats in ROW_STATS:
             octet = 8 / self.engine.normalisers
             clock.stats = max(arrive + octet, clock.stats + octet * entry.pre.stat_words)
-            clock.stats += self.stages["pre"] + self.enter
+            clock.stats += self.to_scale + self.enter
         else:
             # the words of the last tile's last output group are the last to come
-            clock.stats = arrive + entry.pre.items_out + self.stages["pre"] + self.enter
+            clock.stats = arrive + entry.pre.items_out + self.enter
 
     def cost(self, program: Program) -> StepCost:
         """Cost of one step."""
