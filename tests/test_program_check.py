@@ -161,8 +161,8 @@ def test_short_lead():
 @pytest.mark.parametrize("kind", ["stride2", "upsample"])
 def test_half_banks(kind):
     """A larger split is always right, a smaller one never."""
-    # two rows of a 4 pixel wide image share an octet
-    size = (4, 4) if kind == "stride2" else (8, 8)
+    # two rows of a 6 pixel wide image share an octet
+    size = (6, 6) if kind == "stride2" else (8, 8)
     program = some_program(kind, seed=3, size=size, channels=64, ranks=4)
     index = len(program.entries) - 1
     split = program.entries[index].mac.split
