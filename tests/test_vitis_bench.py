@@ -14,7 +14,7 @@ from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.hlslint.check import check_paths, gather
 from gen.model import find_model
-from gen.program import Engine, lower, pack_static, save_program
+from gen.program import Engine, load_program, lower, pack_static, save_program
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.quantise.subjects import Subjects
 from gen.stages import run_stages
@@ -55,6 +55,13 @@ def make_build(folder, kind, engine=SMALL):
     return qgraph, program
 
 
+def with_vectors(folder):
+    """The build with benches and vectors, as ``make vectors`` leaves it."""
+    emit_benches(folder, load_program(folder / "program.json"))
+    record(folder, progress=False)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     """A build with normalisation, attention and host values, and its vectors."""
@@ -71,8 +78,7 @@ def one_layer(tmp_path_factory):
     qgraph, _ = make_build(folder, "conv3x3")
     part = build_first_layers(folder, qgraph.layers[0].layer.name)
     assert len(load_qgraph(part).layers) == 1
-    record(part, progress=False)
-    return part
+    return with_vectors(part)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +92,7 @@ def first_blocks(tmp_path_factory):
     layers = [each.layer.name for each in load_qgraph(folder).layers]
     last = next(name for name in layers if name.endswith("attentions.0.proj_out"))
     part = build_first_layers(folder, last)
-    record(part, progress=False)
-    return part
+    return with_vectors(part)
 
 
 @pytest.mark.csim
