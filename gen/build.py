@@ -16,7 +16,6 @@ from gen.emit import SOURCES, emit_sources
 from gen.identity import unet_identity
 from gen.model import Model, load_unet, read_json
 from gen.passes import lower as fuse
-from gen.passes.engine_check import check_engine
 from gen.program import load_engine, load_program, lower, pack_static, save_program, verify_program
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.quantise import Options, Statistics, quantise
@@ -177,7 +176,6 @@ def _trace(model: Model, build: Path, settings: Settings, scratch: Path) -> None
         tokens=model.tokens,
     )
     graph, host = fuse(traced)
-    check_engine(graph)
     layergraph_io.save(graph, scratch)
     host.save(scratch)
     write_json(scratch / MODEL, {**model.description(), "unet": unet_identity(unet)})

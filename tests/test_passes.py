@@ -19,7 +19,6 @@ from gen.floatrun import run_float
 from gen.graph import Graph, GraphError, Node, verify
 from gen.layers import HostTensor, LayerGraph, Read, TensorInfo, Weight, Window
 from gen.passes import lower, simplify
-from gen.passes.engine_check import check_engine
 from gen.passes.form_layers import form_layers
 from gen.passes.layout import Atom, Layout, LayoutError, image
 from gen.passes.verify_layers import verify_layers
@@ -295,21 +294,6 @@ def test_a_plain_gelu_feed_forward(approximate, act):
     hidden = torch.nn.functional.gelu(hidden, approximate=approximate)
     expected = torch.nn.functional.conv2d(hidden, s.parameters["last.weight"])
     torch.testing.assert_close(run_float(graph, sample, {}), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_what_no_kernel_computes_is_named():
-    check_engine(unets.tiny().layers)
-    check_engine(unets.ddpm_like().layers)
-    with pytest.raises(
-        UserError, match=r"^up_blocks\.0\.upsamplers\.0\.conv: up-sampling to an odd"
-    ):
-        check_engine(unets.odd().layers)
-    with pytest.raises(UserError, match=r"^down_blocks\.0\.resnets\.0\.conv2: .*scale_shift"):
-        check_engine(unets.scale_shift().layers)
-    s = Sketch()
-    gelu = s.add("gelu", "gelu", [s.conv("first", "sample")], IMAGE, approximate="none")
-    with pytest.raises(UserError, match=r"^at\.last: gelu is not supported"):
-        check_engine(s.form(s.conv("last", gelu)))
 
 
 @pytest.mark.parametrize("size", [(5, 5), (5, 4), (6, 7)])
