@@ -1,4 +1,4 @@
-"""From a U-Net to the software card: every layer of one step, bit for bit, on one and four ranks."""
+"""From a U-Net to the software card: every layer of a step, bit for bit, of one and four ranks."""
 
 from __future__ import annotations
 
