@@ -309,6 +309,8 @@ def test_host_drives_it(rig):
     for command in (*stores, *wloads):
         for index in (0, 1):
             command.bind(index, card.buffer(command, index, 100))
+    for command in wloads:
+        command.set_scalar(2, 1)
     for _ in range(2):
         card.execute([*stores, *wloads])
     assert card.seconds > 0

@@ -23,6 +23,8 @@ from gen.errors import UserError
 from gen.hostgraph import HostGraph
 from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
 from gen.model import find_model, load_unet, loras_of
+from gen.program import load_program
+from gen.program.engine import BOARDS
 from gen.qgraph_io import load_qgraph
 from gen.reference import run
 from host import image, selftest
@@ -47,6 +49,20 @@ def build(tmp_path_factory):
 @pytest.fixture(scope="module")
 def accelerator(build):
     return Accelerator(build)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def other_ranks(request, build):
+    """The same quantised model for another number of ranks."""
+    folder = build.parent / f"ranks{request.param}"
+    shutil.copytree(build, folder)
+    board = build.parent / f"ranks{request.param}.toml"
+    text = (BOARDS / "u250.toml").read_text()
+    board.write_text(text.replace("\nranks = 4\n", f"\nranks = {request.param}\n"))
+    model = find_model(str(build.parent / "model"))
+    ran = run_build(model, folder, Settings(board=str(board)), lambda _: None)
+    assert ran == ["program", "emit", "compile"]
+    return folder
 
 
 def random_inputs(batch, seed):
@@ -80,6 +96,14 @@ def test_steps_equal_the_integer_reference(build, accelerator):
     assert accelerator.cycles > 0
 
 
+def test_ranks_of_the_build(build, accelerator):
+    assert load_program(build / "program.json").ranks == 4
+    codec = accelerator._codec
+    assert [rank.result for rank in codec.ranks] == [True, False, False, False]
+    (size, offset), (other_size, other) = codec.step_range, codec.prompt_range
+    assert size and other_size and (offset + size <= other or other + other_size <= offset)
+
+
 def test_host_code_is_lean(accelerator):
     # without a wait: what other processes do to the caches meanwhile is not the host's
     with waiting_card(0):
@@ -95,34 +119,35 @@ def test_known_step_is_kept_and_made_again(build, accelerator, monkeypatch):
     kept = path.read_bytes()
     monkeypatch.setattr(selftest, "_compute", lambda *_: pytest.fail("computed again"))
     again = selftest.known_step(build, identity, codec)
-    np.testing.assert_array_equal(again.results[0], made.results[0])
-    assert made.results[0].any()
+    np.testing.assert_array_equal(again.result, made.result)
+    assert made.result.any()
     monkeypatch.undo()
     for damaged in (kept[:100], b"", kept[:-1]):
         path.write_bytes(damaged)
         selftest.known_step(build, identity, codec)
         assert path.read_bytes() == kept
     selftest.known_step(build, "another build", codec)
-    assert selftest._read(path, identity, 1) is None
+    assert selftest._read(path, identity, 4) is None
     path.unlink()
 
 
 def test_wrong_weights_do_not_pass_the_self_test(build, accelerator):
-    known = selftest.known_step(build, accelerator.identity, accelerator._codec)
-    session = accelerator._session
-    session.self_test(known)
-    weights = session.ranks[0].weights
-    half = weights.size // 2
-    kept = weights.array[half:].copy()
-    weights.array[half:] ^= 0x11
-    weights.push()
-    try:
-        with pytest.raises(CardFault, match="computes wrongly"):
-            session.self_test(known)
-    finally:
-        weights.array[half:] = kept
-        weights.push()
-    session.self_test(known)
+    codec, session = accelerator._codec, accelerator._session
+    known = selftest.known_step(build, accelerator.identity, codec)
+    session.self_test(known, codec.result_values)
+    for rank in session.ranks:
+        weights = rank.weights
+        half = weights.size // 2
+        kept = weights.array[half:].copy()
+        weights.array[half:] ^= 0x11
+        session.send_weights()
+        try:
+            with pytest.raises(CardFault, match="computes wrongly"):
+                session.self_test(known, codec.result_values)
+        finally:
+            weights.array[half:] = kept
+            session.send_weights()
+    session.self_test(known, codec.result_values)
 
 
 def test_other_batches_equal_the_reference(build, accelerator):
@@ -132,6 +157,19 @@ def test_other_batches_equal_the_reference(build, accelerator):
     first = reference(build, latent[:2], 700.0, prompt[:2])
     last = reference(build, latent[[2, 2]], 20.0, prompt[[2, 2]])
     np.testing.assert_array_equal(result, np.concatenate([first, last[:1]]))
+
+
+def draw(pipe, steps=3):
+    """A latent that the pipeline draws."""
+    embeds = torch.randn(2, 1, TOKENS, 16, generator=torch.Generator().manual_seed(0))
+    return pipe(
+        prompt_embeds=embeds[0],
+        negative_prompt_embeds=embeds[1],
+        num_inference_steps=steps,
+        guidance_scale=2.5,
+        generator=torch.Generator().manual_seed(1),
+        output_type="latent",
+    ).images.numpy()
 
 
 @pytest.mark.parametrize(
@@ -148,24 +186,20 @@ def test_other_batches_equal_the_reference(build, accelerator):
 def test_pipeline_on_the_card_draws_nearly_the_same(accelerator, scheduler):
     pipe = tiny_pipe()
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    generator = torch.Generator().manual_seed(0)
-    embeds = torch.randn(2, 1, TOKENS, 16, generator=generator)
-
-    def draw():
-        return pipe(
-            prompt_embeds=embeds[0],
-            negative_prompt_embeds=embeds[1],
-            num_inference_steps=3,
-            guidance_scale=2.5,
-            generator=torch.Generator().manual_seed(1),
-            output_type="latent",
-        ).images.numpy()
-
-    expected = draw()
+    expected = draw(pipe)
     pipe.unet = AcceleratedUNet(accelerator, pipe.unet)
-    error = draw() - expected
+    error = draw(pipe) - expected
     noise_ratio = (expected**2).mean() / (error**2).mean()
     assert 20 < 10 * np.log10(noise_ratio) < 90
+
+
+def test_images_do_not_depend_on_the_number_of_ranks(accelerator, other_ranks):
+    pipe = tiny_pipe()
+    float_unet = pipe.unet
+    pipe.unet = AcceleratedUNet(accelerator, float_unet)
+    expected = draw(pipe)
+    pipe.unet = AcceleratedUNet(Accelerator(other_ranks, device=1), float_unet)
+    np.testing.assert_array_equal(draw(pipe), expected)
 
 
 def test_lora_changes_the_weights_and_not_the_card(build, tmp_path):

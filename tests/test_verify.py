@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from generic_card import FAST, ROOT, compile_cpp
+from generic_card import FAST, ROOT, compile_cpp, ranked
 from layerkit import random_inputs, random_qgraph
 
 from gen.compare import CardCheck, Diverged, Integers, Noise, reference_step
@@ -17,9 +17,14 @@ from gen.trajectory import denoise
 pytestmark = pytest.mark.csim
 
 
+RANKS = 2
+ENGINE = Engine(ranks=RANKS)
+
+
 def generic(*flags):
     # a faulty card is compiled quickly, the right one as everywhere else
-    return compile_cpp(ROOT / "hls/card/generic.cpp", ("-O1", *flags) if flags else FAST)
+    flags = ranked(RANKS, *(("-O0", *flags) if flags else FAST))
+    return compile_cpp(ROOT / "hls/card/generic.cpp", flags)
 
 
 def case(kind="self_attention", seed=4):
@@ -36,7 +41,7 @@ def case(kind="self_attention", seed=4):
 
 
 def check(qgraph, program=None, library=None, weights=None):
-    program = program or lower(qgraph, Engine())
+    program = program or lower(qgraph, ENGINE)
     if weights is None:
         weights = np.frombuffer(pack_static(qgraph, program), np.uint8)
     return CardCheck(CsimCard(library or generic(), program, generic=True), qgraph, weights)
@@ -49,6 +54,22 @@ def test_equal_cards_pass_with_every_tensor_compared(kind):
     result = card.step(integers, stored)
     np.testing.assert_array_equal(result, stored[qgraph.layers[-1].layer.name])
     assert card.compared >= len(qgraph.layers)
+
+
+def test_second_step_takes_weights_that_stayed_on_the_card():
+    qgraph, integers, stored = case("concat_groupnorm_silu")
+    program = lower(qgraph, dataclasses.replace(ENGINE, cache_rows=2048))
+    assert program.cache_used
+    weights = np.frombuffer(pack_static(qgraph, program), np.uint8).copy()
+    card = check(qgraph, program, weights=weights)
+    card.step(integers, stored)
+    conv = next(e for e in program.entries if e.layer == "conv")
+    assert conv.wload.cache >= 0
+    start = conv.wload.ws.base * 64
+    weights[start : start + 128] ^= 0x55
+    card.step(integers, stored)
+    with pytest.raises(Diverged):
+        check(qgraph, program, weights=weights).step(integers, stored)
 
 
 def changed(program, layer, **store):
@@ -68,7 +89,7 @@ def shifted(region, rows):
 @pytest.mark.parametrize("layer", ["k", "qk", "pv"])
 def test_off_by_one_address_is_located(layer):
     qgraph, integers, stored = case()
-    program = lower(qgraph, Engine())
+    program = lower(qgraph, ENGINE)
     entry = next(e for e in program.entries if e.layer == layer)
     first, second = entry.store.source
     wrong = changed(program, layer, source=(shifted(first, 1), second))
@@ -79,7 +100,7 @@ def test_off_by_one_address_is_located(layer):
 
 def test_wrong_weight_byte_is_located():
     qgraph, integers, stored = case("concat_groupnorm_silu")
-    program = lower(qgraph, Engine())
+    program = lower(qgraph, ENGINE)
     weights = np.frombuffer(pack_static(qgraph, program), np.uint8).copy()
     conv = next(e for e in program.entries if e.layer == "conv")
     weights[conv.wload.scale.base * 64] ^= 0x40
@@ -109,8 +130,8 @@ def test_too_small_fifo_is_a_named_deadlock():
     """The array needs every pixel before it starts; each of them sends a row sum first."""
     qgraph, integers, stored = case()
     card = check(qgraph)
-    card.card.set_fifo_depth("ss", 1)
-    with pytest.raises(CsimError, match=r"deadlock: .*write ss \(1/1\)") as caught:
+    card.card.set_fifo_depth("ss_1", 1)
+    with pytest.raises(CsimError, match=r"deadlock: .*write ss_1 \(1/1\)") as caught:
         card.step(integers, stored)
     assert caught.value.code == DEADLOCK
     with pytest.raises(ValueError):
