@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from gen import layergraph_io
 from gen.arrayfile import map_arrays, read_metadata, write_arrays
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
-from gen.layers import LayerGraph
+from gen.layers import LayerGraph, TensorInfo
 from gen.model import Model, read_json
 from gen.quantise.effort import Effort, choose_effort, macs
-from gen.quantise.embeddings import embed, has_text_encoder
+from gen.quantise.embeddings import Embeddings, embed, has_text_encoder
 from gen.quantise.pictures import load_latents
 from gen.quantise.prompts import DEFAULT_PROMPTS
 from gen.quantise.statistics import Collector, Run, Statistics
@@ -37,6 +37,8 @@ CALIBRATION = "calibration.safetensors"
 STATISTICS = "statistics.safetensors"
 
 _FIXED_INPUTS = ("sample", "timestep", "encoder_hidden_states")
+# SDXL's: pooled prompt, and size, cut and wanted size of the picture
+POOLED, TIME_IDS = "added_cond_kwargs_text_embeds", "added_cond_kwargs_time_ids"
 
 
 @dataclass
@@ -130,10 +132,14 @@ class Sampler:
         self, model: Model, graph: LayerGraph, host: HostGraph, subjects: Subjects
     ) -> None:
         self.graph, self.host = graph, host
+        # a U-Net that takes more channels than it gives is shown more than the noisy latent
+        entry = graph.tensors[graph.input]
+        own = min(entry.channels, graph.tensors[graph.output].channels)
+        self.latent = replace(entry, channels=own)
         self.scheduler = _scheduler(model)
         self.pictures: torch.Tensor | None = None
         if subjects.pictures:
-            self.pictures = load_latents(model, graph.tensors[graph.input], subjects.pictures)
+            self.pictures = load_latents(model, self.latent, subjects.pictures)
         takes_prompt = any(n.name == "encoder_hidden_states" for n in host.graph.inputs())
         self.guided = takes_prompt and has_text_encoder(model) and self.pictures is None
         prompts: Sequence[str] = subjects.prompts or DEFAULT_PROMPTS
@@ -150,14 +156,14 @@ class Sampler:
         prompts = prompts[: self.effort.prompts]
         generator = torch.Generator().manual_seed(SEED)
         self.embeddings = _embeddings(model, host, prompts, self.guided, generator)
-        self.extra = _extra_inputs(host, generator)
+        self.extra = _extra_inputs(model, host, self.latent, generator)
         self.scheduler.set_timesteps(self.effort.steps)
 
     @torch.no_grad()
     def trajectory(self, index: int, collector: Collector, bar: tqdm[Any]) -> Recording:
         """Sample trajectory number ``index``; the result does not depend on other ones."""
         graph, effort = self.graph, self.effort
-        info = graph.tensors[graph.input]
+        info = self.latent
         generator = torch.Generator().manual_seed(SEED + 1 + index)
         per_prompt = 2 if self.guided else 1
         first = index * effort.group
@@ -166,31 +172,38 @@ class Sampler:
         shape = (count, info.channels, info.height, info.width)
         noise = torch.randn(shape, generator=generator)
         latents = noise * float(self.scheduler.init_noise_sigma)
+        shown = _shown(info, graph.tensors[graph.input].channels, count, generator)
         recording = Recording()
-        fixed = []
+        fixed, extras = [], []
         for b in range(effort.batches):
-            rows = self._rows(b, items)
-            given = None
+            given, extra = None, self.extra
             if self.embeddings is not None:
-                given = self.embeddings[[first * per_prompt + row for row in rows]]
-            values = self.host.evaluate_prompt(given, self.extra)
+                rows = [first * per_prompt + row for row in self._rows(b, items)]
+                own_prompts = self.embeddings.rows(rows)
+                given = own_prompts.hidden
+                if own_prompts.pooled is not None and POOLED in extra:
+                    extra = {**extra, POOLED: own_prompts.pooled}
+            values = self.host.evaluate_prompt(given, extra)
             fixed.append(values)
+            extras.append(extra)
             recording.keep(f"prompt/{index * effort.batches + b}", values)
         for k, timestep in enumerate(self.scheduler.timesteps.tolist()):
             if self.pictures is not None:
                 when = torch.tensor([int(timestep)])
                 own = self.pictures[first : first + count]
                 latents = self.scheduler.add_noise(own, noise, when)
-            step = self.host.evaluate_step(float(timestep), graph.batch, self.extra)
-            recording.keep(f"step/{k}", step)
             scaled = self.scheduler.scale_model_input(latents, timestep)
-            entering = scaled.repeat_interleave(per_prompt, dim=0)
+            entering = torch.cat([scaled, shown], dim=1).repeat_interleave(per_prompt, dim=0)
             predictions = []
             for b in range(effort.batches):
                 sample = entering[self._rows(b, items)].clone()
                 number = (index * effort.steps + k) * effort.batches + b
+                step = self.host.evaluate_step(float(timestep), graph.batch, extras[b])
+                # the same for all batches unless it depends on their prompts
+                kept = k if extras[b] is self.extra else effort.steps + number
+                recording.keep(f"step/{kept}", step)
                 recording.arrays[f"sample/{number}"] = sample
-                recording.runs.append((number, k, index * effort.batches + b))
+                recording.runs.append((number, kept, index * effort.batches + b))
                 predictions.append(collector.run(sample, {**step, **fixed[b]}))
                 bar.update()
             if self.pictures is not None:
@@ -214,35 +227,67 @@ def _embeddings(
     prompts: Sequence[str],
     guided: bool,
     generator: torch.Generator,
-) -> torch.Tensor | None:
+) -> Embeddings | None:
     """Embeddings of all items: (unconditional, conditional) pairs; noise without a text encoder."""
     shapes = [n.shape for n in host.graph.nodes if n.name == "encoder_hidden_states"]
     if not shapes:
         return None
     _, tokens, width = shapes[0]
     if not has_text_encoder(model):
-        return torch.randn(len(prompts), tokens, width, generator=generator)
+        return Embeddings(torch.randn(len(prompts), tokens, width, generator=generator))
     both = embed(model, ["", *prompts], tokens)
-    if both.shape[1:] != (tokens, width):
+    shape = list(both.hidden.shape[1:])
+    if shape != [tokens, width]:
         raise UserError(
-            f"{model.path}: the text encoder gives {list(both.shape[1:])} values a prompt, the "
-            f"U-Net takes {[tokens, width]}; use a pipeline with a single text encoder"
+            f"{model.path}: the text encoders give {shape} values a prompt, the U-Net takes "
+            f"{[tokens, width]}; the parts of this pipeline do not belong together"
         )
-    if not guided:
-        return both[1:]
-    pairs = [torch.stack([both[0], row]) for row in both[1:]]
-    return torch.cat(pairs)
+    numbers = range(1, len(prompts) + 1)
+    return both.rows([each for n in numbers for each in ((0, n) if guided else (n,))])
 
 
-def _extra_inputs(host: HostGraph, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Values for what the U-Net takes besides latent, timestep and prompt: labels 0, or noise."""
+def _shown(
+    latent: TensorInfo, channels: int, count: int, generator: torch.Generator
+) -> torch.Tensor:
+    """What a U-Net of ``channels`` channels sees besides the latent: [count, rest, height, width].
+
+    In-painting: a mask that is 1 in a rectangle, and the latent of a picture around it. Others,
+    such as a depth map or the latent of the picture to change: noise.
+    """
+    rest, height, width = channels - latent.channels, latent.height, latent.width
+    values = torch.randn(count, rest, height, width, generator=generator)
+    if rest != latent.channels + 1:
+        return values
+    values[:, 0] = 0
+    values[:, 0, height // 4 : -(-3 * height // 4), width // 4 : -(-3 * width // 4)] = 1
+    values[:, 1:] *= 1 - values[:, :1]
+    return values
+
+
+def _extra_inputs(
+    model: Model, host: HostGraph, latent: TensorInfo, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Values for what the U-Net takes besides latent, timestep and prompt: labels 0, whole pictures
+    of the latent's size, or noise.
+    """
     values = {}
     for node in host.graph.nodes:
         if node.op == "input" and node.name not in _FIXED_INPUTS:
             whole = "int" in node.dtype
             noise = torch.randn(node.shape, generator=generator)
             values[node.name] = torch.zeros(node.shape, dtype=torch.int64) if whole else noise
+            if node.name == TIME_IDS:
+                size = [pixels * _pixels(model) for pixels in (latent.height, latent.width)]
+                values[node.name] = torch.tensor([*size, 0, 0, *size]).float().expand(node.shape)
     return values
+
+
+def _pixels(model: Model) -> int:
+    """Pixels of the picture on every side of a latent pixel."""
+    path = model.path / "vae" / "config.json"
+    if model.kind != "pipeline" or not path.is_file():
+        return 8
+    return 1 << (len(read_json(path)["block_out_channels"]) - 1)
 
 
 def _scheduler(model: Model) -> Any:
