@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil
 
 from ortools.sat.python import cp_model
@@ -31,10 +32,10 @@ from gen.qlayers import QGraph
 
 PIXELS = (32, 64)
 WINDOW_ROWS = (512, 1024, 2048, 4096, 8192)
-WEIGHT_ROWS = (1024, 2048, 4096)
+WEIGHT_ROWS = (1024, 2048)
 # fractions of the static weight rows that stay on the card
 CACHE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SCORES_ROWS = 8192  # of the store, that attention logits may take
+SCORES_ROWS = (8192, 4096)  # of the store, that attention logits may take
 STORE_STEP = 4096  # rows of one UltraRAM
 UNLIMITED = 1 << 24
 MEMORY_KINDS = ("uram", "bram")
@@ -58,20 +59,19 @@ def shapes(base: Engine, limits: Limits) -> Iterator[Engine]:
     ranks = [r for r in (4, 2, 1) if r <= limits.slrs]
     order = sorted(((r, p) for r in ranks for p in PIXELS), key=lambda rp: (-rp[0] * rp[1], -rp[0]))
     for rank, pixels in order:
-        for window in WINDOW_ROWS:
-            for weight in WEIGHT_ROWS:
-                yield replace(
-                    base,
-                    ranks=rank,
-                    pixels=pixels,
-                    window_rows=window,
-                    weight_rows=weight,
-                    store_rows=UNLIMITED,
-                    scores_rows=SCORES_ROWS,
-                    stats_words=UNLIMITED,
-                    row_octets=UNLIMITED,
-                    cache_rows=0,
-                )
+        for window, weight, scores in product(WINDOW_ROWS, WEIGHT_ROWS, SCORES_ROWS):
+            yield replace(
+                base,
+                ranks=rank,
+                pixels=pixels,
+                window_rows=window,
+                weight_rows=weight,
+                store_rows=UNLIMITED,
+                scores_rows=scores,
+                stats_words=UNLIMITED,
+                row_octets=UNLIMITED,
+                cache_rows=0,
+            )
 
 
 def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence[int],
