@@ -84,7 +84,7 @@ def test_bad_arguments_are_one_sentence(tmp_path, capsys):
 
 
 def test_a_failing_child_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_models, "ROOT", tmp_path)
+    monkeypatch.setattr(bench_models.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match="failed with status"):
         bench_models.measure("sd15", tmp_path, ["trace"])
 
