@@ -27,7 +27,7 @@ export PROMPT
 
 include vitis/vitis.mk
 
-.PHONY: help venv build image quality bench bench-models verify test lint format train clean
+.PHONY: help venv build plan image quality bench bench-models verify test lint format train clean
 
 help: ## list every goal
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ venv: $(VENV)/ready ## set up the virtual environment (.venv)
 
 build: $(VENV)/ready ## generate the accelerator from MODEL and build its software card
 	$(BIN)/python -m gen build $(MODEL) $(foreach lora,$(LORA),--lora $(lora)) --board $(or $(ENGINE),$(BOARD)) --out $(BUILD)
+
+plan: $(VENV)/ready ## choose the engine for MODEL under the board's limits (out/plan.json, out/engine.toml)
+	$(BIN)/python -m gen plan $(MODEL) --board $(BOARD) --out $(OUT)/plan.json --engine $(OUT)/engine.toml
 
 image: build ## draw images: every denoising step on the software card
 	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE)
@@ -66,13 +69,13 @@ test: $(VENV)/ready ## run the tests (PYTEST_ARGS=... for others, e.g. PYTEST_AR
 
 lint: $(VENV)/ready ## ruff, mypy (strict on gen/ and host/), clang-format
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check gen host models tests
+	$(BIN)/ruff format --check bench gen host models tests
 	$(BIN)/mypy
 	git ls-files -z 'hls/*.hpp' 'hls/*.h' 'hls/*.cpp' 'tests/*.hpp' 'tests/*.cpp' | xargs -0 -r $(BIN)/clang-format --dry-run -Werror
 
 format: $(VENV)/ready ## rewrite sources in the house format
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format gen host models tests
+	$(BIN)/ruff format bench gen host models tests
 	git ls-files -z 'hls/*.hpp' 'hls/*.h' 'hls/*.cpp' 'tests/*.hpp' 'tests/*.cpp' | xargs -0 -r $(BIN)/clang-format -i
 
 train: $(VENV)/ready ## train the bundled model again (hours)
