@@ -13,10 +13,11 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
+    UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
 from safetensors.torch import save_file
-from tiny_pipeline import tiny_pipe, tiny_unet
+from tiny_pipeline import CONFIG, tiny_pipe, tiny_unet
 
 from gen.build import Settings, run_build
 from gen.errors import UserError
@@ -228,12 +229,11 @@ def test_lora_changes_the_weights_and_not_the_card(build, tmp_path):
 
 
 def test_what_no_kernel_computes_is_refused_by_the_build(tmp_path):
-    tiny_unet().save_pretrained(tmp_path / "model")
-    model, settings = find_model(str(tmp_path / "model")), Settings(height=7, width=7)
-    with pytest.raises(
-        UserError, match=r"^up_blocks\.0\.upsamplers\.0\.conv: up-sampling to an odd"
-    ):
-        run_build(model, tmp_path / "build", settings, lambda _: None)
+    config = {**CONFIG, "mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}
+    UNet2DConditionModel(**config).save_pretrained(tmp_path / "model")
+    model = find_model(str(tmp_path / "model"))
+    with pytest.raises(UserError, match=r"^mid_block\.attentions\.0: cat of permute .* supported"):
+        run_build(model, tmp_path / "build", Settings(), lambda _: None)
     assert not (tmp_path / "build" / "layers.json").exists()
 
 

@@ -54,9 +54,10 @@ class TinyAccelerator(FloatAccelerator):
         super().__init__(unet)
         self.error = error
 
-    def step(self, latent, timestep, encoder_hidden_states=None):
+    def step(self, latent, timestep, encoder_hidden_states=None, extra=None):
         timestep = np.atleast_1d(np.float64(timestep))
-        return super().step(latent, timestep, encoder_hidden_states) + np.float32(self.error)
+        noise = super().step(latent, timestep, encoder_hidden_states, extra)
+        return noise + np.float32(self.error)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def pipe():
 
 @pytest.fixture
 def tiny(pipe, monkeypatch):
-    monkeypatch.setattr(sampling, "load_pipeline", lambda _: Prompted(pipe))
+    monkeypatch.setattr(sampling, "load_pipeline", lambda *_: Prompted(pipe))
     return TinyAccelerator(tiny_unet())
 
 

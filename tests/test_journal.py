@@ -14,7 +14,7 @@ class Doubler:
     def __init__(self):
         self.calls = 0
 
-    def step(self, latent, timestep, encoder_hidden_states=None):
+    def step(self, latent, timestep, encoder_hidden_states=None, extra=None):
         self.calls += 1
         return latent * 2 + np.float32(timestep[0])
 
@@ -86,10 +86,16 @@ def test_steps_are_taken_from_it_by_all_of_their_inputs(path):
     result[:] = 0  # its own memory
     np.testing.assert_array_equal(again.step(latent, time, prompt), expected)
     assert stepper.calls == 1
-    for inputs in ((latent + 1, time, prompt), (latent, time + 1, prompt), (latent, time, -prompt)):
+    others = {"class_labels": np.ones(2)}
+    for inputs in (
+        (latent + 1, time, prompt),
+        (latent, time + 1, prompt),
+        (latent, time, -prompt),
+        (latent, time, prompt, others),
+    ):
         again.step(*inputs)
-    assert stepper.calls == 4
-    assert (first.computed, again.computed) == ([True], [False, False, True, True, True])
+    assert stepper.calls == 5
+    assert (first.computed, again.computed) == ([True], [False, False, True, True, True, True])
 
 
 def test_failed_step_is_not_kept(path):

@@ -76,13 +76,13 @@ def undisturbed(build, tmp_path_factory):
     return made
 
 
-# in steps of the card: 0 is the self-test, 1 to 4 the first picture, 5 to 8 the second
+# in steps of the card: 0 and 1 are the self-test, 2 to 5 the first picture, 6 to 9 the second
 @pytest.mark.parametrize(
     ("faults", "extra", "trouble"),
     [
-        ("timeout@6", (), "card 0 is opened again: card 0: kernel store_1 did not finish"),
-        slow("error@3,killed@8", (), "ended in state ERT_CMD_STATE_ERROR"),
-        slow("lost@2:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
+        ("timeout@7", (), "card 0 is opened again: card 0: kernel store_1 did not finish"),
+        slow("error@4,killed@9", (), "ended in state ERT_CMD_STATE_ERROR"),
+        slow("lost@3:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
         slow("wrong@0:0", ("--cards", "2"), "card 0 computes wrongly"),
     ],
 )
@@ -96,7 +96,7 @@ def test_same_pictures_whatever_happens(build, tmp_path, undisturbed, faults, ex
 
 @pytest.mark.slow
 def test_no_card_is_left_and_a_later_run_goes_on(build, tmp_path, undisturbed):
-    result = run(build, tmp_path, faults="timeout@3+")
+    result = run(build, tmp_path, faults="timeout@4+")
     # every process gets two steps further; the fourth start finishes the first picture
     assert result.returncode == 0
     other = tmp_path / "other"
