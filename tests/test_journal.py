@@ -76,7 +76,7 @@ def test_another_run_starts_empty(path):
 
 def test_steps_are_taken_from_it_by_all_of_their_inputs(path):
     stepper = Doubler()
-    latent, prompt = np.ones((2, 3), np.float32), np.ones((2, 1), np.float32)
+    latent, prompt = np.ones((2, 1, 1, 3), np.float32), np.ones((2, 1), np.float32)
     time = np.array([4.0])
     first = Journaled(stepper, Journal(path, "run"))
     expected = first.step(latent, time, prompt)
