@@ -98,6 +98,7 @@ def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, 
         "machine": platform.machine(),
         "torch": torch.__version__,
         "cycles_modelled": cycles,
+        "simulated_cycles_per_second": cycles and round(cycles / float(card[0]) * 1e3),
         "clock_mhz": accelerator.clock_mhz,
         "ms_per_step_modelled": cycles and round(cycles / accelerator.clock_mhz / 1e3, 4),
     }
@@ -118,12 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with importing(STOPPED):
             import host.overhead  # noqa: F401
             from gen.model import find_model, load_unet, loras_of
+            from gen.plan.command import make_plan
             from host.accelerator import Accelerator
 
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
         unet = load_unet(find_model(str(parsed.model or accelerator.model), loras_of(parsed.build)))
         accelerator.check_model(unet)
         figures = compare(accelerator, unet, parsed.repetitions)
+        plan = make_plan(str(parsed.model or accelerator.model), batch=accelerator.batch)
+        figures["plan_seconds"] = round(plan.seconds, 2)
+        figures["plan_efficiency_modelled"] = round(plan.efficiency, 4)
         path = parsed.out / "bench.json"
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(
@@ -146,6 +151,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{figures['ms_per_step_modelled']:8.3f} ms "
                 f"(modelled, {figures['cycles_modelled']:,} cycles)"
             )
+            print(
+                f"  simulation         {figures['simulated_cycles_per_second']:8,} cycles per "
+                "second (measured)"
+            )
+        print(f"  plan               {figures['plan_seconds']:8.1f} s (measured)")
         print(f"written to {path}")
 
     return guarded(work, STOPPED)
