@@ -1,29 +1,39 @@
 """Modelled cycles of a program without simulating it: seconds for the largest U-Nets.
 
-A recurrence over tile slots (docs/engine.md, "Slots of mac") with the times at which each kernel of a
-rank is through with a slot: store, pre.apply, mac, post, the weight stream, and the store's writes.
-A kernel begins a slot when it is free, when what it reads is there, and when what it writes has room;
-all ranks do the same at the same time. Everything inside a slot is counted, not simulated; the timed
-simulation is the reference for cycles, and tests hold this model against it.
+A recurrence over tile slots (docs/engine.md, "Slots of mac") and the micro-slots of the store in
+them, with the times at which each part of a rank is through: store and its writes, pre.apply, the
+scales of norms, mac, the weight stream, post. A part goes on when it is free, when what it reads is
+there, and when what it writes has room; all ranks do the same at the same time. Everything inside a
+slot is counted, not simulated; the timed simulation is the reference for cycles, and tests hold
+this model against it.
 
-Executions of a segment are followed until two in a row take equally long, and counted from there on;
-so are the tiles of a round.
+Executions of a segment are followed until a few in a row take equally long, and counted from there
+on; so are the rounds of an execution and the tiles of a round.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from math import ceil
 
+from gen.program.cost_clocks import (
+    ROW_STATS,
+    Delays,
+    Due,
+    PostClock,
+    ScalesClock,
+    StoreClock,
+)
+from gen.program.cost_slots import Slot, slots_of
 from gen.program.engine import Engine
 from gen.program.program import Entry, Program
-from gen.program.structs import NORM, RING_K, RING_NONE, STATS_LAYER, STATS_SOFTMAX
+from gen.program.structs import RING_NONE
 
-GROUP_NORM, ROW_NORMS = NORM["group"], (NORM["layer"], NORM["softmax"])
-ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
 WORDS_PER_ROW = 2  # 64-byte DDR words of a weight row
-TABLE_CYCLES = 8  # of a 64-byte word of a gate table (hls/kernels/post_word.hpp)
+DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
+# of a word written to DDR, and words that are written and not in memory yet (hls/sim/timing.hpp)
+WRITE_CYCLES, WRITE_BUFFER = 1.236, 256
 SAME = 0.01  # cycles by which two periods may differ
 
 
@@ -60,33 +70,14 @@ class StepCost:
         return sum(layer.weights for layer in self.layers)
 
 
-@dataclass
-class _Clock:
-    """Times, in cycles, at which each part of a rank is through with what it has done so far."""
-
-    store: float = 0.0  # last read
-    apply: float = 0.0  # last operand
-    mac: float = 0.0  # last slot
-    rows: float = 0.0  # weight stream: last row due so far
-    post: float = 0.0  # last word
-    written: float = 0.0  # last write
-    stats: float = 0.0  # sums of the last measured destination kept
-    norm: float = 0.0  # pre.norm: last scale
+def _difference(before: tuple[float, ...], after: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(b - a for a, b in zip(before, after, strict=True))
 
 
-@dataclass
-class _Slot:
-    """One tile slot: words that pass in it."""
-
-    fill: int = 0
-    beats: int = 0  # cycles of the fill in mac
-    settled: int = 0  # those that must be GUARD cycles old when the next slot begins
-    ring: int = 0
-    rows: int = 0  # ring weight rows that mac takes
-    compute: int = 0
-    outputs: int = 0  # output groups
-    words: int = 0  # accumulator words
-    residual: int = 0
+def _steady(periods: list[tuple[float, ...]]) -> bool:
+    """Whether all clocks went on by the same in the last three periods."""
+    spans = [each for period in periods[-3:] for each in period]
+    return max(spans) - min(spans) < SAME
 
 
 class CostModel:
@@ -102,298 +93,328 @@ class CostModel:
         followed: int = 8,
     ) -> None:
         self.engine, self.followed = engine, followed
-        timing, stages = engine.timing, engine.timing.stages
-        self.enter = timing.loop_entry + timing.loop_exit
-        self.stages, self.fifo = stages, timing.fifo_latency
-        hop = stages["link"] + self.fifo
-        # copy, hops to the farthest rank, join
-        self.link = (engine.ranks + 1) * hop
-        self.to_apply = stages["store"] + self.fifo
-        self.to_mac = stages["pre"] + self.fifo + self.link
-        self.to_scale = stages["pre"] + stages["scale"] + 2 * self.fifo
-        self.to_post = stages["mac"] + self.fifo
-        self.to_write = stages["post"] + self.fifo
+        self.delays = delays = Delays(engine)
         depths = engine.depths
+        self.to_apply = delays.to_next("store")
+        self.to_mac = delays.to_next("pre") + delays.line
+        self.to_post = delays.to_next("mac")
+        self.to_write = delays.to_next("post")
         # words between the store's reads and mac
-        self.ahead = depths["xs"] + depths["px"] + depths["gs"] + 2 * stages["pre"]
+        self.ahead = depths["xs"] + depths["px"] + depths["gs"] + 2 * engine.timing.stages["pre"]
+        if engine.ranks > 1:
+            self.ahead += depths["copy"]
         self.word_cycles = max(1.0, 64.0 * engine.clock_mhz / (ddr_gb_per_s * 1000.0))
         self.row_cycles = max(1.0, WORDS_PER_ROW * self.word_cycles * weight_bits / 8)
-        self._written: deque[tuple[int, float, float]] = deque()
-        self._micro = 0
+        self._start(0.0)
+
+    def _start(self, begin: float) -> None:
+        engine, delays = self.engine, self.delays
+        self.store = StoreClock(engine.lag, engine.guard, delays.between("store"), begin)
+        self.post = PostClock(delays, engine.depths["as"], begin)
+        self.scales = ScalesClock(delays, begin, begin)
+        self.apply = self.mac = begin
+        self.load = 0.0  # weight stream: parameters and rows sent so far
+        self.constants = 0.0  # when those of pre.apply are there
+        self.rows_left = 0  # of the following execution, for its lead slot
+        self.rows = 0  # weight rows from DDR or the cache so far
+        # rows that mac had taken before a round, when it began, and its cycles from row to row
+        self.rows_taken: deque[tuple[int, float, int]] = deque()
+        self.read = 0  # xs words so far
+        # xs words that mac has taken, when, and the cycles from word to word
+        self.taken: deque[tuple[int, float, float]] = deque()
+
+    def _advance(self, cycles: float, words: int) -> None:
+        """Go on by ``cycles`` and ``words`` of xs in which tiles pass as before."""
+        self.read += words
+        self.store.advance(cycles)
+        self.post.advance(cycles)
+        self.apply += cycles
+        self.mac += cycles
+        self.taken = deque((n + words, time + cycles, each) for n, time, each in self.taken)
+
+    def _advance_all(self, cycles: float, words: int) -> None:
+        """Go on by ``cycles`` and ``words`` in which executions pass as before."""
+        self._advance(cycles, words)
+        self.scales.advance(cycles)
+        self._advance_weights(cycles)
+
+    def _advance_weights(self, cycles: float) -> None:
+        self.load += cycles
+        self.constants += cycles
+        self.rows_taken = deque((n, time + cycles, pace) for n, time, pace in self.rows_taken)
 
     def rows_time(self, entry: Entry, rows: int) -> float:
         """Cycles in which ``rows`` weight rows of an entry arrive."""
         return rows * (1.0 if entry.wload.cache >= 0 else self.row_cycles)
 
-    def slots(self, entry: Entry) -> list[list[_Slot]]:
-        """The lead slot (a list of its own), then the tile slots of every round."""
-        engine, shape, mac = self.engine, entry.mac.shape, entry.mac
-        per_octet = sum(mac.groups[: mac.sources])
-        copies = (4 if mac.up else 1) * mac.split
-        tiles = ceil(shape.octets / engine.tile_octets)
-        ring = shape.ring != RING_NONE
-        # gather makes a row of two V words, or of the R words of a K Beat, which every rank keeps
-        # one of R of
-        per_row = 2.0 if shape.ring != RING_K else shape.ring_words / max(1, shape.steps)
-        first = min(shape.per_round, shape.units) * shape.ring_words if ring else 0
-        lead = shape.lead * per_octet
-        # with one cycle per Beat of several ranks, subs come no slower than the first tap reads them
-        chases = engine.ranks > 1 and copies == 1
-        late = mac.late * per_octet * copies
-
-        def settled(octets: int) -> int:
-            beats = octets * per_octet * copies
-            return max(0, beats - late - (per_octet - 1 if chases and octets else 0))
-
-        rounds = [[_Slot(lead, lead * copies, settled(shape.lead), first, ceil(first / per_row))]]
-        filled, done = shape.lead, 0
-        while done < shape.units:
-            units = min(shape.per_round, shape.units - done)
-            following = min(shape.per_round, shape.units - done - units) if ring else 0
-            left = following * shape.ring_words
-            share = ceil(left / tiles)
-            made = []
-            for tile in range(tiles):
-                octets = min(engine.tile_octets, shape.octets - tile * engine.tile_octets)
-                fill = min(engine.tile_octets, shape.fill - filled) if done == 0 else 0
-                filled += fill
-                load = min(share, left) if done else (left if tile == tiles - 1 else 0)
-                left -= load
-                outputs = units // shape.gates
-                made.append(
-                    _Slot(
-                        fill * per_octet,
-                        fill * per_octet * copies,
-                        settled(fill),
-                        load,
-                        ceil(load / per_row),
-                        units * max(shape.steps, engine.tile_octets),
-                        outputs,
-                        units * octets,
-                        outputs * octets * entry.post.residual,
-                    )
-                )
-            rounds.append(made)
-            done += units
-        return rounds
-
-    def _write_time(self, micro: int) -> float:
-        """When micro-slot ``micro`` of the step has been written."""
-        while len(self._written) > 1 and self._written[1][0] <= micro:
-            self._written.popleft()
-        if not self._written or micro < self._written[0][0]:
-            return 0.0
-        first, base, each = self._written[0]
-        return base + (micro - first + 1) * each
-
-    def execute(
-        self, entry: Entry, following: Entry | None, clock: _Clock, run: int
-    ) -> tuple[float, float]:
-        """Advance ``clock`` over one execution, number ``run`` of its segment; returns its multiply
-        and weight-wait cycles.
+    def execute(self, entry: Entry, following: Entry | None, run: int) -> tuple[float, float]:
+        """Advance over one execution, number ``run`` of its segment; returns its multiply and
+        weight-wait cycles.
         """
-        engine, shape = self.engine, entry.mac.shape
-        octets = engine.tile_octets
-        flush = entry.store.flush == 1 or (entry.store.flush == 2 and run == 0)
-        lead, *rounds = self.slots(entry)
-
-        # store: the lead slot, after the flush but for what it may leave
-        clock.store += self.enter
-        before, allowed = self._micro, entry.store.pending
-        if flush:
-            clock.store = max(clock.store, self._write_time(before - allowed - 1) + engine.guard)
-        ready = self._constants(entry, clock, run)
-        words = lead[0].fill + lead[0].ring
-        clock.store = max(clock.store, clock.mac - self.ahead) + words
-        clock.apply = max(clock.store - words + self.to_apply, clock.apply, ready) + words
-        # mac: the last words of the execution before leave first; ring weights before the fill
-        start = clock.mac + octets
-        late = lead[0].beats - lead[0].settled
-        clock.mac = max(start + lead[0].rows + lead[0].beats, clock.apply + self.to_mac)
-        clock.mac = max(clock.mac - late + engine.guard, clock.rows)
-        # post takes a gate table row by row before its first word, and as holds a few words only
-        table = entry.wload.table_words * TABLE_CYCLES
-        if table:
-            clock.mac = max(clock.mac, clock.post + self.enter + table - self.to_post)
-
-        multiply, waited, began = 0.0, 0.0, clock.mac
-        for number, slots in enumerate(rounds):
+        shape = entry.mac.shape
+        lead, rounds = slots_of(entry, self.engine)
+        self.store.begin(entry, run)
+        self.apply = max(self.apply + self.delays.between("pre"), self._constants(entry, run))
+        self.ready = deque(self.scales.ready(entry.pre))
+        self.each = lead.beats / lead.words if lead.words else 1.0  # mac cycles of an xs word
+        multiply, sent = 0.0, [0.0]
+        periods: list[tuple[float, ...]]
+        waited = self._lead(entry, lead)
+        self.post.begin()
+        number, periods = 0, []
+        while number < len(rounds):
+            slots, before, read = rounds[number], self._times(), self.read
             last = number == len(rounds) - 1
-            follows = (before, allowed, entry.store.pending_tile) if flush else None
-            self._round(slots, clock, follows if number == 0 else None)
-            if number == 0 and flush and not last:
-                clock.store = max(clock.store, self._write_time(before - 1) + engine.guard)
-            multiply += sum(slot.compute for slot in slots)
-            if last:
-                source, due = following or entry, following.mac.first_rows if following else 0
-            else:
-                units = min(shape.per_round, shape.units - (number + 1) * shape.per_round)
-                source, due = entry, 0 if shape.ring != RING_NONE else units * shape.steps
-            # rows of the next round come during this one, the scale and bias words among them
-            words = slots[0].compute // max(1, max(shape.steps, octets))
-            other = words * (1 + entry.wload.bias_words) * self.word_cycles
-            begins = max(clock.rows, began)
-            clock.rows = begins + self.rows_time(source, due) + other
-            if not last and clock.rows > clock.mac:
-                waited += clock.rows - clock.mac
-                clock.mac = clock.rows
-            began = clock.mac
-        clock.post = max(clock.post, clock.mac + octets + self.to_post)
-        clock.written = clock.post + self.to_write
-        self._stats(entry, clock)
+            units = slots[0].compute // max(shape.steps, self.engine.tile_octets)
+            parameters = units * (1 + entry.wload.bias_words)
+            if number == 0:
+                parameters += entry.wload.table_words
+            self.load += parameters * self.word_cycles
+            ready = self.load + self.delays.to_next("wload")
+            self.post.parameters(entry, units, number == 0, ready)
+            began = self.mac
+            sent = self._round(entry, slots, number == 0, last)
+            self.post.sums(entry)
+            compute = sum(slot.compute for slot in slots)
+            wait = self._weights(entry, following, number, began, compute)
+            # rounds of the same slots are one list
+            periods = [*periods, _difference(before, self._times())]
+            alike = sum(each is slots for each in rounds[number + 1 :]) - 1
+            skipped = alike if number > 3 and _steady(periods) else 0
+            if skipped > 0:
+                self._advance(periods[-1][0] * skipped, (self.read - read) * skipped)
+                self._advance_weights(periods[-1][0] * skipped)
+                number += skipped
+            multiply += compute * (1 + max(0, skipped))
+            waited += wait * (1 + max(0, skipped))
+            number += 1
+        self.store.end()
+        self.scales.keep(entry.pre, sent if entry.pre.stats in ROW_STATS else [self.post.time])
         return multiply, waited
 
-    def _constants(self, entry: Entry, clock: _Clock, run: int) -> float:
-        """When pre.apply can begin: its constants are loaded, its scales are there."""
-        pre = entry.pre
-        constants = 0 if pre.pp_once and run else entry.wload.pp_words
-        ready = clock.apply + self.enter + constants
-        if pre.norm == GROUP_NORM:
-            words = sum(ceil(c / 16) for c in pre.channels[: pre.sources])
-            # of one item: 16 channels a cycle, and the groups that end in them; the fill of an item
-            # begins with its scales
-            scales = max(words, ceil(pre.norm_groups / self.engine.normalisers))
-            begins = max(clock.stats, clock.norm) + self.enter
-            clock.norm = begins + pre.items * scales
-            ready = max(ready, begins + scales + self.to_scale)
-        elif pre.norm in ROW_NORMS and not pre.rows_sent:
-            clock.norm = max(clock.stats, clock.norm) + self.enter
-            ready = max(ready, clock.norm + self.stages["rows"] + self.fifo)
-            clock.norm += entry.mac.shape.fill
-        elif pre.norm in ROW_NORMS:
-            # they come tile by tile, as soon as the rows are complete
-            behind = self._write_time(self._micro - entry.store.pending - 1)
-            ready = max(ready, behind + self.link + self.to_scale)
-        return ready
+    def _constants(self, entry: Entry, run: int) -> float:
+        """When pre.apply has its constants."""
+        words = 0 if entry.pre.pp_once and run else entry.wload.pp_words
+        return max(self.apply + self.delays.between("pre") + words, self.constants if words else 0)
 
-    def _round(
-        self, slots: list[_Slot], clock: _Clock, follows: tuple[int, int, int] | None
-    ) -> None:
-        """Advance over the tiles of a round. ``follows``: micro-slots before the execution, how
-        many of them need not be written before the lead slot, and how many fewer per tile.
+    def _weights(
+        self, entry: Entry, following: Entry | None, number: int, began: float, compute: int
+    ) -> float:
+        """What the weight stream brings in a round: rows of the next one, or constants and rows of
+        the following execution. Returns the cycles that mac waits for.
         """
-        period, previous = 0.0, clock.mac
-        for index, slot in enumerate(slots):
-            if follows:
-                before, allowed, fewer = follows
-                left = max(0, allowed - (index + 1) * fewer) if fewer else 0
-                due = self._write_time(before - left - 1) + self.engine.guard
-                clock.store = max(clock.store, due)
-            self._slot(slot, clock)
-            took, previous = clock.mac - previous, clock.mac
-            rest = len(slots) - index - 2
-            follows_on = follows and follows[1] > (index + 1) * follows[2] > 0
-            if rest > 0 and index >= 4 and not follows_on and slot == slots[-2]:
-                if abs(took - period) < SAME:
-                    self._advance(clock, took * rest, slot.outputs * rest)
-                    self._slot(slots[-1], clock)
-                    break
-            period = took
+        shape, source, due = entry.mac.shape, entry, 0
+        left = shape.units - (number + 1) * shape.per_round
+        if left > 0:
+            if shape.ring == RING_NONE:
+                due = min(shape.per_round, left) * shape.steps
+        elif following:
+            source, due = following, following.mac.first_rows
+            again = following is entry and following.wload.pp_once
+            self.load += (1 + (0 if again else following.wload.pp_words)) * self.word_cycles
+            self.constants = self.load + self.delays.to_next("wload")
+        pace = 4 if 4 * due <= compute else 2 if 2 * due <= compute else 1
+        # at most as many rows as the round has steps come in it
+        now = min(due, compute) if left <= 0 else due
+        self.rows_taken.append((self.rows, began, pace))
+        self._rows(source, now)
+        end = max(self.mac, self.load + max(0, compute - pace * now))
+        waited, self.mac = end - self.mac, end
+        self.rows_left = due - now
+        if self.rows_left:
+            self.rows_taken.append((self.rows, self.mac, 1))
+            self._rows(source, self.rows_left)
+        return waited
 
-    def _advance(self, clock: _Clock, cycles: float, micro: int) -> None:
-        """Go on by ``cycles`` in which ``micro`` micro-slots pass as before."""
-        for member in fields(clock):
-            if member.name not in ("stats", "norm", "rows"):
-                setattr(clock, member.name, getattr(clock, member.name) + cycles)
-        self._micro += micro
-        if micro:
-            self._written = deque(
-                (first + micro, base + cycles, each) for first, base, each in self._written
-            )
+    def _rows(self, source: Entry, rows: int) -> None:
+        """Sends rows of ``source``; FIFO ws is all that they may be ahead of mac."""
+        self.rows += rows
+        until = self.rows - self.engine.depths["ws"]
+        while len(self.rows_taken) > 1 and self.rows_taken[1][0] < until:
+            self.rows_taken.popleft()
+        first, began, pace = self.rows_taken[0]
+        taken = began + pace * (until - first) if until > first else 0.0
+        self.load = max(self.load + self.rows_time(source, rows), taken)
 
-    def _slot(self, slot: _Slot, clock: _Clock) -> None:
-        """One tile slot in every kernel."""
-        engine = self.engine
-        octets, load = engine.tile_octets, slot.fill + slot.ring
-        # store: micro-slot by micro-slot; the first one reads what mac loads in this slot
-        residual = slot.residual // max(1, slot.outputs)
-        first = max(octets, residual + load)
-        later = max(octets, residual)
-        room = clock.mac - self.ahead
-        begun = max(clock.store, room)
-        begun = max(begun, self._write_time(self._micro - engine.lag) - octets) + first
-        loaded = begun
-        for micro in range(1, slot.outputs):
-            due = self._write_time(self._micro + micro - engine.lag) - octets
-            begun = max(begun, due) + later
-        clock.store = begun
-        if load:
-            clock.apply = max(clock.apply + load, loaded + self.to_apply)
-            there = clock.apply + self.to_mac
-        else:
-            there = 0.0
-        start = clock.mac
-        clock.mac = max(start + slot.compute, start + slot.rows)
-        if slot.beats:
-            late = slot.beats - slot.settled
-            filled = max(start + slot.beats, there)
-            clock.mac = max(clock.mac, filled - late + engine.guard)
-        # post and writes: the words of a unit leave during the next one
-        if slot.outputs:
-            unit = (clock.mac - start) / slot.outputs
-            clock.post = max(clock.post + slot.words, clock.mac + octets + self.to_post)
-            clock.post = max(clock.post, clock.store + self.stages["store"] + self.fifo)
-            done = clock.post + self.to_write
-            each = min(max(unit, octets), max(0.0, done - clock.written) / slot.outputs)
-            self._written.append((self._micro, done - each * slot.outputs, each))
-            self._micro += slot.outputs
-            clock.written = done
+    def _lead(self, entry: Entry, slot: Slot) -> float:
+        """The lead slot in every part; returns the cycles that mac waits for weight rows."""
+        mac, engine = entry.mac, self.engine
+        begin = max(self.mac + engine.tile_octets, self.post.room(0))
+        settled = max(
+            (mac.out_slot | (engine.pixels - 1)).bit_length() + 1,
+            (mac.fill_slot | 7).bit_length() + 1,
+        )
+        placed = self.mac + 1 + settled
+        if mac.stride > 1 or mac.up:
+            begin = max(begin, placed)
+        there = self._read(slot, begin)
+        # own rows that are left come before the fill, as far as there are more than Beats
+        begin += max(0, self.rows_left - slot.beats) + slot.rows
+        filled = max(begin + slot.beats, there + self.each - 1)
+        # a row that is late holds up the Beat beside it
+        late = 0.0
+        if self.rows_left:
+            late = max(0.0, self.load + max(0, slot.beats - self.rows_left) - filled)
+            filled += late
+        self._take(slot, filled)
+        needed = filled - (slot.beats - slot.needed) + engine.guard - 1
+        self.mac = max(filled, needed, placed)
+        return late
 
-    def _stats(self, entry: Entry, clock: _Clock) -> None:
-        """When the destination's statistics are kept."""
-        if not entry.pre.stats:
-            return
-        arrive = clock.post + self.stages["post"] + self.fifo + self.link
-        if entry.pre.stats in ROW_STATS:
-            octet = 8 / self.engine.normalisers
-            clock.stats = max(arrive + octet, clock.stats + octet * entry.pre.stat_words)
-            clock.stats += self.to_scale + self.enter
-        else:
-            # the words of the last tile's last output group are the last to come
-            clock.stats = arrive + entry.pre.items_out + self.enter
+    def _read(self, slot: Slot, begin: float) -> float:
+        """The store reads what mac loads in a slot that begins at ``begin``; returns when mac has
+        the last word.
+        """
+        words = slot.words + slot.ring
+        if not words:
+            return 0.0
+        self.read += words
+        self.store.read(words, self._room(begin))
+        apply = max(self.apply + words, self.store.time + self.to_apply)
+        each = slot.words // max(1, slot.octets)
+        for left in range(slot.octets, 0, -1):
+            apply = max(apply, self.ready.popleft() + left * each)
+        self.apply = apply
+        # xs is all that the store may be ahead of pre.apply
+        self.store.time = max(self.store.time, apply - self.engine.depths["xs"] - self.to_apply)
+        return apply + self.to_mac + (self.delays.to_next("link") if slot.rows else 0)
+
+    def _room(self, begin: float) -> float:
+        """When the store can have read all words so far: mac has taken all but ``ahead``."""
+        until = self.read - self.ahead
+        while len(self.taken) > 1 and self.taken[0][0] < until:
+            self.taken.popleft()
+        if not self.taken or until <= 0:
+            return 0.0
+        taken, time, each = self.taken[0]
+        if taken < until:
+            return begin + (until - taken) * self.each
+        return time - (taken - until) * each
+
+    def _take(self, slot: Slot, end: float) -> None:
+        words = slot.words + slot.ring
+        if words:
+            each = (slot.beats + slot.rows) / words
+            self.taken.append((self.read, end, each))
+
+    def _round(self, entry: Entry, slots: list[Slot], first: bool, last: bool) -> list[float]:
+        """Advance over the tiles of a round; returns when post sends the statistics of rows."""
+        sent: list[float] = []
+        periods: list[tuple[float, ...]] = []
+        follows = first and self.store.flush and self.store.before > 0
+        # the time of every row counts
+        rows = (last and entry.post.stats in ROW_STATS) or (first and entry.pre.rows_sent > 0)
+        index = 0
+        while index < len(slots):
+            slot = slots[index]
+            before = self._times()
+            final = last and index == len(slots) - 1
+            self._tile(entry, slot, first, final, sent)
+            periods.append(_difference(before, self._times()))
+            skipped = len(slots) - index - 2
+            follows = follows and self.store.before > 0
+            alike = skipped > 0 and not follows and not rows and slot == slots[-2]
+            if alike and len(periods) > 3 and _steady(periods):
+                words = (slot.words + slot.ring) * skipped
+                self._advance(periods[-1][0] * skipped, words)
+                index += skipped
+            index += 1
+        return sent
+
+    def _times(self) -> tuple[float, ...]:
+        return self.mac, self.post.time, self.store.time
+
+    def _tile(self, entry: Entry, slot: Slot, first: bool, final: bool, sent: list[float]) -> None:
+        """One tile slot in every part, micro-slot by micro-slot."""
+        store, post, begin, width = self.store, self.post, self.mac, slot.width
+        gates, loads = entry.mac.shape.gates, slot.beats + slot.rows
+        unit = slot.compute / slot.outputs
+        words = width if entry.post.wide else ceil(width / 2)
+        step = 1 if entry.post.wide else 2
+        residual = width if entry.post.residual else 0
+        each = max(1, loads) / max(1, slot.words + slot.ring)  # cycles of an xs word
+        store.tile(first)
+        time, there, done = begin, 0.0, 0.0
+        for micro in range(slot.outputs):
+            began = store.time
+            added = store.read(residual) if residual else 0.0
+            if micro == 0:
+                # a Beat or row that is late holds up the steps beside it
+                there = self._read(slot, begin) + max(0.0, each - 1)
+            store.complete(began)
+            done += unit
+            late = (done - loads) / each if done < loads else done - loads
+            time = max(time + unit, there + late)
+            time = max(time, post.room(gates * width) - width)
+            ready = time + width + self.to_post
+            if residual:
+                ready = max(ready, added + self.to_apply)
+            post.take(gates * width, ready)
+            store.due.append(Due(post.time + self.to_write, words, step))
+            if entry.post.stats in ROW_STATS and micro == slot.outputs - 1:
+                rows = [post.time - left for left in range(width - 1, -1, -1)]
+        if entry.post.stats in ROW_STATS:
+            sent.extend(rows)
+        filled = max(begin + loads, there)
+        self.mac = max(time, time + loads - done, there)
+        self._take(slot, filled)
+        if slot.beats and not final:
+            needed = filled - (slot.beats - slot.needed) + self.engine.guard - 1
+            self.mac = max(self.mac, needed)
 
     def cost(self, program: Program) -> StepCost:
         """Cost of one step."""
-        self._written.clear()
-        self._micro = 0
-        begin = program.engine.timing.kernel_start + 2 * program.input_rows + self.enter
-        clock = _Clock(begin, begin, begin, begin, begin, begin, begin, begin)
+        timing = self.engine.timing
+        entry = timing.loop_entry + timing.loop_exit
+        self._start(float(timing.kernel_start))
+        self.store.time += DDR_LATENCY + 2 * program.input_rows * self.word_cycles + entry
         first = program.entries[0]
-        clock.rows = self.engine.timing.kernel_start + self.rows_time(first, first.mac.first_rows)
+        # plan, fetch, memory, route
+        self.load = timing.kernel_start + 2 * self.delays.to_next("wload") + DDR_LATENCY
+        self.load += (1 + first.wload.pp_words) * self.word_cycles
+        self.constants = self.load + self.delays.to_next("wload")
+        self.load += self.rows_time(first, first.mac.first_rows)
+        self.rows_left = first.mac.first_rows
         totals = [[0.0, 0.0, 0.0, 0.0] for _ in program.entries]
         for index, segment in enumerate(program.segments):
             beyond = program.segments[index + 1 :]
             after = program.entries[beyond[0].first] if beyond else None
             span = range(segment.first, segment.first + segment.count)
-            runs, run, period = segment.n0 * segment.n1, 0, 0.0
+            runs, run = segment.n0 * segment.n1, 0
+            periods: list[tuple[float, ...]] = []
             while run < runs:
-                before, micro = clock.mac, self._micro
+                before, read = self._times(), self.read
                 for where in span:
-                    entry = program.entries[where]
+                    made = program.entries[where]
                     following = after
                     if where + 1 in span:
                         following = program.entries[where + 1]
                     elif run + 1 < runs:
                         following = program.entries[segment.first]
-                    at = clock.mac
-                    multiply, waited = self.execute(entry, following, clock, run)
-                    spent = (1, clock.mac - at, multiply, waited)
+                    at = self.mac
+                    multiply, waited = self.execute(made, following, run)
+                    spent = (1, self.mac - at, multiply, waited)
                     totals[where] = [a + b for a, b in zip(totals[where], spent, strict=True)]
-                took = clock.mac - before
-                same = run >= 2 and abs(took - period) < SAME
+                periods.append(_difference(before, self._times()))
                 # the last run is followed again: what it loads ahead differs
                 skipped = runs - run - 2
+                same = len(periods) > 3 and _steady(periods)
                 if skipped > 0 and (same or run >= self.followed):
-                    self._advance(clock, took * skipped, (self._micro - micro) * skipped)
+                    last = [period[0] for period in periods[-4:]]
+                    took = sum(last) / len(last) * skipped
+                    self._advance_all(took, (self.read - read) * skipped)
                     for where in span:
                         done = totals[where][0]
                         totals[where] = [each * (done + skipped) / done for each in totals[where]]
                     run += skipped
-                run, period = run + 1, took
-        cycles = ceil(clock.written + 2 * program.output_rows + self.enter)
+                run += 1
+        written = self.store.finish() + self.delays.between("store")
+        words = 2 * program.output_rows
+        written += entry + self.delays.between("store")
+        cycles = ceil(written + max(words, WRITE_CYCLES * (words - WRITE_BUFFER)))
         layers = [
-            LayerCost(entry.layer, round(n), round(c), round(m), round(w))
-            for entry, (n, c, m, w) in zip(program.entries, totals, strict=True)
+            LayerCost(made.layer, round(n), round(c), round(m), round(w))
+            for made, (n, c, m, w) in zip(program.entries, totals, strict=True)
         ]
         return StepCost(cycles, layers)
 

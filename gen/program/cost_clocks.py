@@ -1,0 +1,266 @@
+"""Clocks of the parts of a rank, for the cost model: the cycle from which each is free again.
+
+A process that leaves its loop after every execution lets its pipeline run empty first. Times at
+which something arrives are those from which its reader is free again, if it waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+
+from gen.program.engine import Engine
+from gen.program.program import Entry
+from gen.program.structs import NORM, STATS_LAYER, STATS_NONE, STATS_SOFTMAX, PreEntry
+
+GROUP_NORM, ROW_NORMS = NORM["group"], (NORM["layer"], NORM["softmax"])
+ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
+EARLY = 4  # micro-slots that are written early (hls/kernels/store.hpp)
+PARAMETER_CYCLES = 2  # from the last parameter of a single unit to its first word
+# iterations of post from the last word of a gate table to its use (hls/kernels/post.hpp)
+TABLE_CYCLES = 515
+STAT_CYCLES = 3  # from the last word of a round to its last sum
+
+
+@dataclass
+class Delays:
+    """Cycles between the parts of one engine."""
+
+    engine: Engine
+
+    def to_next(self, kernel: str) -> int:
+        """From a read of ``kernel`` to that of the kernel behind it."""
+        return self.engine.timing.stages[kernel] + self.engine.timing.fifo_latency
+
+    def between(self, kernel: str) -> int:
+        """Between two loops of ``kernel``."""
+        timing = self.engine.timing
+        return timing.stages[kernel] + timing.loop_entry + timing.loop_exit
+
+    @property
+    def line(self) -> int:
+        """Through all ranks: copy, hops to the farthest one, join."""
+        return self.engine.ranks * self.to_next("link")
+
+
+@dataclass
+class Due:
+    """A micro-slot that is not written yet: its ys words, the last of which can be taken at
+    ``last``, the others ``step`` cycles apart.
+    """
+
+    last: float
+    words: int
+    step: int
+
+
+@dataclass
+class StoreClock:
+    """The store, micro-slot by micro-slot: what it reads, and what it writes meanwhile."""
+
+    lag: int
+    guard: int
+    between: int
+    time: float = 0.0
+    due: deque[Due] = field(default_factory=deque)
+    before: int = 0  # micro-slots of earlier executions that are not written
+    allowed: int = 0  # of them, those that may be left now
+    next_allowed: int = 0  # and for the next tile
+    unhurried: int = 0
+    per_tile: int = 0
+    flush: bool = False
+    settled: float = 0.0  # when the next tile can read what was written for it
+
+    def begin(self, entry: Entry, run: int) -> None:
+        """An execution, number ``run`` of its segment."""
+        made = entry.store
+        self.flush = made.flush == 1 or (made.flush == 2 and run == 0)
+        self.per_tile = made.pending_tile
+        self.time += self.between
+        self.before = len(self.due)
+        self.allowed = made.pending if self.flush else self.lag
+        self.next_allowed, self.unhurried, self.settled = 0, self.lag, 0.0
+        self._drain()
+
+    def tile(self, first_round: bool) -> None:
+        """The first micro-slot of a tile is next."""
+        if self.flush:
+            fewer = self.per_tile
+            self.allowed = max(0, self.allowed - fewer) if first_round else 0
+            self.next_allowed = max(0, self.allowed - fewer)
+            self.unhurried = max(0, self.allowed - 2 * fewer)
+            self.time = max(self.time, self.settled)
+            self._drain()
+
+    def end(self) -> None:
+        """All is read."""
+        if self.flush:
+            self.allowed = 0
+            self._drain()
+
+    def read(self, words: int, room: float = 0.0) -> float:
+        """Reads of one stream, the last one not before ``room``; returns when they are over."""
+        left = words
+        while left > 0 and self.due:
+            if len(self.due) <= self.lag - EARLY and self.before <= self.unhurried:
+                break
+            left -= self._write(left)
+        self.time = max(self.time + left, room)
+        return self.time
+
+    def complete(self, began: float) -> None:
+        """The end of a micro-slot."""
+        while len(self.due) >= self.lag:
+            self._write(self.due[0].words)
+        self.time = max(self.time, began + 1)
+
+    def finish(self) -> float:
+        """Writes what is left; returns when it is written."""
+        while self.due:
+            self._write(self.due[0].words)
+        return self.time
+
+    def _write(self, limit: int) -> int:
+        oldest = self.due[0]
+        words = min(limit, oldest.words)
+        oldest.words -= words
+        self.time = max(self.time + words, oldest.last - oldest.words * oldest.step)
+        if oldest.words == 0:
+            self.due.popleft()
+            if self.before:
+                self.before -= 1
+                if self.before >= self.next_allowed:
+                    self.settled = self.time + self.guard
+        return words
+
+    def _drain(self) -> None:
+        if self.before > self.allowed:
+            while self.before > self.allowed:
+                self._write(self.due[0].words)
+            self.time += self.guard
+
+    def advance(self, cycles: float) -> None:
+        """All of this ``cycles`` later."""
+        self.time += cycles
+        self.settled += cycles
+        for each in self.due:
+            each.last += cycles
+
+
+@dataclass
+class PostClock:
+    """post: parameters, words, sums."""
+
+    delays: Delays
+    as_depth: int
+    time: float = 0.0
+    table: float = 0.0  # iterations until the gate table can be used
+    words: int = 0
+    taken: deque[tuple[int, float]] = field(default_factory=deque)  # words until, and when
+
+    def begin(self) -> None:
+        """An execution."""
+        self.time += self.delays.between("post")
+
+    def parameters(self, entry: Entry, units: int, first: bool, ready: float) -> None:
+        """Those of a round; ``ready``: when the last one can be taken."""
+        words = units * (1 + entry.wload.bias_words)
+        self.time = max(self.time + words, ready)
+        if first and entry.wload.table_words:
+            self.time += entry.wload.table_words
+            self.table = TABLE_CYCLES
+        self.table -= words
+        if units == 1:
+            self.time += PARAMETER_CYCLES
+        if entry.mac.shape.gates == 2 and self.table > 0:
+            self.time += self.table
+            self.table = 0
+
+    def room(self, words: int) -> float:
+        """When ``words`` more words can be written to FIFO as."""
+        until = self.words + words - self.as_depth
+        while len(self.taken) > 1 and self.taken[0][0] < until:
+            self.taken.popleft()
+        if not self.taken or until <= 0:
+            return 0.0
+        taken, time = self.taken[0]
+        return time - (taken - until) if taken >= until else 0.0
+
+    def take(self, words: int, ready: float) -> None:
+        """The words of a micro-slot, the last one not before ``ready``."""
+        self.time = max(self.time + words, ready)
+        self.table -= words
+        self.words += words
+        self.taken.append((self.words, self.time))
+
+    def sums(self, entry: Entry) -> None:
+        """The end of a round: its last sums leave."""
+        if entry.post.stats not in (STATS_NONE, *ROW_STATS):
+            self.time += STAT_CYCLES + entry.pre.items_out
+
+    def advance(self, cycles: float) -> None:
+        """All of this ``cycles`` later."""
+        self.time += cycles
+        self.taken = deque((words, time + cycles) for words, time in self.taken)
+
+
+@dataclass
+class ScalesClock:
+    """pre.sums, pre.scale and pre.rows: statistics of a destination, scales of a norm."""
+
+    delays: Delays
+    sums: float = 0.0
+    rows: float = 0.0
+    ahead: list[float] = field(default_factory=list)  # rows that were sent at once
+
+    def ready(self, pre: PreEntry) -> Iterator[float]:
+        """When pre.apply can read the scales of every octet of its fill."""
+        delays = self.delays
+        if pre.norm == GROUP_NORM:
+            # per cycle 16 channels, of as many norm groups as there are normalisers
+            together = min(delays.engine.normalisers, pre.norm_groups)
+            cycles = ceil(pre.norm_groups / together) * ceil(together * pre.group_size / 16)
+            begins = self.sums + delays.between("pre")
+            self.sums = begins + pre.items * cycles
+            first = begins + cycles + delays.to_next("pre") + delays.to_next("scale")
+            for octet in range(pre.shape.fill):
+                yield first + octet // pre.item_octets * cycles
+        elif pre.norm in ROW_NORMS:
+            yield from self.ahead[: pre.rows_sent]
+            begins = self.rows + delays.between("rows")
+            left = pre.shape.fill - pre.rows_sent
+            self.rows = begins + left
+            for octet in range(left):
+                yield begins + octet + 1 + delays.to_next("rows")
+        else:
+            yield from [0.0] * pre.shape.fill
+
+    def keep(self, pre: PreEntry, sent: list[float]) -> None:
+        """Statistics that post sends at these times: per octet, or the last one."""
+        if pre.stats == STATS_NONE:
+            return
+        delays = self.delays
+        way = delays.to_next("post") + delays.line
+        begins = self.sums + delays.between("pre")
+        if pre.stats not in ROW_STATS:
+            self.sums = max(begins + pre.stat_words, sent[-1] + way)
+            return
+        each = 8 // delays.engine.normalisers
+        behind = delays.to_next("pre")
+        if pre.stats == STATS_LAYER:
+            behind += delays.to_next("scale")
+        kept, time = [], begins
+        for at in sent:
+            time = max(time, at + way - 1) + each
+            kept.append(time + behind)
+        self.sums = time
+        self.rows = max(kept[-1], self.rows + delays.between("rows") + each * len(kept))
+        self.ahead = [at + delays.to_next("rows") for at in kept[: pre.rows_ahead]]
+
+    def advance(self, cycles: float) -> None:
+        """All of this ``cycles`` later."""
+        self.sums += cycles
+        self.rows += cycles
+        self.ahead = [at + cycles for at in self.ahead]

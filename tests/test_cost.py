@@ -1,0 +1,96 @@
+"""The cost model against the timed simulation: every kind of layer, and the bundled model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from generic_card import ROW, GenericCard, ranked
+from layerkit import KINDS, random_qgraph
+
+from gen.model import find_model
+from gen.plan.structure import layer_graph, skeleton
+from gen.program import Engine, lower
+from gen.program.binary import program_bytes
+from gen.program.cost import CostModel, step_cost
+
+pytestmark = pytest.mark.csim
+
+# Cycles depend on no value; these make every divisor and every shift a valid one.
+ANY = 1
+LEAST = 3000  # cycles; what begins and ends a step weighs more in shorter ones
+
+
+def simulated(program, *flags, reload=False):
+    """Cycles of a step; with weights that are on the card already unless ``reload``."""
+    card = GenericCard(*ranked(program.ranks, *flags))
+    assert card.set_program(program_bytes(program)) == 0, card.error
+
+    def buffers(size):
+        return [np.full(size, ANY, np.uint8) for _ in range(program.ranks)]
+
+    arguments = (
+        buffers(64 * program.static_words),
+        buffers(64 * program.dynamic_words),
+        buffers(ROW * program.input_rows),
+        buffers(ROW * program.output_rows),
+    )
+    for again in (True,) if reload else (True, False):
+        assert card.step(*arguments, again) == 0, card.error
+    return card.cycles
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_layer(kind, ranks):
+    compared = 0
+    for seed, size, channels in ((1, 32, 320), (2, 16, 640), (3, 24, 136)):
+        rng = np.random.default_rng([seed, KINDS.index(kind)])
+        qgraph = random_qgraph(kind, rng, batch=2, size=(size, size), channels=channels)
+        program = lower(qgraph, Engine(ranks=ranks))
+        cycles = simulated(program, reload=True)
+        if cycles >= LEAST:
+            assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
+            compared += 1
+    assert compared
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return skeleton(layer_graph(find_model("models/shapes-ldm")))
+
+
+@pytest.mark.parametrize("ranks, cached", [(4, 4096), (4, 0), (2, 4096), (1, 4096)])
+def test_bundled_model(bundled, ranks, cached):
+    program = lower(bundled, Engine(ranks=ranks, cache_rows=cached))
+    assert step_cost(program).cycles == pytest.approx(simulated(program), rel=0.03)
+
+
+def test_executions_and_tiles_that_are_not_followed(bundled):
+    # Both are counted on from those before; that changes little.
+    program = lower(bundled, Engine(ranks=4))
+    all_followed = CostModel(program.engine, followed=10**9).cost(program).cycles
+    assert step_cost(program).cycles == pytest.approx(all_followed, rel=0.003)
+
+
+def test_layers_of_a_step(bundled):
+    program = lower(bundled, Engine(ranks=4, cache_rows=4096))
+    cost = step_cost(program)
+    assert [layer.layer for layer in cost.layers] == [entry.layer for entry in program.entries]
+    assert sum(layer.executions for layer in cost.layers) == program.executions
+    assert all(0 < layer.multiply <= layer.cycles for layer in cost.layers)
+    assert 0.9 * cost.cycles < sum(layer.cycles for layer in cost.layers) <= cost.cycles
+
+
+def test_weights_of_four_bits_are_waited_for_less(bundled):
+    program = lower(bundled, Engine(ranks=4))
+    wide, narrow = step_cost(program), step_cost(program, weight_bits=4)
+    assert narrow.weights < wide.weights and narrow.cycles < wide.cycles
+
+
+@pytest.mark.parametrize("kernel", ["store", "pre", "scale", "rows", "link", "mac", "post"])
+def test_stages_of_every_kernel_count(bundled, kernel):
+    program = lower(bundled, Engine(ranks=4))
+    timing = program.engine.timing
+    slower = replace(timing, stages={**timing.stages, kernel: timing.stages[kernel] + 30})
+    slow = replace(program, engine=replace(program.engine, timing=slower))
+    assert step_cost(slow).cycles > step_cost(program).cycles + 30
