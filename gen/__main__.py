@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="weights of 8 or 4 bits, activations of 8",
     )
 
+    build.add_argument(
+        "--untimed", action="store_true", help="software card without clock cycles: faster"
+    )
+
     plan = commands.add_parser("plan", help="choose the engine for a model, before building it")
     plan.add_argument("model", help="diffusers folder, hub id or architecture name")
     plan.add_argument("--board", default="u250", help="board file below gen/boards")
@@ -86,6 +90,7 @@ def _build(parsed: argparse.Namespace) -> None:
         width=parsed.width,
         subjects=read_subjects(parsed.calibration),
         quantise=Options(weight_bits=BITS[parsed.bits]),
+        untimed=parsed.untimed,
     )
     out = parsed.out or Path("build") / model.path.stem
     run_build(model, out, settings)

@@ -33,6 +33,7 @@ MODEL = "model.json"
 PROGRAM = ("program.json", "weights.bin")
 CARD = "card.so"
 
+UNTIMED = {"SIM_UNTIMED": "1"}  # hls/sim/mode.hpp
 MAX_REPLAY = 32  # recorded runs that the quantiser repeats, if it does
 
 TRACE_SOURCES = (
@@ -67,7 +68,8 @@ class Settings:
     """What a user may choose of a build.
 
     ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
-    at once. ``subjects``: what to calibrate on, nothing for the defaults.
+    at once. ``subjects``: what to calibrate on, nothing for the defaults. ``untimed``: a software
+    card that does not model clock cycles, which is faster.
     """
 
     board: str = "u250"
@@ -76,6 +78,7 @@ class Settings:
     width: int = 0
     subjects: Subjects = field(default_factory=Subjects)
     quantise: Options = field(default_factory=Options)
+    untimed: bool = False
 
 
 def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
@@ -137,8 +140,8 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
             ("hls", "gen/compile.py", "host/xclbin.py"),
             [PROGRAM[0], *(f"src/{name}" for name in SOURCES)],
             (CARD, CONTAINER_NAME),
-            _compile,
-            {"compiler": compiler_identity(find_compiler())},
+            lambda folder, scratch: _compile(folder, settings, scratch),
+            {"compiler": compiler_identity(find_compiler()), "untimed": settings.untimed},
         ),
     ]
 
@@ -201,8 +204,9 @@ def _emit(folder: Path, scratch: Path) -> None:
     emit_sources(load_program(folder / PROGRAM[0]), scratch / "src")
 
 
-def _compile(folder: Path, scratch: Path) -> None:
-    compile_library([folder / "src" / name for name in SOURCES], scratch / CARD)
+def _compile(folder: Path, settings: Settings, scratch: Path) -> None:
+    sources = [folder / "src" / name for name in SOURCES]
+    compile_library(sources, scratch / CARD, defines=UNTIMED if settings.untimed else None)
     for name in PROGRAM[:1]:
         os.link(folder / name, scratch / name)
     ranks = load_program(folder / PROGRAM[0]).ranks

@@ -93,9 +93,10 @@ def verify(
     if fault:
         say(f"csim diverges from the integer reference at {fault}")
     else:
+        cycles = f", {check.card.cycles} modelled cycles" if check.card.cycles else ""
         say(
             f"csim equals the integer reference in all {done} steps: {check.compared} stored "
-            f"tensors a step, {check.card.cycles} modelled cycles"
+            f"parts of tensors a step{cycles}"
         )
     return not fault
 

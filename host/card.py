@@ -289,8 +289,10 @@ class Card:
 
     @property
     def cycles(self) -> int | None:
-        """Modelled clock cycles of the last step; None on a real card."""
-        return int(self.xrt.cycles(self.device)) if self.software else None
+        """Modelled clock cycles of the last step; None on a real card, and on one in software that
+        does not model them.
+        """
+        return int(self.xrt.cycles(self.device)) or None if self.software else None
 
     @property
     def report(self) -> str:

@@ -52,18 +52,19 @@ def accelerator(build):
     return Accelerator(build)
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[(1, False), (2, True)], ids=["1 rank", "2 ranks, untimed"])
 def other_ranks(request, build):
-    """The same quantised model for another number of ranks."""
-    folder = build.parent / f"ranks{request.param}"
+    """The same quantised model for another number of ranks, and whether cycles are not modelled."""
+    ranks, untimed = request.param
+    folder = build.parent / f"ranks{ranks}"
     shutil.copytree(build, folder)
-    board = build.parent / f"ranks{request.param}.toml"
+    board = build.parent / f"ranks{ranks}.toml"
     text = (BOARDS / "u250.toml").read_text()
-    board.write_text(text.replace("\nranks = 4\n", f"\nranks = {request.param}\n"))
+    board.write_text(text.replace("\nranks = 4\n", f"\nranks = {ranks}\n"))
     model = find_model(str(build.parent / "model"))
-    ran = run_build(model, folder, Settings(board=str(board)), lambda _: None)
+    ran = run_build(model, folder, Settings(board=str(board), untimed=untimed), lambda _: None)
     assert ran == ["program", "emit", "compile"]
-    return folder
+    return folder, untimed
 
 
 def random_inputs(batch, seed):
@@ -199,8 +200,11 @@ def test_images_do_not_depend_on_the_number_of_ranks(accelerator, other_ranks):
     float_unet = pipe.unet
     pipe.unet = AcceleratedUNet(accelerator, float_unet)
     expected = draw(pipe)
-    pipe.unet = AcceleratedUNet(Accelerator(other_ranks, device=1), float_unet)
+    folder, untimed = other_ranks
+    other = Accelerator(folder, device=1)
+    pipe.unet = AcceleratedUNet(other, float_unet)
     np.testing.assert_array_equal(draw(pipe), expected)
+    assert (other.cycles is None) == untimed
 
 
 def test_lora_changes_the_weights_and_not_the_card(build, tmp_path):
@@ -232,7 +236,9 @@ def test_what_no_kernel_computes_is_refused_by_the_build(tmp_path):
     config = {**CONFIG, "mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}
     UNet2DConditionModel(**config).save_pretrained(tmp_path / "model")
     model = find_model(str(tmp_path / "model"))
-    with pytest.raises(UserError, match=r"^mid_block\.attentions\.0: cat of permute .* supported"):
+    with pytest.raises(
+        UserError, match=r"^mid_block\.attentions\.0: cat of permute .* not supported"
+    ):
         run_build(model, tmp_path / "build", Settings(), lambda _: None)
     assert not (tmp_path / "build" / "layers.json").exists()
 

@@ -4,8 +4,8 @@
 
     LDA_CARD_FAULTS=timeout@12:0,lost@30:1
 
-Steps are those that a process runs on a card, counted from 0 (the self-test, if there is one);
-``+`` means every step from that one on; without a card's index all cards have the fault.
+Steps are those that a process runs on a card, counted from 0 (0 and 1 are the self-test, if there
+is one); ``+`` means every step from that one on; without a card's index all cards have the fault.
 
 ========== =====================================================================================
 absent     there is no such card
