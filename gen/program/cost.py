@@ -13,28 +13,13 @@ on; so are the rounds of an execution and the tiles of a round.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from math import ceil
 
-from gen.program.cost_clocks import (
-    ROW_STATS,
-    Delays,
-    Due,
-    PostClock,
-    ScalesClock,
-    StoreClock,
-)
-from gen.program.cost_slots import Slot, slots_of
+from gen.program.cost_rank import RankClock, difference, steady
 from gen.program.engine import Engine
-from gen.program.program import Entry, Program
-from gen.program.structs import RING_NONE
+from gen.program.program import Program
 
 WORDS_PER_ROW = 2  # 64-byte DDR words of a weight row
-DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
-# of a word written to DDR, and words that are written and not in memory yet (hls/sim/timing.hpp)
-WRITE_CYCLES, WRITE_BUFFER = 1.236, 256
-SAME = 0.01  # cycles by which two periods may differ
 
 
 @dataclass(frozen=True)
@@ -70,16 +55,6 @@ class StepCost:
         return sum(layer.weights for layer in self.layers)
 
 
-def _difference(before: tuple[float, ...], after: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(b - a for a, b in zip(before, after, strict=True))
-
-
-def _steady(periods: list[tuple[float, ...]]) -> bool:
-    """Whether all clocks went on by the same in the last three periods."""
-    spans = [each for period in periods[-3:] for each in period]
-    return max(spans) - min(spans) < SAME
-
-
 class CostModel:
     """Cost of programs on one engine. ``ddr_gb_per_s``: what one bank achieves; ``followed``: runs
     of a segment after which its period is taken for granted.
@@ -92,289 +67,13 @@ class CostModel:
         ddr_gb_per_s: float = 13.0,
         followed: int = 8,
     ) -> None:
-        self.engine, self.followed = engine, followed
-        self.delays = delays = Delays(engine)
-        depths = engine.depths
-        self.to_apply = delays.to_next("store")
-        self.to_mac = delays.to_next("pre") + delays.line
-        self.to_post = delays.to_next("mac")
-        self.to_write = delays.to_next("post")
-        # words between the store's reads and mac
-        self.ahead = depths["xs"] + depths["px"] + depths["gs"] + 2 * engine.timing.stages["pre"]
-        if engine.ranks > 1:
-            self.ahead += depths["copy"]
+        self.followed = followed
         self.word_cycles = max(1.0, 64.0 * engine.clock_mhz / (ddr_gb_per_s * 1000.0))
         self.row_cycles = max(1.0, WORDS_PER_ROW * self.word_cycles * weight_bits / 8)
-        self._start(0.0)
-
-    def _start(self, begin: float) -> None:
-        engine, delays = self.engine, self.delays
-        self.store = StoreClock(engine.lag, engine.guard, delays.between("store"), begin)
-        self.post = PostClock(delays, engine.depths["as"], begin)
-        self.scales = ScalesClock(delays, begin, begin)
-        self.apply = self.mac = begin
-        self.load = 0.0  # weight stream: parameters and rows sent so far
-        self.constants = 0.0  # when those of pre.apply are there
-        self.rows_left = 0  # of the following execution, for its lead slot
-        self.rows = 0  # weight rows from DDR or the cache so far
-        # rows that mac had taken before a round, when it began, and its cycles from row to row
-        self.rows_taken: deque[tuple[int, float, int]] = deque()
-        self.read = 0  # xs words so far
-        # xs words that mac has taken, when, and the cycles from word to word
-        self.taken: deque[tuple[int, float, float]] = deque()
-
-    def _advance(self, cycles: float, words: int) -> None:
-        """Go on by ``cycles`` and ``words`` of xs in which tiles pass as before."""
-        self.read += words
-        self.store.advance(cycles)
-        self.post.advance(cycles)
-        self.apply += cycles
-        self.mac += cycles
-        self.taken = deque((n + words, time + cycles, each) for n, time, each in self.taken)
-
-    def _advance_all(self, cycles: float, words: int) -> None:
-        """Go on by ``cycles`` and ``words`` in which executions pass as before."""
-        self._advance(cycles, words)
-        self.scales.advance(cycles)
-        self._advance_weights(cycles)
-
-    def _advance_weights(self, cycles: float) -> None:
-        self.load += cycles
-        self.constants += cycles
-        self.rows_taken = deque((n, time + cycles, pace) for n, time, pace in self.rows_taken)
-
-    def rows_time(self, entry: Entry, rows: int) -> float:
-        """Cycles in which ``rows`` weight rows of an entry arrive."""
-        return rows * (1.0 if entry.wload.cache >= 0 else self.row_cycles)
-
-    def execute(self, entry: Entry, following: Entry | None, run: int) -> tuple[float, float]:
-        """Advance over one execution, number ``run`` of its segment; returns its multiply and
-        weight-wait cycles.
-        """
-        shape = entry.mac.shape
-        lead, rounds = slots_of(entry, self.engine)
-        self.store.begin(entry, run)
-        self.apply = max(self.apply + self.delays.between("pre"), self._constants(entry, run))
-        self.ready = deque(self.scales.ready(entry.pre))
-        self.each = lead.beats / lead.words if lead.words else 1.0  # mac cycles of an xs word
-        multiply, sent = 0.0, [0.0]
-        periods: list[tuple[float, ...]]
-        waited = self._lead(entry, lead)
-        self.post.begin()
-        number, periods = 0, []
-        while number < len(rounds):
-            slots, before, read = rounds[number], self._times(), self.read
-            last = number == len(rounds) - 1
-            units = slots[0].compute // max(shape.steps, self.engine.tile_octets)
-            parameters = units * (1 + entry.wload.bias_words)
-            if number == 0:
-                parameters += entry.wload.table_words
-            self.load += parameters * self.word_cycles
-            ready = self.load + self.delays.to_next("wload")
-            self.post.parameters(entry, units, number == 0, ready)
-            began = self.mac
-            sent = self._round(entry, slots, number == 0, last)
-            self.post.sums(entry)
-            compute = sum(slot.compute for slot in slots)
-            wait = self._weights(entry, following, number, began, compute)
-            # rounds of the same slots are one list
-            periods = [*periods, _difference(before, self._times())]
-            alike = sum(each is slots for each in rounds[number + 1 :]) - 1
-            skipped = alike if number > 3 and _steady(periods) else 0
-            if skipped > 0:
-                self._advance(periods[-1][0] * skipped, (self.read - read) * skipped)
-                self._advance_weights(periods[-1][0] * skipped)
-                number += skipped
-            multiply += compute * (1 + max(0, skipped))
-            waited += wait * (1 + max(0, skipped))
-            number += 1
-        self.store.end()
-        self.scales.keep(entry.pre, sent if entry.pre.stats in ROW_STATS else [self.post.time])
-        return multiply, waited
-
-    def _constants(self, entry: Entry, run: int) -> float:
-        """When pre.apply has its constants."""
-        words = 0 if entry.pre.pp_once and run else entry.wload.pp_words
-        return max(self.apply + self.delays.between("pre") + words, self.constants if words else 0)
-
-    def _weights(
-        self, entry: Entry, following: Entry | None, number: int, began: float, compute: int
-    ) -> float:
-        """What the weight stream brings in a round: rows of the next one, or constants and rows of
-        the following execution. Returns the cycles that mac waits for.
-        """
-        shape, source, due = entry.mac.shape, entry, 0
-        left = shape.units - (number + 1) * shape.per_round
-        if left > 0:
-            if shape.ring == RING_NONE:
-                due = min(shape.per_round, left) * shape.steps
-        elif following:
-            source, due = following, following.mac.first_rows
-            again = following is entry and following.wload.pp_once
-            self.load += (1 + (0 if again else following.wload.pp_words)) * self.word_cycles
-            self.constants = self.load + self.delays.to_next("wload")
-        pace = 4 if 4 * due <= compute else 2 if 2 * due <= compute else 1
-        # at most as many rows as the round has steps come in it
-        now = min(due, compute) if left <= 0 else due
-        self.rows_taken.append((self.rows, began, pace))
-        self._rows(source, now)
-        end = max(self.mac, self.load + max(0, compute - pace * now))
-        waited, self.mac = end - self.mac, end
-        self.rows_left = due - now
-        if self.rows_left:
-            self.rows_taken.append((self.rows, self.mac, 1))
-            self._rows(source, self.rows_left)
-        return waited
-
-    def _rows(self, source: Entry, rows: int) -> None:
-        """Sends rows of ``source``; FIFO ws is all that they may be ahead of mac."""
-        self.rows += rows
-        until = self.rows - self.engine.depths["ws"]
-        while len(self.rows_taken) > 1 and self.rows_taken[1][0] < until:
-            self.rows_taken.popleft()
-        first, began, pace = self.rows_taken[0]
-        taken = began + pace * (until - first) if until > first else 0.0
-        self.load = max(self.load + self.rows_time(source, rows), taken)
-
-    def _lead(self, entry: Entry, slot: Slot) -> float:
-        """The lead slot in every part; returns the cycles that mac waits for weight rows."""
-        mac, engine = entry.mac, self.engine
-        begin = max(self.mac + engine.tile_octets, self.post.room(0))
-        settled = max(
-            (mac.out_slot | (engine.pixels - 1)).bit_length() + 1,
-            (mac.fill_slot | 7).bit_length() + 1,
-        )
-        placed = self.mac + 1 + settled
-        if mac.stride > 1 or mac.up:
-            begin = max(begin, placed)
-        there = self._read(slot, begin)
-        # own rows that are left come before the fill, as far as there are more than Beats
-        begin += max(0, self.rows_left - slot.beats) + slot.rows
-        filled = max(begin + slot.beats, there + self.each - 1)
-        # a row that is late holds up the Beat beside it
-        late = 0.0
-        if self.rows_left:
-            late = max(0.0, self.load + max(0, slot.beats - self.rows_left) - filled)
-            filled += late
-        self._take(slot, filled)
-        needed = filled - (slot.beats - slot.needed) + engine.guard - 1
-        self.mac = max(filled, needed, placed)
-        return late
-
-    def _read(self, slot: Slot, begin: float) -> float:
-        """The store reads what mac loads in a slot that begins at ``begin``; returns when mac has
-        the last word.
-        """
-        words = slot.words + slot.ring
-        if not words:
-            return 0.0
-        self.read += words
-        self.store.read(words, self._room(begin))
-        apply = max(self.apply + words, self.store.time + self.to_apply)
-        each = slot.words // max(1, slot.octets)
-        for left in range(slot.octets, 0, -1):
-            apply = max(apply, self.ready.popleft() + left * each)
-        self.apply = apply
-        # xs is all that the store may be ahead of pre.apply
-        self.store.time = max(self.store.time, apply - self.engine.depths["xs"] - self.to_apply)
-        return apply + self.to_mac + (self.delays.to_next("link") if slot.rows else 0)
-
-    def _room(self, begin: float) -> float:
-        """When the store can have read all words so far: mac has taken all but ``ahead``."""
-        until = self.read - self.ahead
-        while len(self.taken) > 1 and self.taken[0][0] < until:
-            self.taken.popleft()
-        if not self.taken or until <= 0:
-            return 0.0
-        taken, time, each = self.taken[0]
-        if taken < until:
-            return begin + (until - taken) * self.each
-        return time - (taken - until) * each
-
-    def _take(self, slot: Slot, end: float) -> None:
-        words = slot.words + slot.ring
-        if words:
-            each = (slot.beats + slot.rows) / words
-            self.taken.append((self.read, end, each))
-
-    def _round(self, entry: Entry, slots: list[Slot], first: bool, last: bool) -> list[float]:
-        """Advance over the tiles of a round; returns when post sends the statistics of rows."""
-        sent: list[float] = []
-        periods: list[tuple[float, ...]] = []
-        follows = first and self.store.flush and self.store.before > 0
-        # the time of every row counts
-        rows = (last and entry.post.stats in ROW_STATS) or (first and entry.pre.rows_sent > 0)
-        index = 0
-        while index < len(slots):
-            slot = slots[index]
-            before = self._times()
-            final = last and index == len(slots) - 1
-            self._tile(entry, slot, first, final, sent)
-            periods.append(_difference(before, self._times()))
-            skipped = len(slots) - index - 2
-            follows = follows and self.store.before > 0
-            alike = skipped > 0 and not follows and not rows and slot == slots[-2]
-            if alike and len(periods) > 3 and _steady(periods):
-                words = (slot.words + slot.ring) * skipped
-                self._advance(periods[-1][0] * skipped, words)
-                index += skipped
-            index += 1
-        return sent
-
-    def _times(self) -> tuple[float, ...]:
-        return self.mac, self.post.time, self.store.time
-
-    def _tile(self, entry: Entry, slot: Slot, first: bool, final: bool, sent: list[float]) -> None:
-        """One tile slot in every part, micro-slot by micro-slot."""
-        store, post, begin, width = self.store, self.post, self.mac, slot.width
-        gates, loads = entry.mac.shape.gates, slot.beats + slot.rows
-        unit = slot.compute / slot.outputs
-        words = width if entry.post.wide else ceil(width / 2)
-        step = 1 if entry.post.wide else 2
-        residual = width if entry.post.residual else 0
-        each = max(1, loads) / max(1, slot.words + slot.ring)  # cycles of an xs word
-        store.tile(first)
-        time, there, done = begin, 0.0, 0.0
-        for micro in range(slot.outputs):
-            began = store.time
-            added = store.read(residual) if residual else 0.0
-            if micro == 0:
-                # a Beat or row that is late holds up the steps beside it
-                there = self._read(slot, begin) + max(0.0, each - 1)
-            store.complete(began)
-            done += unit
-            late = (done - loads) / each if done < loads else done - loads
-            time = max(time + unit, there + late)
-            time = max(time, post.room(gates * width) - width)
-            ready = time + width + self.to_post
-            if residual:
-                ready = max(ready, added + self.to_apply)
-            post.take(gates * width, ready)
-            store.due.append(Due(post.time + self.to_write, words, step))
-            if entry.post.stats in ROW_STATS and micro == slot.outputs - 1:
-                rows = [post.time - left for left in range(width - 1, -1, -1)]
-        if entry.post.stats in ROW_STATS:
-            sent.extend(rows)
-        filled = max(begin + loads, there)
-        self.mac = max(time, time + loads - done, there)
-        self._take(slot, filled)
-        if slot.beats and not final:
-            needed = filled - (slot.beats - slot.needed) + self.engine.guard - 1
-            self.mac = max(self.mac, needed)
 
     def cost(self, program: Program) -> StepCost:
         """Cost of one step."""
-        timing = self.engine.timing
-        entry = timing.loop_entry + timing.loop_exit
-        self._start(float(timing.kernel_start))
-        self.store.time += DDR_LATENCY + 2 * program.input_rows * self.word_cycles + entry
-        first = program.entries[0]
-        # plan, fetch, memory, route
-        self.load = timing.kernel_start + 2 * self.delays.to_next("wload") + DDR_LATENCY
-        self.load += (1 + first.wload.pp_words) * self.word_cycles
-        self.constants = self.load + self.delays.to_next("wload")
-        self.load += self.rows_time(first, first.mac.first_rows)
-        self.rows_left = first.mac.first_rows
+        rank = RankClock(program, self.word_cycles, self.row_cycles)
         totals = [[0.0, 0.0, 0.0, 0.0] for _ in program.entries]
         for index, segment in enumerate(program.segments):
             beyond = program.segments[index + 1 :]
@@ -383,7 +82,7 @@ class CostModel:
             runs, run = segment.n0 * segment.n1, 0
             periods: list[tuple[float, ...]] = []
             while run < runs:
-                before, read = self._times(), self.read
+                before, read = rank.times(), rank.read
                 for where in span:
                     made = program.entries[where]
                     following = after
@@ -391,32 +90,28 @@ class CostModel:
                         following = program.entries[where + 1]
                     elif run + 1 < runs:
                         following = program.entries[segment.first]
-                    at = self.mac
-                    multiply, waited = self.execute(made, following, run)
-                    spent = (1, self.mac - at, multiply, waited)
+                    at = rank.mac
+                    multiply, waited = rank.execute(made, following, run)
+                    spent = (1, rank.mac - at, multiply, waited)
                     totals[where] = [a + b for a, b in zip(totals[where], spent, strict=True)]
-                periods.append(_difference(before, self._times()))
+                periods.append(difference(before, rank.times()))
                 # the last run is followed again: what it loads ahead differs
                 skipped = runs - run - 2
-                same = len(periods) > 3 and _steady(periods)
+                same = len(periods) > 3 and steady(periods)
                 if skipped > 0 and (same or run >= self.followed):
                     last = [period[0] for period in periods[-4:]]
                     took = sum(last) / len(last) * skipped
-                    self._advance_all(took, (self.read - read) * skipped)
+                    rank.advance(took, (rank.read - read) * skipped)
                     for where in span:
                         done = totals[where][0]
                         totals[where] = [each * (done + skipped) / done for each in totals[where]]
                     run += skipped
                 run += 1
-        written = self.store.finish() + self.delays.between("store")
-        words = 2 * program.output_rows
-        written += entry + self.delays.between("store")
-        cycles = ceil(written + max(words, WRITE_CYCLES * (words - WRITE_BUFFER)))
         layers = [
             LayerCost(made.layer, round(n), round(c), round(m), round(w))
             for made, (n, c, m, w) in zip(program.entries, totals, strict=True)
         ]
-        return StepCost(cycles, layers)
+        return StepCost(rank.finish(program), layers)
 
 
 def step_cost(program: Program, weight_bits: int = 8, ddr_gb_per_s: float = 13.0) -> StepCost:
