@@ -16,7 +16,8 @@ from gen.emit import SOURCES, emit_sources
 from gen.identity import unet_identity
 from gen.model import Model, load_unet, read_json
 from gen.passes import lower as fuse
-from gen.program import load_engine, load_program, lower, pack_static, save_program, verify_program
+from gen.plan.fit import fitted
+from gen.program import load_program, pack_static, save_program, verify_program
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.quantise import Options, Statistics, quantise
 from gen.quantise.pictures import ENCODERS
@@ -120,7 +121,7 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
         Stage(
             "program",
             "write the layer program and pack the weights",
-            ("gen/program", "gen/boards"),
+            ("gen/program", "gen/plan", "gen/boards"),
             QUANT,
             PROGRAM,
             lambda folder, scratch: _program(folder, settings, scratch),
@@ -194,7 +195,14 @@ def _quantise(folder: Path, settings: Settings, scratch: Path) -> None:
 
 def _program(folder: Path, settings: Settings, scratch: Path) -> None:
     qgraph = load_qgraph(folder)
-    program = lower(qgraph, load_engine(settings.board))
+    program, planned = fitted(qgraph, settings.board)
+    if planned:
+        engine = program.engine
+        print(
+            f"the model needs another engine than {settings.board}'s own; planned: window "
+            f"{engine.window_rows} rows, store {engine.store_rows} rows, "
+            f"{engine.cache_rows} weight rows on the card"
+        )
     verify_program(program)
     save_program(program, scratch / PROGRAM[0])
     (scratch / PROGRAM[1]).write_bytes(pack_static(qgraph, program))

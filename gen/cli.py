@@ -22,6 +22,10 @@ def guarded(main: Callable[[], int | None], interrupted: str) -> int:
         message = str(error)
     except KeyboardInterrupt:
         message = interrupted
+    except BrokenPipeError:
+        # whoever read the output has seen enough; nothing is left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gen.__main__ import main
 from gen.errors import UserError
 from gen.model import find_model
+from gen.plan import fit
 from gen.plan.command import make_plan
 from gen.plan.engine_file import engine_toml
 from gen.plan.limits import KINDS, load_limits
@@ -24,7 +25,7 @@ from gen.plan.resources import (
     rank_costs,
 )
 from gen.plan.search import place, used_resources
-from gen.plan.structure import layer_graph, load_structure, macs_per_step
+from gen.plan.structure import layer_graph, load_structure, macs_per_step, skeleton
 from gen.program.engine import load_engine
 
 
@@ -163,3 +164,15 @@ def test_unknown_board_and_cards():
         make_plan("ddpm-cifar10-32", board="u999")
     with pytest.raises(UserError, match="at least one"):
         make_plan("ddpm-cifar10-32", cards=0)
+
+
+def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch):
+    qgraph = skeleton(layer_graph(find_model("models/shapes-ldm")))
+    program, planned = fit.fitted(qgraph, "u250")
+    assert not planned and program.engine == load_engine("u250")
+    small = replace(load_engine("u250"), store_rows=1024)
+    monkeypatch.setattr(fit, "load_engine", lambda board: small)
+    program, planned = fit.fitted(qgraph, "u250")
+    assert planned and program.engine.store_rows >= program.store_peak > 1024
+    with pytest.raises(UserError, match="store"):
+        fit.fitted(qgraph, str(tmp_path / "engine.toml"))

@@ -115,16 +115,20 @@ def skeleton(graph: LayerGraph) -> QGraph:
     return QGraph(graph=graph, tensors=tensors, layers=layers)
 
 
+def attention_macs(graph: LayerGraph, layer: Layer) -> int:
+    """Multiply-accumulates of an attention product: tokens x channels for every query pixel,
+    whichever of the two is the output.
+    """
+    source, dest = graph.tensors[layer.sources[0]], graph.tensors[layer.dest]
+    return graph.batch * dest.pixels * source.channels * dest.channels
+
+
 def layer_macs(graph: LayerGraph, layer: Layer) -> int:
     """Multiply-accumulates of one layer in one step, padding not counted."""
-    dest = graph.tensors[layer.dest]
-    if layer.weight.kind == "static":
-        return int(np.prod(graph.arrays[layer.weight.key].shape)) * dest.pixels * graph.batch
-    source = graph.tensors[layer.sources[0]]
-    # tokens x channels for every query pixel, whichever of the two is the output
-    if layer.weight.transposed:
-        return graph.batch * dest.pixels * source.channels * dest.channels
-    return graph.batch * dest.pixels * dest.channels * source.channels
+    if layer.weight.kind != "static":
+        return attention_macs(graph, layer)
+    pixels = graph.tensors[layer.dest].pixels
+    return int(np.prod(graph.arrays[layer.weight.key].shape)) * pixels * graph.batch
 
 
 def macs_per_step(graph: LayerGraph) -> int:

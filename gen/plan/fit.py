@@ -1,0 +1,48 @@
+"""The engine of a build for which the user named a board and no engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gen.errors import UserError
+from gen.plan.limits import load_limits
+from gen.plan.search import search
+from gen.plan.structure import attention_macs
+from gen.program.engine import Engine, load_engine
+from gen.program.lower import lower
+from gen.program.program import Program
+from gen.qlayers import QGraph
+
+
+def qgraph_macs(qgraph: QGraph) -> int:
+    """Multiply-accumulates of one step of an integer graph, padding not counted."""
+    graph, total = qgraph.graph, 0
+    for qlayer in qgraph.layers:
+        if qlayer.weight is None:
+            total += attention_macs(graph, qlayer.layer)
+        else:
+            pixels = graph.tensors[qlayer.layer.dest].pixels
+            total += int(np.prod(qlayer.weight.shape)) * pixels * graph.batch
+    return total
+
+
+def fitted(qgraph: QGraph, board: str) -> tuple[Program, bool]:
+    """The program of ``qgraph`` on the engine of ``board``, and whether that engine was planned.
+
+    ``board`` is an engine file, which is taken as it is, or the name of a board. A board's own
+    engine is taken if the model fits it, else the best one that fits the board is searched.
+
+    Raises:
+        UserError: a layer or a memory that no engine of the board can hold.
+    """
+    engine: Engine = load_engine(board)
+    try:
+        return lower(qgraph, engine), False
+    except UserError:
+        if Path(board).suffix == ".toml":
+            raise
+    bits = 4 if all(q.weight_bits == 4 for q in qgraph.layers if q.weight is not None) else 8
+    limits = load_limits(board)
+    return search(qgraph, engine, limits, qgraph_macs(qgraph), bits).program, True
