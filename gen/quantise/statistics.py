@@ -19,9 +19,11 @@ from gen.quantise.ranges import Arrays, ChannelRange, Range
 
 Run = tuple[torch.Tensor, Mapping[str, torch.Tensor]]
 
-# kept of every tensor and of every operand, over all runs of a calibration
-SAMPLES = 32_768
-PIXELS = 256
+# Kept over all runs of a calibration: values of every tensor; of every operand so many values, in
+# whole pixels, at least LEAST_PIXELS. Clipping looks at each channel's tail, which few pixels miss.
+SAMPLES = 131_072
+OPERAND_SAMPLES = 1 << 20
+LEAST_PIXELS, MOST_PIXELS = 256, 2048
 _SEPARATOR = "|"
 
 
@@ -120,7 +122,7 @@ class Collector:
         self._graph = graph
         self._rng = np.random.default_rng(seed)
         self._samples = max(1, SAMPLES // max(1, runs))
-        self._pixels = max(1, PIXELS // max(1, runs))
+        self._runs = max(1, runs)
         self._softmaxes = {layer.name for layer in graph.layers if layer.read.norm == "softmax"}
         self._affine = {layer.read.host_affine for layer in graph.layers} - {None}
 
@@ -152,7 +154,9 @@ class Collector:
         elif kind in ("preact", "operand", "value", "gate") and name not in self._softmaxes:
             layer = self.statistics.layers.setdefault(name, LayerStatistics())
             if kind in ("operand", "value"):
-                getattr(layer, f"{kind}_channels").update(values, rng, self._pixels)
+                pixels = min(MOST_PIXELS, max(LEAST_PIXELS, OPERAND_SAMPLES // values.shape[1]))
+                kept = max(1, pixels // self._runs)
+                getattr(layer, f"{kind}_channels").update(values, rng, kept)
             if kind == "operand":
                 low, high = layer.operand_channels.limits()
                 extremes = float(low.min()), float(high.max())
