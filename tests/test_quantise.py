@@ -88,10 +88,13 @@ def test_weights_of_four_bits(unet):
         static = {q.layer.name for q in qgraph.layers if q.weight is not None}
         assert set(narrow) == static - {"conv_in", "conv_out"}
         assert all(np.abs(weight).max() == 7 for weight in narrow.values())
-        sample, host = floatkit.random_run(graph, 99)
-        expected = run_float(graph, sample, host).numpy()
-        quality[together] = snr(expected, integer_output(qgraph, sample, host))
-    assert quality[None] > quality[False] > 5
+        found = []
+        for seed in range(90, 102):
+            sample, host = floatkit.random_run(graph, seed)
+            expected = run_float(graph, sample, host).numpy()
+            found.append(snr(expected, integer_output(qgraph, sample, host)))
+        quality[together] = float(np.mean(found))
+    assert quality[None] > quality[False] > 5, quality
     qgraph.layers[1].weight[0, 0, 0, 0] = 8
     with pytest.raises(ValueError, match="reach 8"):
         check_qgraph(qgraph)

@@ -31,7 +31,8 @@
 // in post, 2 an address in store, 3 a lane of the multiplier array.
 #ifdef LDA_PLANT_FAULTS
 namespace lda {
-inline int& planted_fault() {
+// of this library alone: an inline function's static would be one for all that are loaded
+static inline int& planted_fault() {
     static int fault = 0;
     return fault;
 }
