@@ -56,6 +56,8 @@ RULES = {
     "fabric product": (64, "array multiplier, one LUT6 per partial product bit (UG574)"),
     # chains of a packed pair: two 18-bit borrow corrections, ternary adder, 32-bit accumulator
     "accumulator lane": (80, "widths in hls/kernels/packed.hpp, one LUT6 per adder bit"),
+    # 4-bit weights: each product is taken out of its DSP by itself, a tree adds 16 of 12 bits
+    "accumulator lane, 4-bit": (200, "widths in hls/kernels/packed.hpp, one LUT6 per adder bit"),
     # one bit of a shift register with 64 positions: three levels of 4:1 multiplexers
     "shift bit": (3, "4:1 multiplexer per LUT6 (UG574)"),
     "m_axi": (5000, "VAE axi_burst_performance, 512 bits: about 5k LUT, 9k FF, 14-23 BRAM18"),
@@ -99,7 +101,7 @@ def _mac(engine: Engine, weight_bits: int) -> list[Cost]:
     fabric, rule = RULES["fabric product"]
     per_product = fabric * weight_bits / 8
     products = pixels * engine.inputs * engine.fabric_outputs
-    adder, adder_rule = RULES["accumulator lane"]
+    adder, adder_rule = RULES["accumulator lane" + (", 4-bit" if weight_bits == 4 else "")]
     # a read turns PP lanes by any distance, a write the 8 lanes of a Beat's words
     levels = ceil(engine.pixels.bit_length() / 2)
     turn = pixels * 128 * levels + pixels * 128 * ceil((8 * ranks).bit_length() / 2)
