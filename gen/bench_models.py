@@ -198,8 +198,8 @@ def _child(name: str, folder: Path, wanted: Sequence[str]) -> None:
     from gen import layergraph_io
     from gen.build import Settings
     from gen.build import stages as build_stages
+    from gen.macs import macs_per_step
     from gen.model import find_model
-    from gen.quantise.effort import macs
     from gen.quantise.trajectories import CALIBRATION, load_runs
     from gen.stages import run_stages
 
@@ -218,7 +218,7 @@ def _child(name: str, folder: Path, wanted: Sequence[str]) -> None:
         spent = (time.monotonic() - started, time.process_time() - used)
         measured.stages[stage] = Cost(round(spent[0], 2), round(spent[1], 2), peak_bytes())
     if "trace" in measured.stages:
-        measured.macs = macs(layergraph_io.load(folder))
+        measured.macs = macs_per_step(layergraph_io.load(folder))
     if (folder / CALIBRATION).is_file():
         measured.runs = len(load_runs(folder / CALIBRATION))
     write_json(folder / "cost.json", asdict(measured))

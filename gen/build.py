@@ -53,6 +53,7 @@ TRACE_SOURCES = (
 CALIBRATION_SOURCES = (
     "gen/arrayfile.py",
     "gen/floatrun.py",
+    "gen/macs.py",
     "gen/quantise/effort.py",
     "gen/quantise/embeddings.py",
     "gen/quantise/pictures.py",

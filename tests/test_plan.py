@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gen.__main__ import main
 from gen.errors import UserError
+from gen.macs import macs_per_step
 from gen.model import find_model
 from gen.plan import fit
 from gen.plan.command import make_plan
@@ -25,7 +26,7 @@ from gen.plan.resources import (
     rank_costs,
 )
 from gen.plan.search import place, used_resources
-from gen.plan.structure import layer_graph, load_structure, macs_per_step, skeleton
+from gen.plan.structure import layer_graph, load_structure, skeleton
 from gen.program.engine import load_engine
 
 

@@ -22,9 +22,10 @@ from gen.errors import UserError
 from gen.floatrun import run_float
 from gen.hostgraph import HostGraph
 from gen.layers import TensorInfo
+from gen.macs import macs_per_step
 from gen.model import Model
 from gen.passes import lower
-from gen.quantise.effort import BUDGET, STEPS, choose_effort, macs
+from gen.quantise.effort import BUDGET, STEPS, choose_effort
 from gen.quantise.pictures import load_latents
 from gen.quantise.prompts import DEFAULT_PROMPTS
 from gen.quantise.statistics import Statistics
@@ -58,7 +59,7 @@ def traced(tmp_path_factory):
     whole = trace_unet(unet, batch=2, height=8, width=8, tokens=6)
     expected = whole.graph.macs()
     graph, host = lower(whole)
-    assert macs(graph) == expected - host.graph.macs()
+    assert macs_per_step(graph) == expected - host.graph.macs()
     layergraph_io.save(graph, folder)
     host.save(folder)
     return folder, Model("small", "unet", folder, (), 6, 2)

@@ -9,12 +9,13 @@ from math import ceil
 from pathlib import Path
 
 from gen.errors import UserError
+from gen.macs import macs_per_step
 from gen.model import find_model
 from gen.plan.engine_file import engine_toml
 from gen.plan.limits import load_limits
 from gen.plan.report import Plan, as_dict, as_text
 from gen.plan.search import search
-from gen.plan.structure import layer_graph, macs_per_step, skeleton
+from gen.plan.structure import layer_graph, skeleton
 from gen.program.engine import load_engine
 from gen.stages import write_json, write_text
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from gen.errors import UserError
+from gen.macs import attention_macs
 from gen.plan.limits import load_limits
 from gen.plan.search import search
-from gen.plan.structure import attention_macs
 from gen.program.engine import Engine, load_engine
 from gen.program.lower import lower
 from gen.program.program import Program

@@ -7,10 +7,10 @@ from math import ceil
 from typing import Any
 
 from gen.layers import LayerGraph
+from gen.macs import layer_macs, macs_per_step
 from gen.plan.limits import KINDS, Limits
 from gen.plan.resources import link_wires, rank_costs
 from gen.plan.search import Choice
-from gen.plan.structure import layer_macs, macs_per_step
 
 TOP = 10
 

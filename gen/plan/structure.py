@@ -113,24 +113,3 @@ def skeleton(graph: LayerGraph) -> QGraph:
         for name, info in graph.tensors.items()
     }
     return QGraph(graph=graph, tensors=tensors, layers=layers)
-
-
-def attention_macs(graph: LayerGraph, layer: Layer) -> int:
-    """Multiply-accumulates of an attention product: tokens x channels for every query pixel,
-    whichever of the two is the output.
-    """
-    source, dest = graph.tensors[layer.sources[0]], graph.tensors[layer.dest]
-    return graph.batch * dest.pixels * source.channels * dest.channels
-
-
-def layer_macs(graph: LayerGraph, layer: Layer) -> int:
-    """Multiply-accumulates of one layer in one step, padding not counted."""
-    if layer.weight.kind != "static":
-        return attention_macs(graph, layer)
-    pixels = graph.tensors[layer.dest].pixels
-    return int(np.prod(graph.arrays[layer.weight.key].shape)) * pixels * graph.batch
-
-
-def macs_per_step(graph: LayerGraph) -> int:
-    """Multiply-accumulates of one denoising step, attention products included."""
-    return sum(layer_macs(graph, layer) for layer in graph.layers)

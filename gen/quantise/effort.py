@@ -5,31 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import lcm
 
-import numpy as np
-
-from gen.layers import Layer, LayerGraph
-
 STEPS = 8
 LEAST_STEPS = 4
 # multiply-accumulates that calibration may spend by itself: about a minute of two cores
 BUDGET = 4_000_000_000_000
-
-
-def layer_macs(graph: LayerGraph, layer: Layer) -> int:
-    """Multiply-accumulates of one layer for the graph's whole batch."""
-    dest, source = graph.tensors[layer.dest], graph.tensors[layer.sources[0]]
-    if layer.weight.kind == "static":
-        shape = graph.arrays[layer.weight.key].shape
-        return int(np.prod(shape)) * dest.pixels * graph.batch
-    # logits are [pixels, tokens] for each head, with channels / heads products for each
-    tokens = dest.channels if dest.role == "scores" else source.channels
-    channels = source.channels if dest.role == "scores" else dest.channels
-    return tokens * channels * dest.pixels * graph.batch
-
-
-def macs(graph: LayerGraph) -> int:
-    """Multiply-accumulates of one run of the graph."""
-    return sum(layer_macs(graph, layer) for layer in graph.layers)
 
 
 @dataclass(frozen=True)

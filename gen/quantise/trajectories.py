@@ -22,8 +22,9 @@ from gen.arrayfile import map_arrays, read_metadata, write_arrays
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
 from gen.layers import LayerGraph, TensorInfo
+from gen.macs import macs_per_step
 from gen.model import Model, read_json
-from gen.quantise.effort import Effort, choose_effort, macs
+from gen.quantise.effort import Effort, choose_effort
 from gen.quantise.embeddings import Embeddings, embed, has_text_encoder
 from gen.quantise.pictures import load_latents
 from gen.quantise.prompts import DEFAULT_PROMPTS
@@ -147,7 +148,7 @@ class Sampler:
             # a picture comes with one of the prompts, whichever
             prompts = [prompts[i % len(prompts)] for i in range(len(self.pictures))]
         self.effort: Effort = choose_effort(
-            macs(graph),
+            macs_per_step(graph),
             graph.batch,
             2 if self.guided else 1,
             len(prompts),
