@@ -171,7 +171,7 @@ def _pre(engine: Engine) -> list[Cost]:
             memory(engine.row_groups, 512, "bram")
             + memory(engine.stats_words, 640, "bram")
             + memory(engine.row_octets, 8 * 64, "bram"),
-            "memories of pre_norm.hpp and pre_apply.hpp",
+            "memories of pre_sums.hpp, pre_rows.hpp and pre_apply.hpp",
         ),
     ]
 

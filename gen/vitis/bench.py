@@ -215,7 +215,7 @@ def unit_cycles(engine: Topology, report: dict[str, object]) -> dict[str, int]:
     assert isinstance(processes, list)
     busy: dict[str, int] = {}
     for process in processes:
-        # "pre.norm_2" belongs to pre_2
+        # "pre.apply_2" belongs to pre_2
         name, _, number = str(process["name"]).rpartition("_")
         unit = f"{name.partition('.')[0]}_{number}"
         own = int(process["cycles"]) - int(process["starved"]) - int(process["blocked"])
