@@ -6,22 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cpp import ROOT
-from layerkit import random_qgraph
+from bench_builds import ENGINE, KERNELS, QUICK, SMALL, make_build
 
-from gen.build import Settings, stages
-from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.hlslint.check import check_paths, gather
-from gen.model import find_model
-from gen.program import Engine, load_program, lower, pack_static, save_program
-from gen.qgraph_io import load_qgraph, save_qgraph
-from gen.quantise.subjects import Subjects
-from gen.stages import run_stages
 from gen.vitis.bench import (
     bench_units,
     build_first_layers,
-    emit_benches,
     first_layers,
     pointer_depths,
     record,
@@ -30,36 +21,7 @@ from gen.vitis.bench import (
 from gen.vitis.board import load_board
 from gen.vitis.emit import emit
 from gen.vitis.gcc_run import run_bench
-from gen.vitis.hls_run import run_hls
-from gen.vitis.tools import hls_command
 from gen.vitis.topology import topology
-
-RANKS = 4
-ENGINE = topology(RANKS)
-KERNELS = [kernel.name for kernel in ENGINE.kernels]
-# rank 0, which is an end of the line, and the middle rank beside it
-QUICK = ("wload", "gather_2")
-TO_PROGRAM = ("trace", "calibrate", "quantise", "program")
-SMALL = replace(Engine(ranks=RANKS), store_rows=4096, window_rows=256, weight_rows=512)
-
-
-def make_build(folder, kind, engine=SMALL):
-    qgraph = random_qgraph(kind, np.random.default_rng(11), size=(5, 6), channels=24)
-    program = lower(qgraph, engine)
-    folder.mkdir(exist_ok=True)
-    save_qgraph(qgraph, folder)
-    save_program(program, folder / "program.json")
-    (folder / "weights.bin").write_bytes(pack_static(qgraph, program))
-    emit_sources(program, folder / "src")
-    emit_benches(folder, program)
-    return qgraph, program
-
-
-def with_vectors(folder):
-    """The build with benches and vectors, as ``make vectors`` leaves it."""
-    emit_benches(folder, load_program(folder / "program.json"))
-    record(folder, progress=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +31,6 @@ def recorded(tmp_path_factory):
     qgraph, program = make_build(folder, "cross_attention")
     record(folder, progress=False)
     return folder, qgraph, program
-
-
-@pytest.fixture(scope="module")
-def one_layer(tmp_path_factory):
-    """A program of a single layer."""
-    folder = tmp_path_factory.mktemp("one") / "build"
-    qgraph, _ = make_build(folder, "conv3x3")
-    part = build_first_layers(folder, qgraph.layers[0].layer.name)
-    assert len(load_qgraph(part).layers) == 1
-    return with_vectors(part)
-
-
-@pytest.fixture(scope="module")
-def first_blocks(tmp_path_factory):
-    """The bundled model up to the end of its first attention block."""
-    folder = tmp_path_factory.mktemp("blocks")
-    model = find_model(str(ROOT / "models" / "shapes-ldm"))
-    settings = Settings(subjects=Subjects(prompts=("a red circle",)))
-    needed = [each for each in stages(model, folder, settings) if each.name in TO_PROGRAM]
-    run_stages(needed, folder, lambda _: None)
-    layers = [each.layer.name for each in load_qgraph(folder).layers]
-    last = next(name for name in layers if name.endswith("attentions.0.proj_out"))
-    part = build_first_layers(folder, last)
-    return with_vectors(part)
 
 
 @pytest.mark.csim
@@ -196,15 +134,6 @@ def test_other_benches_pass(recorded, kernel):
 
 
 @pytest.mark.csim
-@pytest.mark.slow
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["one_layer", "first_blocks"])
-def test_benches_of_parts_pass(request, name, kernel):
-    """The very programs that are co-simulated where Vitis is installed."""
-    assert run_bench(request.getfixturevalue(name), kernel)[0].endswith("PASS")
-
-
-@pytest.mark.csim
 def test_kernels_that_differ_are_not_recorded(recorded, tmp_path):
     """Weights that are not those of the integer layer graph: no vectors, no half of them."""
     folder = tmp_path / "build"
@@ -246,23 +175,3 @@ def test_first_layers_are_a_build_of_their_own(tmp_path):
     assert (folder / "vitis" / "link" / "hw.222.cfg").is_file()
     with pytest.raises(UserError, match="there is no layer nonsense"):
         first_layers(qgraph, "nonsense")
-
-
-@pytest.mark.cosim
-@pytest.mark.vitis
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["one_layer", "first_blocks"])
-def test_cosimulation(request, name, kernel):
-    """The RTL of every kernel against the same vectors, where Vitis is installed: every word is
-    equal, and the cycles are those of the timed simulation.
-    """
-    try:
-        hls_command(ROOT, "cosim")
-    except UserError:
-        pytest.skip("Vitis HLS is not installed: neither vitis_hls nor vitis-run was found")
-    folder = request.getfixturevalue(name)
-    emit(folder, load_board("u250"))
-    lines = run_hls(folder, kernel, "cosim")
-    measured, expected = (int(word) for word in lines[0].replace(";", "").split() if word.isdigit())
-    assert "cosim passed" in lines[0]
-    assert measured == pytest.approx(expected, rel=0.1)

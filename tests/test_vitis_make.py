@@ -205,8 +205,12 @@ def test_cosimulation_is_compared_with_the_timed_simulation(build, box):
     (build / "vitis" / "vectors" / "cycles.json").write_text(json.dumps(cycles))
     (line,) = run_hls(build, "gather_2", "cosim")
     assert line == (
-        f"gather_2: cosim passed, 2431 cycles; the timed simulation expects {cycles['gather_2']}"
+        f"gather_2: cosim passed, {cycles['gather_2']} cycles; "
+        f"the timed simulation expects {cycles['gather_2']} (+0.0 %)"
     )
+    box(STANDIN_CYCLES="1.2")
+    (line,) = run_hls(build, "gather_2", "cosim")
+    assert "(+20.0 %), more than 10 % off" in line and "ENGINE_FILE" in line
     (build / "vitis" / "vectors" / "cycles.json").write_text("{}")
     with pytest.raises(UserError, match="run make vectors again"):
         run_hls(build, "gather_2", "cosim")
@@ -223,8 +227,7 @@ def test_kernel_that_does_not_exist(build, box):
 @pytest.mark.parametrize(
     ("fault", "goal", "message"),
     [
-        ("csim:pre", "csim", r"csim of kernel pre failed \(\[stand-in\] csim: 1 of 7"),
-        ("leftover", "csim", "left data in a stream"),
+        ("csim:pre", "csim", r"csim of kernel pre failed \(\[stand-in\] 'csim_design' failed"),
         ("cosim", "cosim", "cosim of kernel pre did not pass"),
         ("csynth:pre", "csynth", "csynth of kernel pre failed"),
     ],
@@ -234,6 +237,38 @@ def test_failed_simulations(build, box, fault, goal, message):
     box(STANDIN_FAIL=fault)
     with pytest.raises(UserError, match=message):
         run_hls(build, "pre", goal)
+    assert not list((build / "vitis").glob("reports/pre_*"))
+
+
+@pytest.mark.parametrize("goal", ["csim", "cosim"])
+def test_leftover_data_is_a_failure(build, box, goal):
+    """The tool prints a warning and ends with status 0."""
+    pytest.importorskip("_tkinter", reason="needs Python's Tcl to interpret the scripts")
+    box()
+    (build / "vitis" / "bench" / "pre_tb.cpp").write_text(
+        '#include "hls_stream.h"\nint main() { hls::stream<int> s("px_s"); s.write(1); }\n'
+    )
+    with pytest.raises(UserError, match="left data in a stream"):
+        run_hls(build, "pre", goal)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("return 1;", "cosim of kernel pre did not pass"),
+        ('std::puts(std::fopen("seen", "r") ? "a" : "b"); std::fopen("seen", "w"); return 0;',
+         "the two runs of the test bench differ"),
+        ("return argc == 2 ? 0 : 1", "C[+][+] does not compile"),
+    ],
+)  # fmt: skip
+def test_bench_that_cannot_pass(build, box, statement, message):
+    """It is compiled and run by the stand-in, twice, as co-simulation does."""
+    pytest.importorskip("_tkinter", reason="needs Python's Tcl to interpret the scripts")
+    box()
+    bench = build / "vitis" / "bench" / "pre_tb.cpp"
+    bench.write_text(f"#include <cstdio>\nint main(int, char**) {{ {statement} }}\n")
+    with pytest.raises(UserError, match=message):
+        run_hls(build, "pre", "cosim")
     assert not list((build / "vitis").glob("reports/pre_*"))
 
 

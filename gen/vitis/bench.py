@@ -254,16 +254,26 @@ def first_layers(qgraph: QGraph, layer: str) -> QGraph:
 def build_first_layers(build: Path, layer: str) -> Path:
     """A build of the first layers alone, in ``BUILD/layers/LAYER``: program, weights, sources.
 
+    Files that are the same already stay as they are, so that make resumes.
+
     Raises:
         UserError: no such layer, or no build.
     """
     program = load_program(build / "program.json")
     qgraph = first_layers(load_qgraph(build), layer)
     folder = build / "layers" / layer
-    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder.with_name(f"{layer}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
     part = lower(qgraph, program.engine)
-    save_qgraph(qgraph, folder)
-    save_program(part, folder / "program.json")
-    (folder / "weights.bin").write_bytes(pack_static(qgraph, part))
-    emit_sources(part, folder / "src")
+    save_qgraph(qgraph, scratch)
+    save_program(part, scratch / "program.json")
+    (scratch / "weights.bin").write_bytes(pack_static(qgraph, part))
+    emit_sources(part, scratch / "src")
+    for made in [path for path in scratch.rglob("*") if path.is_file()]:
+        target = folder / made.relative_to(scratch)
+        if not target.is_file() or target.read_bytes() != made.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(target)
+    shutil.rmtree(scratch)
     return folder

@@ -38,8 +38,8 @@ class Options:
     ``clock_key`` is the spelling of the link clock (which one a tool version honours differs);
     ``strategies`` are Vivado's implementation strategies (None: the board's); ``jobs`` limits
     parallel Vivado runs; ``hls_clock_mhz`` is what kernels are compiled for (None: the board's
-    target) and bounds every link clock. ``pipeline_style``, of loops that do not choose their own,
-    is stp because that is what the timed simulation models: flp and frp only ever stall less.
+    target) and bounds every link clock. ``pipeline_style`` is that of loops that do not choose
+    their own; flp lets the last elements of a stream out.
     """
 
     clock_key: str = "kernel_frequency"
@@ -47,7 +47,7 @@ class Options:
     jobs: int = 8
     hls_clock_mhz: int | None = None
     extra_clocks_mhz: tuple[int, ...] = ()
-    pipeline_style: str = "stp"
+    pipeline_style: str = "flp"
 
 
 def _check(build: Path, board: Board, options: Options) -> None:
@@ -171,7 +171,7 @@ def emit(build: Path, board: Board, options: Options | None = None) -> list[Path
             "clock_hz": compiled * 1_000_000,
             "uncertainty_percent": UNCERTAINTY_PERCENT,
             "style": options.pipeline_style,
-            "cflags": f"-std=c++14 -I{build}/src -I{ROOT}/hls/kernels",
+            "cflags": f"-std=c++14 -DLDA_VITIS -I{build}/src -I{ROOT}/hls/kernels",
         }
         texts[f"hls/{kernel.name}.tcl"] = render("hls.tcl.j2", **values)
         texts[f"hls/{kernel.name}.cfg"] = render("hls_config.cfg.j2", **values)

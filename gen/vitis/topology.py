@@ -70,8 +70,8 @@ class Memory:
     def type(self) -> str:
         """C++ type of the parameter."""
         if self.burst:
-            return "hls::burst_maxi<lda::Word>"
-        return "lda::Word*" if self.written else "const lda::Word*"
+            return "hls::burst_maxi<lda::PortWord>"
+        return "lda::PortWord*" if self.written else "const lda::PortWord*"
 
 
 @dataclass(frozen=True)

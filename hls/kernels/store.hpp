@@ -10,6 +10,7 @@
 #define LDA_STORE_HPP
 
 #include "params.hpp"
+#include "port.hpp"
 #include "program.hpp"
 #include "sequence.hpp"
 #include "store_memory.hpp"
@@ -179,7 +180,7 @@ RESULTS:
     LOOP_EXIT();
 }
 
-// Source, Sink: anything indexable by 64-byte word, `const Word*` and `Word*` in hardware.
+// Source, Sink: anything indexable by 64-byte word, `const PortWord*` and `PortWord*` in hardware.
 template <class P, class Source, class Sink, class Hook>
 void store(Source latent, Sink result, const StoreIo& io, const Segment* segments,
            int segment_count, const StoreEntry* entries, typename StoreTypes<P>::Memory& memory,
@@ -191,7 +192,7 @@ INPUT:
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 8192
         TICK(1);
-        write_half<P>(memory, io.input_row + (i >> 1), i & 1, latent[i]);
+        write_half<P>(memory, io.input_row + (i >> 1), i & 1, word_of(latent[i]));
     }
     LOOP_EXIT();
     Writes<P> writes;
@@ -223,7 +224,7 @@ OUTPUT:
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 64 max = 8192
         TICK(1);
-        result[i] = read_half<P>(memory, io.output_row + (i >> 1), i & 1);
+        result[i] = port_word(read_half<P>(memory, io.output_row + (i >> 1), i & 1));
     }
     LOOP_EXIT();
 }

@@ -3,6 +3,8 @@
 // Two forms of the same kernels exist. The plain form is what Vitis synthesises: banked memories,
 // one multiply step per iteration. The fast form is an equivalent for simulation on a CPU; it is
 // the default of g++, and LDA_PLAIN compiles the plain form there instead. Tests hold both equal.
+// Test benches in the tool's C simulation, which does not define __SYNTHESIS__, are compiled with
+// LDA_VITIS: the plain form, and the tool's types at the memory ports (port.hpp).
 #ifndef LDA_TYPES_HPP
 #define LDA_TYPES_HPP
 
@@ -15,12 +17,16 @@
 #define LOOP_EXIT()
 #endif
 
-#if !defined(__SYNTHESIS__) && !defined(LDA_PLAIN)
+#if defined(__SYNTHESIS__) && !defined(LDA_VITIS)
+#define LDA_VITIS
+#endif
+#ifdef LDA_VITIS
+#include <ap_int.h>
+#elif !defined(LDA_PLAIN)
 #define LDA_FAST 1
 #endif
 
 #ifdef __SYNTHESIS__
-#include <ap_int.h>
 #define LDA_CHECK(condition, text)
 #else
 #include <stdexcept>

@@ -12,6 +12,7 @@
 #define LDA_WLOAD_HPP
 
 #include "params.hpp"
+#include "port.hpp"
 #include "program.hpp"
 #include "sequence.hpp"
 #include "types.hpp"
@@ -29,7 +30,7 @@ struct CacheMemory {
     WeightRow rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
 };
 
-// Port: a memory of 64-byte words, read in bursts: hls::burst_maxi<Word> in hardware.
+// Port: a memory of 64-byte words, read in bursts: hls::burst_maxi<PortWord> in hardware.
 template <class P, class Port>
 void wload_fetch(Port port, hls::stream<Fetch>& fetch_s, hls::stream<Word>& words_s) {
 #pragma HLS inline off
@@ -47,7 +48,7 @@ WORDS:
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
         if (left > 0) {
-            words_s.write(port.read());
+            words_s.write(word_of(port.read()));
             --left;
         } else {
             const Fetch fetch = fetch_s.read();

@@ -12,6 +12,7 @@
 
 #include "hls_stream.h"
 
+#include "port.hpp"
 #include "types.hpp"
 
 namespace bench {
@@ -43,8 +44,10 @@ class Bench {
     }
 
     // A buffer of exactly as many words as the port's depth says.
-    std::vector<lda::Word> buffer(const char* port, std::size_t depth) {
-        std::vector<lda::Word> words = load<lda::Word>(port);
+    std::vector<lda::PortWord> buffer(const char* port, std::size_t depth) {
+        std::vector<lda::PortWord> words;
+        for (const lda::Word& word : load<lda::Word>(port))
+            words.push_back(lda::port_word(word));
         if (words.size() != depth) {
             fail(std::string(port) + " has " + std::to_string(words.size()) + " words, not " +
                  std::to_string(depth));
@@ -84,12 +87,12 @@ class Bench {
         drained(stream, port);
     }
 
-    void expect(const std::vector<lda::Word>& words, const char* port) {
-        const std::vector<lda::Word> expected = buffer(port, words.size());
+    void expect(const std::vector<lda::PortWord>& words, const char* port) {
+        const std::vector<lda::PortWord> expected = buffer(port, words.size());
         std::size_t wrong = 0, first = 0;
         for (std::size_t i = 0; i < words.size(); ++i) {
-            if (std::memcmp(&words[i], &expected[i], sizeof(lda::Word)) != 0 && wrong++ == 0)
-                first = i;
+            const lda::Word value = lda::word_of(words[i]), wanted = lda::word_of(expected[i]);
+            if (std::memcmp(&value, &wanted, sizeof value) != 0 && wrong++ == 0) first = i;
         }
         differing(port, wrong, first, words.size());
     }
