@@ -523,7 +523,7 @@ CONFIGS = {
         (HLS, "clock=4.504ns\n", ""),
         (HLS, "[hls]", "freqhz=222000000\n[hls]"),
     ],
-    "hls-style": [(HLS, "syn.compile.pipeline_style=stp\n", "")],
+    "hls-style": [(HLS, "syn.compile.pipeline_style=flp\n", "")],
     "hls-language": [(HLS, "syn.cflags=-std=c++14", "syn.cflags=-std=c++17")],
     "link-key": [
         (LINK, "slr=mac_1", "slrs=mac_1"),

@@ -254,10 +254,10 @@ def test_stream_without_depth_is_refused(build, tmp_path):
 
 
 def test_pipeline_style_is_said_everywhere(build):
-    emit(build, load_board("u250"), Options(pipeline_style="flp"))
-    assert "syn.compile.pipeline_style=flp" in lines(build, "hls/mac.cfg")
-    assert "    config_compile -pipeline_style flp" in lines(build, "hls/mac.tcl")
-    assert lines(build, "compile/pre.tcl") == ["config_compile -pipeline_style flp"]
+    emit(build, load_board("u250"), Options(pipeline_style="frp"))
+    assert "syn.compile.pipeline_style=frp" in lines(build, "hls/mac.cfg")
+    assert "    config_compile -pipeline_style frp" in lines(build, "hls/mac.tcl")
+    assert lines(build, "compile/pre.tcl") == ["config_compile -pipeline_style frp"]
 
 
 def test_configs_have_no_remarks_behind_values(build):
