@@ -49,6 +49,7 @@ TRACE_SOURCES = (
     "gen/lora.py",
     "gen/lora_keys.py",
     "gen/identity.py",
+    "gen/random_weights.py",
 )
 CALIBRATION_SOURCES = (
     "gen/arrayfile.py",
@@ -169,7 +170,7 @@ def run_build(
 
 
 def _trace(model: Model, build: Path, settings: Settings, scratch: Path) -> None:
-    unet = load_unet(model)
+    unet = load_unet(model, scratch)
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     height, width = settings.height or height, settings.width or width

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gen.errors import UserError
 from gen.hub import download
 from gen.lora import Lora, check_loras, fuse_loras
+from gen.random_weights import random_unet
 from gen.stages import ROOT
 
 ARCHITECTURES = ROOT / "models" / "architectures"
@@ -114,10 +113,11 @@ def _find(name: str) -> Model:
     )
 
 
-def load_unet(model: Model) -> Any:
+def load_unet(model: Model, scratch: Path | None = None) -> Any:
     """The U-Net in float32 on the CPU, in eval mode, with the model's LoRAs fused.
 
-    Weights that are float32 on disk are memory-mapped.
+    Weights that are float32 on disk are memory-mapped; so are those of an architecture if there is
+    a ``scratch`` folder for a file that holds them.
 
     Raises:
         UserError: files are missing or damaged, or the class is none that is supported.
@@ -126,8 +126,9 @@ def load_unet(model: Model) -> Any:
 
     if model.kind == "architecture":
         described = read_json(model.path)
-        torch.manual_seed(0)
-        unet = getattr(diffusers, described["class"]).from_config(described["config"])
+        file = None if scratch is None else scratch / "random-weights"
+        kind = getattr(diffusers, described["class"])
+        unet = random_unet(kind, described["config"], file)
     else:
         unet = _load(model.unet_folder)
     fuse_loras(unet, model.loras, "unet")
