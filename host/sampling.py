@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gen.errors import UserError
 from gen.lora import Lora, fuse_loras
 from gen.lora_keys import COMPONENTS
-from gen.model import read_json, weights_variant
+from gen.model import find_model, load_unet, read_json, weights_variant
 from host.settings import SCHEDULERS, Settings
 
 Picture = NDArray[np.uint8]
@@ -47,15 +47,14 @@ class Sample:
 def load_pipeline(model: Path, loras: Sequence[Lora] = (), scheduler: str = "") -> Any:
     """The pipeline in a local diffusers folder, in float32 on the CPU, LoRAs fused.
 
-    ``scheduler`` is a key of ``SCHEDULERS``; default: DDIM, or LCM for a model that was distilled
+    The file of an unconditional architecture does as well: random weights, and pictures that are
+    the latents themselves. ``scheduler`` is a key of ``SCHEDULERS``; default: DDIM, or LCM for a model that was distilled
     for it.
 
     Raises:
         UserError: not such a folder, a pipeline without a U-Net, or one that cannot sample with the
             scheduler.
     """
-    if not (model / "model_index.json").is_file():
-        raise UserError(f"{model}: not a diffusers pipeline (no model_index.json); name its folder")
     # diffusers warns of optional packages while it is being imported
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -63,16 +62,7 @@ def load_pipeline(model: Path, loras: Sequence[Lora] = (), scheduler: str = "") 
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
-    try:
-        pipe = diffusers.DiffusionPipeline.from_pretrained(str(model), **_options(model))
-    except UserError:
-        raise
-    except Exception as error:
-        # diffusers, transformers, safetensors and json each raise their own kinds
-        raise UserError(
-            f"{model}: the pipeline cannot be loaded ({' '.join(str(error).split())[:300]}); "
-            "restore its files"
-        ) from error
+    pipe = _random_pipeline(model) if model.suffix == ".json" else _stored_pipeline(model)
     if getattr(pipe, "unet", None) is None:
         raise UserError(f"{model}: {type(pipe).__name__} has no U-Net; name a pipeline that has")
     for component in COMPONENTS:
@@ -90,6 +80,37 @@ def load_pipeline(model: Path, loras: Sequence[Lora] = (), scheduler: str = "") 
     pipe.scheduler = getattr(diffusers, SCHEDULERS[scheduler]).from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _stored_pipeline(folder: Path) -> Any:
+    import diffusers
+
+    if not (folder / "model_index.json").is_file():
+        raise UserError(
+            f"{folder}: not a diffusers pipeline (no model_index.json); name its folder by --model"
+        )
+    try:
+        return diffusers.DiffusionPipeline.from_pretrained(str(folder), **_options(folder))
+    except UserError:
+        raise
+    except Exception as error:
+        # diffusers, transformers, safetensors and json each raise their own kinds
+        raise UserError(
+            f"{folder}: the pipeline cannot be loaded ({' '.join(str(error).split())[:300]}); "
+            "restore its files"
+        ) from error
+
+
+def _random_pipeline(architecture: Path) -> Any:
+    import diffusers
+
+    unet = load_unet(find_model(str(architecture)))
+    if not isinstance(unet, diffusers.UNet2DModel):
+        raise UserError(
+            f"{architecture}: an architecture has no text encoder to draw with; name the folder of "
+            "a pipeline by --model"
+        )
+    return diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
 
 
 def _options(model: Path) -> dict[str, Any]:

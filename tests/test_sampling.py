@@ -75,6 +75,30 @@ def test_unconditional_pipelines(tmp_path, name):
     np.testing.assert_allclose(picture.astype(int), expected.picture.astype(int), atol=1)
 
 
+def architecture(path, kind, **config):
+    described = {"class": kind, "batch": 1, "tokens": 4, "config": config}
+    path.write_text(json.dumps(described))
+    return path
+
+
+def test_an_unconditional_architecture_draws_its_latents(tmp_path):
+    blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    options = {"sample_size": 8, "block_out_channels": [16], "norm_num_groups": 4} | blocks
+    path = architecture(tmp_path / "small.json", "UNet2DModel", **options)
+    pipe = load_pipeline(path)
+    # the weights that a build of it has
+    built = load_unet(find_model(str(path)), tmp_path).state_dict()
+    assert all(torch.equal(value, built[name]) for name, value in pipe.unet.state_dict().items())
+    picture = draw(pipe, "unused", SETTINGS, 5).picture
+    assert picture.shape == (8, 8, 3) and picture.std() > 0
+
+
+def test_an_architecture_that_takes_prompts_is_refused(tmp_path):
+    path = architecture(tmp_path / "text.json", "UNet2DConditionModel", **tiny_unet().config)
+    with pytest.raises(UserError, match=r"text\.json: an architecture has no text encoder"):
+        load_pipeline(path)
+
+
 def test_schedulers_that_a_pipeline_cannot_use(tmp_path):
     unconditional(tmp_path, diffusers.DDPMScheduler())
     for name in ("euler", "unipc"):
