@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     build.add_argument("--height", type=int, default=0, help="latent height")
     build.add_argument("--width", type=int, default=0, help="latent width")
     build.add_argument(
+        "--tokens", type=int, default=0, help="longest prompt (default: the pipeline's own)"
+    )
+    build.add_argument(
         "--calibration",
         type=Path,
         help="text file with one prompt a line, or folder of pictures, to calibrate on",
@@ -57,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--batch", type=int, default=0, help="samples per step (2: guided pair)")
     plan.add_argument("--height", type=int, default=0, help="latent height")
     plan.add_argument("--width", type=int, default=0, help="latent width")
+    plan.add_argument(
+        "--tokens", type=int, default=0, help="longest prompt (default: the pipeline's own)"
+    )
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.add_argument("--out", type=Path, help="write the JSON to this file")
     plan.add_argument("--engine", type=Path, help="write the engine as a file for build --board")
@@ -88,6 +94,7 @@ def _build(parsed: argparse.Namespace) -> None:
         batch=parsed.batch,
         height=parsed.height,
         width=parsed.width,
+        tokens=parsed.tokens,
         subjects=read_subjects(parsed.calibration),
         quantise=Options(weight_bits=BITS[parsed.bits]),
         untimed=parsed.untimed,
@@ -109,6 +116,7 @@ def _plan(parsed: argparse.Namespace) -> None:
         parsed.batch,
         parsed.height,
         parsed.width,
+        parsed.tokens,
         parsed.json,
         parsed.out,
         parsed.engine,

@@ -14,7 +14,7 @@ from gen import layergraph_io
 from gen.compile import compile_library, compiler_identity, find_compiler
 from gen.emit import SOURCES, emit_sources
 from gen.identity import unet_identity
-from gen.model import Model, load_unet, read_json
+from gen.model import Model, load_unet, prompt_tokens, read_json
 from gen.passes import lower as fuse
 from gen.plan.fit import fitted
 from gen.program import load_program, pack_static, save_program, verify_program
@@ -71,7 +71,7 @@ class Settings:
     """What a user may choose of a build.
 
     ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
-    at once. ``subjects``: what to calibrate on, nothing for the defaults. ``untimed``: a software
+    at once; ``tokens``: of the longest prompt, 0 for the pipeline's own. ``subjects``: what to calibrate on, nothing for the defaults. ``untimed``: a software
     card that does not model clock cycles, which is faster.
     """
 
@@ -79,6 +79,7 @@ class Settings:
     batch: int = 0
     height: int = 0
     width: int = 0
+    tokens: int = 0
     subjects: Subjects = field(default_factory=Subjects)
     quantise: Options = field(default_factory=Options)
     untimed: bool = False
@@ -99,7 +100,7 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
             model.files,
             (*LAYERS, *HOST, MODEL),
             lambda _, scratch: _trace(model, build, settings, scratch),
-            {key: options[key] for key in ("batch", "height", "width")} | {"model": model.name},
+            {key: options[key] for key in ("batch", "height", "width", "tokens")} | {"model": model.name},
         ),
         Stage(
             "calibrate",
@@ -179,7 +180,7 @@ def _trace(model: Model, build: Path, settings: Settings, scratch: Path) -> None
         batch=settings.batch or model.batch,
         height=height,
         width=width,
-        tokens=model.tokens,
+        tokens=prompt_tokens(model, settings.tokens),
     )
     graph, host = fuse(traced)
     layergraph_io.save(graph, scratch)

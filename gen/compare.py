@@ -20,7 +20,7 @@ from gen.floatrun import run_float
 from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
 from gen.layers import LayerGraph
 from gen.program import DynamicBuffer, Program
-from gen.program.parts import reference_part, stored_part
+from gen.program.parts import reference_part, stored_like, stored_part
 from gen.qlayers import Affine, QGraph
 
 Bytes = NDArray[np.uint8]
@@ -178,7 +178,7 @@ class CardCheck:
         else:
             expected = reference_part(self.program, index, i0, i1, stored[entry.layer])
         rows = self.card.rows(entry.dest)
-        got = stored_part(self.program, index, i0, i1, rows)
+        got = stored_like(stored_part(self.program, index, i0, i1, rows), expected)
         self.compared += 1
         if np.array_equal(got, expected):
             return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 
 from gen import graph as graphs
 from gen.errors import UserError
@@ -66,6 +67,14 @@ class HostGraph:
         """What the layer graph calls these values."""
         return {o.name: HostTensor(o.name, o.shape, o.when) for o in self.outputs}
 
+    @property
+    def prompt_shape(self) -> tuple[int, int] | None:
+        """Tokens, at most, and width of one prompt's embedding; None if there are no prompts."""
+        for node in self.graph.inputs():
+            if node.name == PROMPT:
+                return node.shape[1], node.shape[2]
+        return None
+
     def extra_inputs(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape of one sample, dtype) of the inputs besides timestep and prompt, such as
         class labels.
@@ -108,12 +117,21 @@ class HostGraph:
         extra: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Name -> float32 [batch, tokens, heads * head_dim] for prompt embeddings
-        [batch, tokens, width]. Raises UserError for missing or misshapen inputs.
+        [batch, tokens, width] of at most as many tokens as the graph was traced for. Keys and
+        values of a token depend on this token alone. Raises UserError for missing or misshapen
+        inputs.
         """
         given = dict(extra or {})
-        if encoder_hidden_states is not None:
-            given[PROMPT] = encoder_hidden_states
-        return self._run("prompt", given)
+        if encoder_hidden_states is None or self.prompt_shape is None:
+            return self._run("prompt", given)
+        most, tokens = self.prompt_shape[0], encoder_hidden_states.shape[-2]
+        given[PROMPT] = F.pad(encoder_hidden_states, (0, 0, 0, max(0, most - tokens)))
+        values = self._run("prompt", given)
+        if tokens == most:
+            return values
+        return {
+            name: value[:, :tokens] if value.ndim == 3 else value for name, value in values.items()
+        }
 
     def save(self, folder: Path) -> None:
         """Write host.json and host.safetensors."""

@@ -164,6 +164,19 @@ def _load(folder: Path) -> Any:
             logging.enable_progress_bar()
 
 
+def prompt_tokens(model: Model, wanted: int) -> int:
+    """Tokens of the longest prompt: ``wanted``, or the pipeline's own for 0.
+
+    Raises:
+        UserError: a number that no prompt has, or a U-Net without prompts.
+    """
+    if wanted < 0:
+        raise UserError(f"{wanted} tokens are no prompt; give 1 or more by --tokens")
+    if wanted and not model.tokens:
+        raise UserError(f"{model.name} takes no prompt; leave out --tokens")
+    return wanted or model.tokens
+
+
 def weights_variant(folder: Path) -> str | None:
     """The variant (such as fp16) of a U-Net's weights, None where there are plain ones.
 

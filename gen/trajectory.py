@@ -14,6 +14,7 @@ from gen.errors import UserError
 from gen.hostgraph import HostGraph
 from gen.layers import LayerGraph
 from gen.model import Model
+from gen.quantise.embeddings import embed, has_text_encoder
 
 Float32 = NDArray[np.float32]
 # (latents [batch, channels, height, width], timestep, host values) -> noise prediction
@@ -84,30 +85,10 @@ def _embedding(
     model: Model, host: HostGraph, prompt: str, batch: int, generator: torch.Generator
 ) -> torch.Tensor | None:
     """Embeddings [batch, tokens, width]: empty prompts first, then ``prompt``."""
-    node = next((n for n in host.graph.inputs() if n.name == "encoder_hidden_states"), None)
-    if node is None:
+    if host.prompt_shape is None:
         return None
-    _, tokens, width = node.shape
-    if model.kind != "pipeline":
+    tokens, width = host.prompt_shape
+    if not has_text_encoder(model):
         return torch.randn(batch, tokens, width, generator=generator)
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(model.path / "tokenizer"), local_files_only=True
-        )
-        encoder = transformers.CLIPTextModel.from_pretrained(
-            str(model.path / "text_encoder"), local_files_only=True, use_safetensors=True
-        )
-    except Exception as error:
-        raise UserError(
-            f"{model.path}: the text encoder cannot be loaded "
-            f"({' '.join(str(error).split())[:200]})"
-        ) from error
     empty = batch // 2 if batch % 2 == 0 else 0
-    texts = [""] * empty + [prompt] * (batch - empty)
-    ids = tokenizer(
-        texts, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
-    ).input_ids
-    embedding: torch.Tensor = encoder.eval()(ids).last_hidden_state
-    return embedding
+    return embed(model, [""] * empty + [prompt] * (batch - empty), tokens).hidden

@@ -129,7 +129,7 @@ class Accelerator:
 
     @property
     def prompt_shape(self) -> tuple[int, int] | None:
-        """Tokens and width of one prompt's embedding; None if the U-Net takes none."""
+        """Tokens, at most, and width of one prompt's embedding; None if the U-Net takes none."""
         return self._codec.prompt_shape
 
     @property
@@ -184,7 +184,8 @@ class Accelerator:
         Args:
             latent: float32 [batch, channels, height, width], any batch.
             timestep: one for all, or one for each sample.
-            encoder_hidden_states: float32 [batch, tokens, width]; None if the U-Net takes none.
+            encoder_hidden_states: float32 [batch, tokens, width], of any number of tokens up to
+                ``prompt_shape``'s; None if the U-Net takes none.
             extra: arrays [batch, ...] of ``extra_inputs``, by name.
 
         Returns:
@@ -280,10 +281,16 @@ class Accelerator:
         if prompt is None:
             raise UserError("this U-Net needs encoder_hidden_states; none were given")
         prompt = np.asarray(prompt, dtype=np.float32)
-        if prompt.shape != (batch, *expected):
+        most, width = expected
+        if prompt.ndim != 3 or not prompt.shape[1] or prompt.shape != (batch, prompt.shape[1], width):
             raise UserError(
                 f"encoder_hidden_states have shape {list(prompt.shape)} but this accelerator was "
-                f"built for [{batch}, {', '.join(map(str, expected))}]; use its own text encoder"
+                f"built for [{batch}, 1 to {most}, {width}]; use its own text encoder"
+            )
+        if prompt.shape[1] > most:
+            raise UserError(
+                f"the prompt has {prompt.shape[1]} tokens but this accelerator was built for {most} "
+                f"at most; build it with --tokens {prompt.shape[1]}, or shorten the prompt"
             )
         return timesteps, prompt
 

@@ -72,7 +72,7 @@ class Codec:
             info.height,
             info.width,
         )
-        self.prompt_shape = _prompt_shape(host)
+        self.prompt_shape = host.prompt_shape
         self.extra_inputs = host.extra_inputs()
         output = qgraph.graph.tensors[qgraph.graph.output]
         self.result_shape = (output.channels, output.height, output.width)
@@ -135,8 +135,8 @@ class Codec:
     def write_prompt(
         self, dynamic: Sequence[Bytes], prompt: Float32, extra: Extra = NO_EXTRA
     ) -> None:
-        """Write the keys and values of a prompt [batch, tokens, width] into the ranks' dynamic
-        buffers.
+        """Write the keys and values of a prompt [batch, tokens, width], which may have fewer tokens
+        than ``prompt_shape`` says, into the ranks' dynamic buffers.
         """
         embedding = torch.from_numpy(prompt)
         values = _arrays(self._host.evaluate_prompt(embedding, _tensors(extra)))
@@ -168,15 +168,6 @@ def _write(dynamic: Sequence[Bytes], values: Bytes, where: Range) -> None:
     size, offset = where
     for buffer, of_rank in zip(dynamic, values, strict=True):
         buffer[offset : offset + size] = of_rank
-
-
-def _prompt_shape(host: HostGraph) -> tuple[int, int] | None:
-    """(tokens, width) of one prompt's embedding, or None."""
-    for node in host.graph.inputs():
-        if node.name == "encoder_hidden_states":
-            _, tokens, width = node.shape
-            return tokens, width
-    return None
 
 
 def _tensors(extra: Extra) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from gen.program import (
     verify_program,
 )
 from gen.program.binary import program_bytes
-from gen.program.parts import reference_part, stored_part
+from gen.program.parts import reference_part, stored_like, stored_part
 from gen.program.program import Program
 from gen.reference import run
 
@@ -166,8 +166,8 @@ class GraphRun:
             entry = self.program.entries[index]
             tensor = self.program.tensors[entry.dest]
             rows = card.read_rows(tensor.row, tensor.rows)
-            got = stored_part(self.program, index, i0, i1, rows)
             want = reference_part(self.program, index, i0, i1, expected[entry.layer])
+            got = stored_like(stored_part(self.program, index, i0, i1, rows), want)
             seen.add(entry.layer)
             if got.dtype != want.dtype or not np.array_equal(got, want):
                 wrong.append(entry.layer)

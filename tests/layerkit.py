@@ -378,6 +378,22 @@ def random_qgraph(
     return kit.finish(dest)
 
 
+def prompted(rng: np.random.Generator, tokens: int, size=(3, 5)) -> tuple[QGraph, Inputs]:
+    """Attention to a prompt of ``tokens`` tokens, 2 heads, batch 2, and its inputs."""
+    kit = Kit(rng, 2, size)
+    q = kit.produce("q", 32, "operand", heads=2)
+    for n in "kv":
+        kit.host[n] = HostTensor(n, (2, tokens, 32), "prompt")
+    qgraph = kit.finish(kit.attention(q, "k", "v", 2, host=True))
+    return qgraph, random_inputs(qgraph, rng)
+
+
+def shortened(inputs: Inputs, tokens: int) -> Inputs:
+    """The same inputs with the first tokens of the prompt alone."""
+    prompt = {name: value[:, :tokens] for name, value in inputs.prompt_q.items()}
+    return replace(inputs, prompt_q=prompt)
+
+
 def random_inputs(qgraph: QGraph, rng: np.random.Generator) -> Inputs:
     """Random arguments of ``gen.reference.run`` for ``qgraph``."""
     graph = qgraph.graph

@@ -357,7 +357,7 @@ class Execution:
         scaled = []
         for gate in range(shape.gates):
             unit = group * shape.gates + gate
-            scale = self.words(rank, 0, wload.scale, shape.units)[unit].copy().view("<i4")
+            scale = self.words(rank, wload.scale_buffer, wload.scale, shape.units)[unit].copy().view("<i4")
             mult, shift = scale[:8].astype(np.int64), scale[8:].astype(np.int64) & 0xFF
             words = self.words(rank, wload.bias_buffer, wload.bias, shape.units * wload.bias_words)
             span_ = words[unit * wload.bias_words : (unit + 1) * wload.bias_words]
@@ -422,8 +422,9 @@ class Execution:
                 found[k] = ((s << 4) // n, *reciprocal_deviation(n * q - s * s + eps, n))
             self.keep_rows(found)
         elif pre.stats == SOFTMAX:
+            wload = self.entry.wload
             scale = [
-                self.words(rank, 0, self.entry.wload.scale, self.shape.units)
+                self.words(rank, wload.scale_buffer, wload.scale, self.shape.units)
                 for rank in range(m.ranks)
             ]
             counts = np.stack([s.copy().view("<i4")[:, 8:] & 0x100 for s in scale])

@@ -7,6 +7,8 @@ from PIL import Image
 
 import gen.build
 from gen.__main__ import main
+from gen.errors import UserError
+from gen.model import find_model, prompt_tokens
 
 
 @pytest.fixture
@@ -25,6 +27,16 @@ def test_bits(settings):
     assert (narrow.weight_bits, narrow.rounds_together, narrow.replays) == (4, True, True)
     with pytest.raises(SystemExit):
         main(["build", "sd15", "--bits", "w5a8"])
+
+
+def test_tokens_of_the_longest_prompt(settings, capsys):
+    assert main(["build", "sd15", "--tokens", "154"]) == 0
+    assert settings[0].tokens == 154
+    assert [prompt_tokens(find_model("sd15"), wanted) for wanted in (0, 231)] == [77, 231]
+    with pytest.raises(UserError, match="takes no prompt; leave out --tokens"):
+        prompt_tokens(find_model("ddpm-cifar10-32"), 8)
+    with pytest.raises(UserError, match="-1 tokens are no prompt"):
+        prompt_tokens(find_model("sd15"), -1)
 
 
 def test_calibration_on_prompts_or_pictures(settings, tmp_path, capsys):

@@ -147,6 +147,23 @@ def test_text_encoder_of_latent_diffusion(tmp_path):
     assert made.pooled is None and made.hidden.shape == (2, 77, 12)
 
 
+def test_long_prompts_are_embedded_in_stretches(large):
+    """As pipelines for long prompts do: the prompt, then the empty prompt, each as a whole."""
+    pipe, folder = large
+    model = find_model(str(folder))
+    own = model.tokens
+    made, short = embed(model, PROMPTS, 2 * own + 3), embed(model, PROMPTS, own)
+    torch.testing.assert_close(made.hidden[:, :own], short.hidden)
+    torch.testing.assert_close(made.pooled, short.pooled)
+    with torch.no_grad():
+        empty = pipe.tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+        for encoder, columns in ((pipe.text_encoder, slice(6)), (pipe.text_encoder_2, slice(6, 16))):
+            expected = encoder(empty, output_hidden_states=True).hidden_states[-2]
+            for row in made.hidden[..., columns]:
+                torch.testing.assert_close(row[own : 2 * own], expected[0])
+    assert embed(model, PROMPTS, 5).hidden.shape == (2, 5, 16)
+
+
 def test_loras_are_fused_into_text_encoders(tmp_path):
     encoder = clip(CLIPTextModel, 16, 3)
     encoder.save_pretrained(tmp_path / "text_encoder")

@@ -98,6 +98,25 @@ def test_steps_equal_the_integer_reference(build, accelerator):
     assert accelerator.cycles > 0
 
 
+def test_prompts_of_every_length_equal_the_integer_reference(build, accelerator):
+    """One length after the other on the same card, and back to a longer one."""
+    latent, whole = random_inputs(2, 8)
+    for tokens in (1, 3, TOKENS, 2, TOKENS - 1):
+        prompt = whole[:, :tokens]
+        np.testing.assert_array_equal(
+            accelerator.step(latent, 300.0, prompt), reference(build, latent, 300.0, prompt)
+        )
+
+
+def test_prompts_that_are_too_long_or_too_wide(accelerator):
+    latent, whole = random_inputs(2, 8)
+    with pytest.raises(UserError, match=f"has {TOKENS + 2} tokens .* with --tokens {TOKENS + 2}"):
+        accelerator.step(latent, 300.0, np.resize(whole, (2, TOKENS + 2, 16)))
+    for wrong in (whole[:, :0], whole[:, :, :8], whole[:1], whole[0]):
+        with pytest.raises(UserError, match=rf"was built for \[2, 1 to {TOKENS}, 16\]"):
+            accelerator.step(latent, 300.0, wrong)
+
+
 def test_ranks_of_the_build(build, accelerator):
     assert load_program(build / "program.json").ranks == 4
     codec = accelerator._codec

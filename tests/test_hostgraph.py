@@ -116,6 +116,17 @@ def test_missing_and_misshapen_inputs_are_refused():
         case.host.evaluate_prompt(torch.zeros(2, 9, 24))
 
 
+def test_short_prompts():
+    """Keys and values are those of the same tokens at the beginning of a longer prompt."""
+    case = unets.tiny()
+    assert case.host.prompt_shape == (5, 24)
+    whole = case.host.evaluate_prompt(case.prompt)
+    for tokens in range(1, 6):
+        short = case.host.evaluate_prompt(case.prompt[:, :tokens])
+        for name, value in short.items():
+            assert torch.equal(value, whole[name][:, :tokens])
+
+
 def test_host_graph_round_trip(tmp_path):
     case = unets.tiny()
     case.host.save(tmp_path)

@@ -8,6 +8,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from cpp import ROOT
 from generic_card import GenericCard, GraphRun, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerkit import KINDS, random_inputs, random_qgraph
+from layerkit import KINDS, prompted, random_inputs, random_qgraph, shortened
 
 from gen.program import Engine
 from gen.program.binary import KERNELS
@@ -256,6 +257,7 @@ def test_struct_sizes_are_those_of_the_generator():
 
 SANITISED = """
 import sys
+from dataclasses import replace
 sys.path[:0] = [{tests!r}, {root!r}]
 import test_layers_csim as t
 card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
@@ -278,3 +280,55 @@ def test_sanitisers_find_nothing(flags):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "clean", done.stderr[-3000:]
+
+
+@RANKS
+@pytest.mark.parametrize("tight", [False, True])
+def test_prompts_of_every_length(ranks, tight):
+    """Up to the built one; a tight engine holds the logits of one item and head at a time."""
+    qgraph, inputs = prompted(np.random.default_rng(11), 77, (12, 9))
+    card = GenericCard(*ranked(ranks))
+    engine = Engine(ranks=ranks, scores_rows=5 * -(-10 // ranks) if tight else 8192)
+    for tokens in (1, 8, 15, 33, 64, 76):
+        here = GraphRun(qgraph, shortened(inputs, tokens), engine)
+        assert here.first_difference(card) is None, tokens
+    assert any(segment.count == 2 for segment in here.program.segments) == tight
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_tokens_that_are_not_there_do_not_count(ranks):
+    """Keys of 0 give logits of 0, which would be the largest by far; a step with the masks of the
+    whole prompt shows that it is the masks that leave them out.
+    """
+    qgraph, inputs = prompted(np.random.default_rng(12), 24)
+    queries, keys, values = qgraph.layers[:3]
+    # all queries are 127, and all logits of the prompt from -16256 to -12192
+    queries.weight[:], queries.bias[:] = 0, 1 << 20
+    queries.mult[:], queries.shift[:] = 1 << 16, 1
+    keys.mult[:], keys.shift[:] = 64, 10
+    inputs.prompt_q["k"][:] = -128 + 8 * np.arange(24)[:, None]
+    inputs.prompt_q["v"][:, ::2] = 127
+    read, steps = values.read, np.arange(2047, -1, -1)
+    read.table[:] = np.rint(127 * np.exp(-0.0027 * steps))
+    read.gamma[:], read.beta[:], read.shift = 32, 1023 << 10, 10
+    values.mult[:], values.shift[:] = 16, 16
+    card = GenericCard(*ranked(ranks))
+    short = GraphRun(qgraph, shortened(inputs, 5), Engine(ranks=ranks))
+    assert short.first_difference(card) is None
+    expected = short.on(card).copy()
+    whole = {name: np.zeros_like(value) for name, value in inputs.prompt_q.items()}
+    for name, value in whole.items():
+        value[:, :5] = inputs.prompt_q[name][:, :5]
+    unmasked = GraphRun(qgraph, replace(inputs, prompt_q=whole), Engine(ranks=ranks))
+    changed = unmasked.on(card).copy()
+    assert (changed != expected).any()
+    # one of the two masks alone is not enough either
+    for place in short.program.host_weights:
+        span = slice(64 * place.mask_word, 64 * (place.mask_word + place.mask_words))
+        kept = [each[span].copy() for each in short.dynamic]
+        for mine, others in zip(short.dynamic, unmasked.dynamic, strict=True):
+            mine[span] = others[span]
+        assert (short.on(card) != expected).any(), place.layer
+        for mine, own in zip(short.dynamic, kept, strict=True):
+            mine[span] = own
+    np.testing.assert_array_equal(short.on(card), expected)

@@ -31,10 +31,12 @@ def make_plan(
     batch: int = 0,
     height: int = 0,
     width: int = 0,
+    tokens: int = 0,
 ) -> Plan:
     """The best engine for a model on ``cards`` boards, each with its share of the batch.
 
-    ``clock_mhz``, ``batch``, ``height``, ``width``: 0 for the board's and the model's own.
+    ``clock_mhz``, ``batch``, ``height``, ``width``, ``tokens``: 0 for the board's and the model's
+    own.
 
     Raises:
         UserError: bad input, or a model that fits no engine; names what is missing and what would
@@ -49,7 +51,7 @@ def make_plan(
         base = replace(base, clock_mhz=clock_mhz)
     model = find_model(name)
     whole = batch or model.batch
-    graph = layer_graph(model, ceil(whole / cards), height, width)
+    graph = layer_graph(model, ceil(whole / cards), height, width, tokens)
     try:
         choice = search(skeleton(graph), base, limits, macs_per_step(graph), BITS[bits])
     except UserError as error:
@@ -100,12 +102,13 @@ def run(
     batch: int,
     height: int,
     width: int,
+    tokens: int,
     as_json: bool,
     out: Path | None,
     engine_file: Path | None,
 ) -> None:
     """Print a plan; write it as JSON to ``out`` and its engine as TOML to ``engine_file``."""
-    plan = make_plan(name, board, clock_mhz, cards, bits, batch, height, width)
+    plan = make_plan(name, board, clock_mhz, cards, bits, batch, height, width, tokens)
     data = as_dict(plan)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

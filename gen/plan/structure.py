@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gen.errors import UserError
 from gen.layers import Layer, LayerGraph
-from gen.model import CLASSES, Model, read_json
+from gen.model import CLASSES, Model, prompt_tokens, read_json
 from gen.passes import lower as fuse
 from gen.qlayers import TABLE_SIZE, QGraph, QLayer, QRead, QTensor
 from gen.trace import trace_unet
@@ -40,10 +40,13 @@ def load_structure(model: Model) -> Any:
         return getattr(diffusers, kind).from_config(config).eval()
 
 
-def layer_graph(model: Model, batch: int = 0, height: int = 0, width: int = 0) -> LayerGraph:
+def layer_graph(
+    model: Model, batch: int = 0, height: int = 0, width: int = 0, tokens: int = 0
+) -> LayerGraph:
     """The float layer graph of ``model`` with arrays that have a shape and no memory.
 
-    ``batch``, ``height``, ``width`` (latent pixels): 0 for the model's own.
+    ``batch``, ``height``, ``width`` (latent pixels), ``tokens`` (of the longest prompt): 0 for the
+    model's own.
 
     Raises:
         UserError: a model that cannot be read, or a module that the card cannot do.
@@ -56,7 +59,7 @@ def layer_graph(model: Model, batch: int = 0, height: int = 0, width: int = 0) -
         batch=batch or model.batch,
         height=height or own_height,
         width=width or own_width,
-        tokens=model.tokens,
+        tokens=prompt_tokens(model, tokens),
     )
     graph, _ = fuse(traced)
     return graph

@@ -43,7 +43,7 @@ class Places:
     uniform: bool
     table_words: int
     table: int
-    scale: int
+    scale: Addr
     bias_words: int
     bias: Addr
     step_bias: StepBias | None
@@ -56,6 +56,16 @@ def ws_rows(made: Planned) -> int:
     return 0 if made.weight is not None else made.units * made.steps
 
 
+def _masks(made: Planned) -> str:
+    """Which words of an attention product say how many tokens the prompt has: scale words of the
+    product with K, pp words of the one with V; none where K and V are the card's own.
+    """
+    weight = made.layer.weight
+    if weight.kind != "host":
+        return ""
+    return "pp" if weight.transposed else "scale"
+
+
 def is_uniform(made: Planned) -> bool:
     """Whether all local groups but the last take the same parameters, on every rank.
 
@@ -64,6 +74,8 @@ def is_uniform(made: Planned) -> bool:
     read = made.qlayer.read
     if len(made.sources) > 1 or made.local_groups[0] <= UNIFORM_WORDS:
         return False
+    if _masks(made) == "pp":
+        return False  # a prompt may end in any group
     full = made.per_head or made.sources[0].heads == 1
     plain = made.layer.read.norm in ("none", "softmax") and made.layer.read.host_affine is None
     return full and plain and len(set(read.gamma)) == 1 and len(set(read.beta)) == 1
@@ -99,9 +111,15 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
     affine = _step_affine(made, pp_count, dynamic)
     if affine is not None:
         pp = Addr(affine.word, affine.item_words if made.n0 > 1 else 0)
+    elif host is not None and _masks(made) == "pp":
+        pp = Addr(host.mask_word)
     else:
         copies = made.sources[0].heads if heads_differ(made) else 1
         pp = Addr(static.take(pp_count * copies), 0, pp_count if copies > 1 else 0)
+    if host is not None and _masks(made) == "scale":
+        scale = Addr(host.mask_word)
+    else:
+        scale = Addr(static.take(made.units))
     table_words = GATE_TABLE_WORDS if made.gates == 2 else 0
     bias_count = ceil_div(made.items, 2)
     step = _step_bias(made, bias_count, dynamic)
@@ -118,7 +136,7 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
         uniform=is_uniform(made),
         table_words=table_words,
         table=static.take(table_words) if table_words else 0,
-        scale=static.take(made.units),
+        scale=scale,
         bias_words=bias_count,
         bias=bias,
         step_bias=step,
@@ -164,12 +182,15 @@ def _step_affine(made: Planned, words: int, dynamic: Cursor) -> StepAffine | Non
 def host_weight(
     made: Planned, hosts: Mapping[str, HostTensor], dynamic: Cursor
 ) -> HostWeight | None:
-    """Reserve the words of a layer whose weights come from the host, for all items and heads."""
+    """Reserve the words of a layer whose weights come from the host, for all items and heads, and
+    those that say which tokens there are.
+    """
     layer = made.layer
     if layer.weight.kind != "host":
         return None
     _, tokens, channels = hosts[layer.weight.key].shape
-    words = made.n0 * layer.heads * ROW_WORDS * ws_rows(made)
+    mask_words = pp_words(made) if _masks(made) == "pp" else made.units
+    words = made.n0 * layer.heads * ROW_WORDS * ws_rows(made) + mask_words
     return HostWeight(
         layer=layer.name,
         host=layer.weight.key,
@@ -182,6 +203,7 @@ def host_weight(
         transposed=layer.weight.transposed,
         groups=made.output_groups,
         steps=made.steps,
+        mask_words=mask_words,
     )
 
 
@@ -189,6 +211,7 @@ def wload_entry(
     made: Planned, places: Places, per_round: int, cache: int, pp_once: int
 ) -> WloadEntry:
     """The entry of ``wload`` of any strip of a layer."""
+    masks = _masks(made)
     return WloadEntry(
         units=made.units,
         per_round=per_round,
@@ -199,11 +222,12 @@ def wload_entry(
         cache=cache,
         hd=Addr(places.hd),
         pp_words=places.pp_words,
-        pp_buffer=BUFFER_DYNAMIC if places.step_affine else BUFFER_STATIC,
+        pp_buffer=BUFFER_DYNAMIC if places.step_affine or masks == "pp" else BUFFER_STATIC,
         pp=places.pp,
         table_words=places.table_words,
         table=Addr(places.table),
-        scale=Addr(places.scale),
+        scale_buffer=BUFFER_DYNAMIC if masks == "scale" else BUFFER_STATIC,
+        scale=places.scale,
         bias_words=places.bias_words,
         bias_buffer=BUFFER_DYNAMIC if places.step_bias else BUFFER_STATIC,
         bias=places.bias,

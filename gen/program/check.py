@@ -171,7 +171,7 @@ def _buffers_fault(program: Program, index: int) -> str | None:
         ("hd", 0, w.hd, 1),
         ("pp", w.pp_buffer, w.pp, w.pp_words),
         ("table", 0, w.table, w.table_words),
-        ("scale", 0, w.scale, w.units),
+        ("scale", w.scale_buffer, w.scale, w.units),
         ("bias", w.bias_buffer, w.bias, w.units * w.bias_words),
     )
     for what, buffer, address, words in reads:

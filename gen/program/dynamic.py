@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from gen.program.layout import GROUP, SUB, WORD
 from gen.program.parameters import Lanes, parameters
 from gen.program.program import HostWeight, Program, StepAffine, StepBias
-from gen.program.weights import of_rank
-from gen.program.words import bias_words, grouped_rows, weight_words
+from gen.program.weights import of_rank, row_scales
+from gen.program.words import Bytes, bias_words, grouped_rows, weight_words
 from gen.qlayers import Affine, QGraph
 
 Ranges = list[tuple[int, int]]
 
 
 class DynamicBuffer:
-    """The buffers' bytes and the ways to change them. ``qgraph`` is needed where norms change per
-    step: their run-time tables are part of what is written.
+    """The buffers' bytes and the ways to change them. Some of the constants of ``qgraph`` lie
+    beside what changes.
 
     ``data`` is uint8 [ranks, bytes], C-contiguous. All setters return the byte ranges (offset,
     size) that they wrote, ascending and merged; they are the same in the buffer of every rank.
     """
 
-    def __init__(self, program: Program, qgraph: QGraph | None = None) -> None:
+    def __init__(self, program: Program, qgraph: QGraph) -> None:
         self._program = program
         self._ranks = program.ranks
         self.data: NDArray[np.uint8] = np.zeros(
@@ -36,7 +36,7 @@ class DynamicBuffer:
         self._rows = self.data.reshape(program.ranks, -1, WORD)
         self._biases = {each.layer: each for each in program.step_biases}
         self._affines = {each.layer: each for each in program.step_affines}
-        self._tables = {q.layer.name: q.read.table for q in qgraph.layers} if qgraph else {}
+        self._qlayers = {q.layer.name: q for q in qgraph.layers}
         self._lanes = {
             each.layer: program.tensors[each.dest].physical_channels()
             for each in program.step_biases
@@ -115,9 +115,8 @@ class DynamicBuffer:
                 f"norm of layer {place.layer}: shapes {affine.gamma.shape} and "
                 f"{affine.beta.shape}, expected {expected}"
             )
-        table = self._tables.get(place.layer)
-        if (table is not None) != place.table:
-            raise ValueError(f"norm of layer {place.layer}: its run-time table is not known")
+        table = self._qlayers[place.layer].read.table
+        assert (table is not None) == place.table, place.layer
         sources = tuple(self._program.tensors[name] for name in place.sources)
         lanes = Lanes(sources, False, place.norm_groups)
         for rank in range(self._ranks):
@@ -129,7 +128,8 @@ class DynamicBuffer:
         return place.word * WORD, place.words * WORD
 
     def set_prompt(self, tensors: Mapping[str, NDArray[np.int8]]) -> Ranges:
-        """Set host tensors int8 [batch, tokens, channels] by name.
+        """Set host tensors int8 [batch, tokens, channels] by name; from 1 to as many tokens as
+        the program has room for, the same number in all that one attention reads.
 
         Raises:
             ValueError: an unknown tensor, or a wrong shape.
@@ -143,12 +143,15 @@ class DynamicBuffer:
         return _merged(ranges)
 
     def _put_weight(self, place: HostWeight, value: NDArray[np.int8]) -> tuple[int, int]:
-        expected = (place.items, place.tokens, place.heads * place.head_channels)
-        if value.shape != expected or value.dtype != np.int8:
+        channels = place.heads * place.head_channels
+        tokens = value.shape[1] if value.ndim == 3 else 0
+        fits = 1 <= tokens <= place.tokens and value.shape == (place.items, tokens, channels)
+        if not fits or value.dtype != np.int8:
             raise ValueError(
-                f"host tensor {place.host}: {value.dtype} {value.shape}, expected int8 {expected}"
+                f"host tensor {place.host}: {value.dtype} {value.shape}, expected int8 "
+                f"({place.items}, 1 to {place.tokens}, {channels})"
             )
-        split = value.reshape(place.items, place.tokens, place.heads, place.head_channels)
+        split = value.reshape(place.items, tokens, place.heads, place.head_channels)
         # [item, head, output, input]
         matrices = split.transpose(0, 2, 3, 1) if place.transposed else split.transpose(0, 2, 1, 3)
         outputs, inputs = matrices.shape[2:]
@@ -162,10 +165,23 @@ class DynamicBuffer:
             dtype=np.int8,
         )
         padded[:, :outputs, 0, :inputs] = matrices.reshape(-1, outputs, inputs)
-        for rank in range(self._ranks):
+        for rank, mask in enumerate(self._masks(place, tokens)):
             words = [weight_words(of_rank(each[None], rank, self._ranks)) for each in padded]
-            self._rows[rank, place.word : place.word + place.words] = np.concatenate(words)
+            self._rows[rank, place.word : place.word + place.words] = np.concatenate([*words, mask])
         return place.word * WORD, place.words * WORD
+
+    def _masks(self, place: HostWeight, tokens: int) -> list[Bytes]:
+        """Words of every rank that say that the first ``tokens`` tokens are there."""
+        qlayer, ranks = self._qlayers[place.layer], self._ranks
+        if not place.transposed:
+            lanes = np.arange(place.tokens, dtype=np.int64)
+            return row_scales(qlayer, lanes, place.groups * ranks, ranks, tokens)
+        read = qlayer.read
+        lanes_of_logits = Lanes((self._program.tensors[qlayer.layer.sources[0]],), False, 0)
+        return [
+            parameters(lanes_of_logits, read.gamma, read.beta, read.table, rank, tokens)
+            for rank in range(ranks)
+        ]
 
 
 def _merged(ranges: Ranges) -> Ranges:

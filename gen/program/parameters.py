@@ -35,9 +35,17 @@ class Lanes:
 
 
 def parameters(
-    lanes: Lanes, gamma: Int, beta: Int, table: NDArray[np.int8] | None, rank: int
+    lanes: Lanes,
+    gamma: Int,
+    beta: Int,
+    table: NDArray[np.int8] | None,
+    rank: int,
+    used: int | None = None,
 ) -> Bytes:
-    """Words uint8 [words, 64] of one rank; ``gamma`` and ``beta`` [channels of all sources]."""
+    """Words uint8 [words, 64] of one rank; ``gamma`` and ``beta`` [channels of all sources].
+
+    Operands of all channels but the first ``used`` of every source (default: all) are 0.
+    """
     parts = []
     if table is not None:
         parts.append(table.astype(np.int8).view(np.uint8).reshape(-1, 64))
@@ -51,7 +59,7 @@ def parameters(
         values = np.zeros((4, groups * GROUP), dtype=np.int64)
         values[0, physical], values[1, physical] = gamma[span], beta[span]
         values[2, physical] = span // size if lanes.norm_groups else 0
-        values[3, physical] = 1
+        values[3, physical[:used]] = 1
         mine = values.reshape(4, groups, GROUP)[:, rank :: source.ranks]
         parts.append(parameter_words(*mine))
     assert start == len(gamma), f"{len(gamma)} gammas for {start} channels"

@@ -48,6 +48,11 @@ def stored_part(program: Program, index: int, i0: int, i1: int, rows: Sequence[B
     return values[_items(program, index, i0), _channels(program, index, i1), pixels]
 
 
+def stored_like(got: Values, expected: Values) -> Values:
+    """What is there of a stored part: of the logits of a short prompt, those of its tokens."""
+    return got[:, : expected.shape[1]]
+
+
 def reference_part(program: Program, index: int, i0: int, i1: int, values: Values) -> Values:
     """The same part of what ``gen.reference.run`` observes of the layer: [batch, channels, height,
     width], or [batch, heads, pixels, tokens] of attention logits.

@@ -84,7 +84,9 @@ class HostWeight:
     """Weights of one attention product in the dynamic buffer of every rank, from a host tensor.
 
     One slice of ``groups`` units x ``steps`` rows for each of ``items`` x ``heads``.
-    ``transposed``: weight[channel, token] (V), else weight[token, channel] (K).
+    ``transposed``: weight[channel, token] (V), else weight[token, channel] (K). ``tokens`` is how
+    many a prompt may have; the last ``mask_words`` of the ``words`` say which ones it has: scale
+    words of the units (K), parameters of the probabilities (V).
     """
 
     layer: str
@@ -98,6 +100,12 @@ class HostWeight:
     transposed: bool
     groups: int
     steps: int
+    mask_words: int
+
+    @property
+    def mask_word(self) -> int:
+        """First of the words that say which tokens there are."""
+        return self.word + self.words - self.mask_words
 
 
 @dataclass

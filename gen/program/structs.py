@@ -218,6 +218,7 @@ class WloadEntry:
     pp: Addr
     table_words: int
     table: Addr
+    scale_buffer: int
     scale: Addr
     bias_words: int
     bias_buffer: int

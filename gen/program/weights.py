@@ -59,6 +59,24 @@ def of_rank(matrix: NDArray[np.int8], rank: int, ranks: int) -> NDArray[np.int8]
     return split[:, rank::ranks].reshape(gates, -1, taps, inputs)
 
 
+def row_scales(
+    qlayer: QLayer, lanes: Int64, groups: int, ranks: int, counted: int
+) -> list[Bytes]:
+    """Scale words of every rank. ``lanes``: as :func:`row_lanes` gives them; ``groups``: output
+    groups of all ranks; ``counted``: so many rows, the first ones, count in softmax statistics.
+    """
+    gates = 2 if qlayer.layer.gate == "geglu" else 1
+    mult = grouped_rows(qlayer.mult, lanes, groups, gates, 0)
+    counts = np.where(np.arange(len(qlayer.shift)) < counted, COUNTS, 0).astype(np.int32)
+    # a padding row must keep shift + residual_shift >= 0 as every row does
+    idle = max(1, -qlayer.residual_shift)
+    shift = grouped_rows(qlayer.shift | counts, lanes, groups, gates, idle)
+    return [
+        scale_words(mult[q::ranks].reshape(-1, GROUP), shift[q::ranks].reshape(-1, GROUP))
+        for q in range(ranks)
+    ]
+
+
 def pack_static(qgraph: QGraph, program: Program) -> bytes:
     """The static buffers, one rank's after the other: ``program.static_words`` words of 64 bytes
     each.
@@ -91,16 +109,9 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
             shared(wload.table.base, qlayer.gate_table.astype("<i2").view(np.uint8).reshape(-1, 64))
         lanes = row_lanes(program.tensors[entry.dest], qlayer)
         groups = shape.units // shape.gates * ranks
-        mult = grouped_rows(qlayer.mult, lanes, groups, shape.gates, 0)
-        # a padding row must keep shift + residual_shift >= 0 as every row does
-        idle = max(1, -qlayer.residual_shift)
-        counts = COUNTS if entry.post.stats == STATS_SOFTMAX else 0
-        shift = grouped_rows(qlayer.shift | counts, lanes, groups, shape.gates, idle)
-        scales = [
-            scale_words(mult[q::ranks].reshape(-1, GROUP), shift[q::ranks].reshape(-1, GROUP))
-            for q in range(ranks)
-        ]
-        put(wload.scale.base, scales)
+        if wload.scale_buffer == BUFFER_STATIC:
+            counted = len(qlayer.shift) if entry.post.stats == STATS_SOFTMAX else 0
+            put(wload.scale.base, row_scales(qlayer, lanes, groups, ranks, counted))
         if wload.bias_buffer == BUFFER_STATIC:
             bias = np.tile(qlayer.bias, (entry.post.items, 1))
             rows = grouped_rows(bias, lanes, groups, shape.gates, 0)

@@ -44,7 +44,7 @@ def quantise(
     if options.replays:
         replay = Replay(graph, qgraph, statistics.replay)
     builder = _Builder(graph, qgraph, statistics, options, replay)
-    for index, layer in enumerate(tqdm(graph.layers, "quantise", disable=not progress)):
+    for index, layer in enumerate(tqdm(graph.layers, "quantise", disable=None if progress else True)):
         try:
             qlayer = builder.build(layer)
         except ValueError as error:

@@ -46,7 +46,9 @@ def embed(model: Model, prompts: Sequence[str], tokens: int) -> Embeddings:
 
     A single encoder gives its last hidden state. SDXL's two give the last but one, side by side,
     and the second one's projection; an empty prompt is zeros there if the pipeline says so
-    (force_zeros_for_empty_prompt). The model's LoRAs are fused into the encoders.
+    (force_zeros_for_empty_prompt). The model's LoRAs are fused into the encoders. More tokens than
+    an encoder takes at a time are embedded stretch by stretch, as pipelines for long prompts do;
+    what the prompt does not fill is the empty prompt.
 
     Raises UserError if a tokenizer or text encoder cannot be loaded, or a LoRA does not fit.
     """
@@ -60,14 +62,20 @@ def embed(model: Model, prompts: Sequence[str], tokens: int) -> Embeddings:
         for tokenizer, name, component in parts:
             encoder = _encoder(model.path / name)
             fuse_loras(encoder, model.loras, component)
-            ids = _tokens(model.path / tokenizer, prompts, tokens)
-            with torch.no_grad():
-                if several:
+            own = int(encoder.config.max_position_embeddings)
+            stretches = []
+            for first in range(0, tokens, own):
+                texts = [""] * len(prompts) if first else prompts
+                ids = _tokens(model.path / tokenizer, texts, min(own, tokens - first))
+                with torch.no_grad():
+                    if not several:
+                        stretches.append(encoder(ids)[0].float())
+                        continue
                     output = encoder(ids, output_hidden_states=True)
-                    hidden.append(output.hidden_states[-2].float())
+                stretches.append(output.hidden_states[-2].float())
+                if not first:
                     pooled = output[0].float()
-                else:
-                    hidden.append(encoder(ids)[0].float())
+            hidden.append(torch.cat(stretches, dim=1))
     except UserError:
         raise
     except Exception as error:

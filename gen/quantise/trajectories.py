@@ -141,8 +141,7 @@ class Sampler:
         self.pictures: torch.Tensor | None = None
         if subjects.pictures:
             self.pictures = load_latents(model, self.latent, subjects.pictures)
-        takes_prompt = any(n.name == "encoder_hidden_states" for n in host.graph.inputs())
-        self.guided = takes_prompt and has_text_encoder(model) and self.pictures is None
+        self.guided = host.prompt_shape is not None and has_text_encoder(model) and self.pictures is None
         prompts: Sequence[str] = subjects.prompts or DEFAULT_PROMPTS
         if self.pictures is not None:
             # a picture comes with one of the prompts, whichever
@@ -230,10 +229,9 @@ def _embeddings(
     generator: torch.Generator,
 ) -> Embeddings | None:
     """Embeddings of all items: (unconditional, conditional) pairs; noise without a text encoder."""
-    shapes = [n.shape for n in host.graph.nodes if n.name == "encoder_hidden_states"]
-    if not shapes:
+    if host.prompt_shape is None:
         return None
-    _, tokens, width = shapes[0]
+    tokens, width = host.prompt_shape
     if not has_text_encoder(model):
         return Embeddings(torch.randn(len(prompts), tokens, width, generator=generator))
     both = embed(model, ["", *prompts], tokens)

@@ -75,12 +75,21 @@ def _of_head(qlayer: QLayer, head: int) -> QRead:
     return replace(qlayer.read, gamma=qlayer.read.gamma[own], beta=qlayer.read.beta[own])
 
 
+def _of_tokens(qlayer: QLayer, tokens: int) -> QLayer:
+    """A product with keys that is made for more tokens than a prompt has."""
+    rows = slice(tokens)
+    return replace(
+        qlayer, bias=qlayer.bias[rows], mult=qlayer.mult[rows], shift=qlayer.shift[rows]
+    )
+
+
 def logit_tiles(qgraph: QGraph, qlayer: QLayer, queries: Stored, keys: Int8) -> Iterator[Stored]:
     """Logits [batch, heads, some pixels, tokens] in order.
 
     ``queries`` are [batch, channels, pixels], ``keys`` [batch, heads, head_dim, tokens].
     """
     batch, heads, dim, tokens = keys.shape
+    qlayer = _of_tokens(qlayer, tokens)
     weight = np.ascontiguousarray(keys.transpose(0, 1, 3, 2))
     rows = max(1, TILE_VALUES // (batch * heads * tokens))
     bias = qlayer.bias.astype(np.int64)[:, None]
@@ -96,7 +105,10 @@ def mix(qgraph: QGraph, qlayer: QLayer, logits: Stored, values: Int8) -> Stored:
 
     ``values`` are [batch, heads, head_dim, tokens].
     """
-    x = operand(qlayer, [logits.astype(np.int64)])
+    read = qlayer.read
+    tokens = slice(logits.shape[-1])
+    of_prompt = replace(read, gamma=read.gamma[tokens], beta=read.beta[tokens])
+    x = operand(replace(qlayer, read=of_prompt), [logits.astype(np.int64)])
     acc = attention_product(x.transpose(0, 1, 3, 2), values)
     a = acc + qlayer.bias.astype(np.int64)[:, None]
     a = divide_by_row_sum(a, x.sum(axis=-1, dtype=np.int64)[:, :, None, :])

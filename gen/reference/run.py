@@ -32,7 +32,8 @@ def run(
 
     ``latent_q`` int8 [batch, replicas * channels, height, width] (``gen.hostints``);
     ``step_bias`` layer name -> int32 [batch, rows] for every layer with a host bias;
-    ``prompt_q`` host tensor name -> int8 [batch, tokens, heads * head_dim];
+    ``prompt_q`` host tensor name -> int8 [batch, tokens, heads * head_dim], of as many tokens as
+    the prompt has;
     ``step_affine`` layer name -> gamma and beta of every layer with a host affine;
     ``observe`` gets every layer's name and stored result: [batch, channels, height, width], or
     [batch, heads, query pixels, key tokens] for attention logits. Without an observer, or with

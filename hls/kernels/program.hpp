@@ -213,8 +213,8 @@ struct PostEntry {
 };
 
 // ws: `ws_rows` rows of the execution, contiguous; first_rows of them in round 0, round_rows per
-// round. cache: first row in the URAM cache, or -1. qp: scale words in the static buffer, one per
-// unit; bias_words per unit. pp_once as in PreEntry.
+// round. cache: first row in the URAM cache, or -1. qp: scale words, one per unit; bias_words
+// per unit. pp_once as in PreEntry.
 struct WloadEntry {
     int32_t units;
     int32_t per_round;
@@ -229,7 +229,8 @@ struct WloadEntry {
     Addr pp;
     int32_t table_words;
     Addr table;  // static
-    Addr scale;  // static
+    int32_t scale_buffer;
+    Addr scale;
     int32_t bias_words;
     int32_t bias_buffer;
     Addr bias;

@@ -119,6 +119,7 @@ struct RunWalk {
                 break;
             case SCALE:
                 run.words = least(entry.per_round, units);
+                run.buffer = entry.scale_buffer;
                 run.target = SCALES;
                 word = scale;
                 break;
