@@ -158,10 +158,7 @@ def test_signal_to_noise():
 class _NoHost:
     """Stands for the host graph of a U-Net without a prompt."""
 
-    class graph:
-        @staticmethod
-        def inputs():
-            return []
+    prompt_shape = None
 
     @staticmethod
     def evaluate_prompt(_):
