@@ -71,8 +71,9 @@ class Settings:
     """What a user may choose of a build.
 
     ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
-    at once; ``tokens``: of the longest prompt, 0 for the pipeline's own. ``subjects``: what to calibrate on, nothing for the defaults. ``untimed``: a software
-    card that does not model clock cycles, which is faster.
+    at once; ``tokens``: of the longest prompt, 0 for the pipeline's own. ``subjects``: what to
+    calibrate on, nothing for the defaults. ``untimed``: a software card that does not model clock
+    cycles, which is faster.
     """
 
     board: str = "u250"
@@ -100,7 +101,8 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
             model.files,
             (*LAYERS, *HOST, MODEL),
             lambda _, scratch: _trace(model, build, settings, scratch),
-            {key: options[key] for key in ("batch", "height", "width", "tokens")} | {"model": model.name},
+            {key: options[key] for key in ("batch", "height", "width", "tokens")}
+            | {"model": model.name},
         ),
         Stage(
             "calibrate",

@@ -282,15 +282,16 @@ class Accelerator:
             raise UserError("this U-Net needs encoder_hidden_states; none were given")
         prompt = np.asarray(prompt, dtype=np.float32)
         most, width = expected
-        if prompt.ndim != 3 or not prompt.shape[1] or prompt.shape != (batch, prompt.shape[1], width):
+        tokens = prompt.shape[1] if prompt.ndim == 3 else 0
+        if not tokens or prompt.shape != (batch, tokens, width):
             raise UserError(
                 f"encoder_hidden_states have shape {list(prompt.shape)} but this accelerator was "
                 f"built for [{batch}, 1 to {most}, {width}]; use its own text encoder"
             )
-        if prompt.shape[1] > most:
+        if tokens > most:
             raise UserError(
-                f"the prompt has {prompt.shape[1]} tokens but this accelerator was built for {most} "
-                f"at most; build it with --tokens {prompt.shape[1]}, or shorten the prompt"
+                f"the prompt has {tokens} tokens but this accelerator was built for {most} at most; "
+                f"build it with --tokens {tokens}, or shorten the prompt"
             )
         return timesteps, prompt
 

@@ -48,8 +48,8 @@ def load_pipeline(model: Path, loras: Sequence[Lora] = (), scheduler: str = "") 
     """The pipeline in a local diffusers folder, in float32 on the CPU, LoRAs fused.
 
     The file of an unconditional architecture does as well: random weights, and pictures that are
-    the latents themselves. ``scheduler`` is a key of ``SCHEDULERS``; default: DDIM, or LCM for a model that was distilled
-    for it.
+    the latents themselves. ``scheduler`` is a key of ``SCHEDULERS``; default: DDIM, or LCM for a
+    model that was distilled for it.
 
     Raises:
         UserError: not such a folder, a pipeline without a U-Net, or one that cannot sample with the

@@ -357,7 +357,8 @@ class Execution:
         scaled = []
         for gate in range(shape.gates):
             unit = group * shape.gates + gate
-            scale = self.words(rank, wload.scale_buffer, wload.scale, shape.units)[unit].copy().view("<i4")
+            scale = self.words(rank, wload.scale_buffer, wload.scale, shape.units)[unit]
+            scale = scale.copy().view("<i4")
             mult, shift = scale[:8].astype(np.int64), scale[8:].astype(np.int64) & 0xFF
             words = self.words(rank, wload.bias_buffer, wload.bias, shape.units * wload.bias_words)
             span_ = words[unit * wload.bias_words : (unit + 1) * wload.bias_words]

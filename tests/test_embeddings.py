@@ -157,7 +157,8 @@ def test_long_prompts_are_embedded_in_stretches(large):
     torch.testing.assert_close(made.pooled, short.pooled)
     with torch.no_grad():
         empty = pipe.tokenizer([""], padding="max_length", return_tensors="pt").input_ids
-        for encoder, columns in ((pipe.text_encoder, slice(6)), (pipe.text_encoder_2, slice(6, 16))):
+        encoders = ((pipe.text_encoder, slice(6)), (pipe.text_encoder_2, slice(6, 16)))
+        for encoder, columns in encoders:
             expected = encoder(empty, output_hidden_states=True).hidden_states[-2]
             for row in made.hidden[..., columns]:
                 torch.testing.assert_close(row[own : 2 * own], expected[0])

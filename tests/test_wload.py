@@ -106,8 +106,8 @@ def random_entry(rng, loops, cache):
         ws_buffer=buffer, ws=address(2 * ws_rows, cache >= 0), cache=cache if ws_rows else -1,
         hd=address(1), pp_words=counts["pp"], pp_buffer=int(rng.integers(0, 2)),
         pp=address(counts["pp"]), table_words=counts["table"], table=address(counts["table"]),
-        scale_buffer=int(rng.integers(0, 2)), scale=address(units), bias_words=bias_words, bias_buffer=int(rng.integers(0, 2)),
-        bias=address(units * bias_words), pp_once=int(rng.integers(0, 2)),
+        scale_buffer=int(rng.integers(0, 2)), scale=address(units), bias_words=bias_words,
+        bias_buffer=int(rng.integers(0, 2)), bias=address(units * bias_words), pp_once=int(rng.integers(0, 2)),
     )  # fmt: skip
 
 
@@ -147,7 +147,8 @@ def plain_entry(units, steps, cache=-1):
         units=units, per_round=units, ws_rows=units * steps, round_rows=units * steps,
         ws_buffer=BUFFER_STATIC, ws=Addr(0), cache=cache, hd=Addr(3000), pp_words=4,
         pp_buffer=BUFFER_STATIC, pp=Addr(3100), table_words=0, table=Addr(0),
-        scale_buffer=BUFFER_STATIC, scale=Addr(3200), bias_words=1, bias_buffer=BUFFER_STATIC, bias=Addr(3300), pp_once=0,
+        scale_buffer=BUFFER_STATIC, scale=Addr(3200), bias_words=1,
+        bias_buffer=BUFFER_STATIC, bias=Addr(3300), pp_once=0,
     )  # fmt: skip
 
 

@@ -59,9 +59,7 @@ def of_rank(matrix: NDArray[np.int8], rank: int, ranks: int) -> NDArray[np.int8]
     return split[:, rank::ranks].reshape(gates, -1, taps, inputs)
 
 
-def row_scales(
-    qlayer: QLayer, lanes: Int64, groups: int, ranks: int, counted: int
-) -> list[Bytes]:
+def row_scales(qlayer: QLayer, lanes: Int64, groups: int, ranks: int, counted: int) -> list[Bytes]:
     """Scale words of every rank. ``lanes``: as :func:`row_lanes` gives them; ``groups``: output
     groups of all ranks; ``counted``: so many rows, the first ones, count in softmax statistics.
     """

@@ -44,7 +44,8 @@ def quantise(
     if options.replays:
         replay = Replay(graph, qgraph, statistics.replay)
     builder = _Builder(graph, qgraph, statistics, options, replay)
-    for index, layer in enumerate(tqdm(graph.layers, "quantise", disable=None if progress else True)):
+    quiet = None if progress else True  # None: without a terminal
+    for index, layer in enumerate(tqdm(graph.layers, "quantise", disable=quiet)):
         try:
             qlayer = builder.build(layer)
         except ValueError as error:

@@ -177,7 +177,7 @@ def calibrate(
     """
     given = list(runs)
     collector = Collector(graph, len(given))
-    for sample, host in tqdm(given, "calibrate", disable=None if progress else True):
+    for sample, host in tqdm(given, "calibrate", disable=not progress):
         collector.run(sample, host)
     collector.statistics.replay = given[:max_replay]
     return collector.statistics

@@ -141,7 +141,8 @@ class Sampler:
         self.pictures: torch.Tensor | None = None
         if subjects.pictures:
             self.pictures = load_latents(model, self.latent, subjects.pictures)
-        self.guided = host.prompt_shape is not None and has_text_encoder(model) and self.pictures is None
+        takes_prompt = host.prompt_shape is not None
+        self.guided = takes_prompt and has_text_encoder(model) and self.pictures is None
         prompts: Sequence[str] = subjects.prompts or DEFAULT_PROMPTS
         if self.pictures is not None:
             # a picture comes with one of the prompts, whichever

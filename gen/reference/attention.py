@@ -78,9 +78,7 @@ def _of_head(qlayer: QLayer, head: int) -> QRead:
 def _of_tokens(qlayer: QLayer, tokens: int) -> QLayer:
     """A product with keys that is made for more tokens than a prompt has."""
     rows = slice(tokens)
-    return replace(
-        qlayer, bias=qlayer.bias[rows], mult=qlayer.mult[rows], shift=qlayer.shift[rows]
-    )
+    return replace(qlayer, bias=qlayer.bias[rows], mult=qlayer.mult[rows], shift=qlayer.shift[rows])
 
 
 def logit_tiles(qgraph: QGraph, qlayer: QLayer, queries: Stored, keys: Int8) -> Iterator[Stored]:
