@@ -98,7 +98,7 @@ class QLayer:
     gate_shift: int = 0
     # real value of one unit of a host weight (K or V from the host), else 0
     host_weight_scale: float = 0.0
-    # static weights are within +-(2**(weight_bits - 1) - 1); 8 or 4
+    # static weights are within +-(2**(weight_bits - 1) - 1); 8 or 4. K and V: 8
     weight_bits: int = 8
 
 
@@ -116,3 +116,11 @@ class QGraph:
     layers: list[QLayer]
     input_replicas: int = 1
     meta: dict[str, object] = field(default_factory=dict)
+
+
+def layer_bits(graph: LayerGraph, layer: Layer, weight_bits: int) -> int:
+    """Bits of a layer's weights in a model of ``weight_bits``: K, V and the layers at both ends,
+    which read the latent or write the output, have 8.
+    """
+    ends = graph.input in layer.sources or layer.dest == graph.output
+    return 8 if ends or layer.weight.kind != "static" else weight_bits

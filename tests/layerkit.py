@@ -394,6 +394,19 @@ def shortened(inputs: Inputs, tokens: int) -> Inputs:
     return replace(inputs, prompt_q=prompt)
 
 
+def narrowed(qgraph: QGraph, spared: int = 0) -> QGraph:
+    """The same graph with weights of 4 bits, -8 included; every layer number k with k % 3 ==
+    ``spared``, copies and products of attention keep 8.
+    """
+    layers = []
+    for k, q in enumerate(qgraph.layers):
+        if q.weight is not None and q.layer.name != "copy" and k % 3 != spared:
+            low = (q.weight.astype(np.int64) & 15 ^ 8) - 8
+            q = replace(q, weight=low.astype(np.int8), weight_bits=4)
+        layers.append(q)
+    return replace(qgraph, layers=layers)
+
+
 def random_inputs(qgraph: QGraph, rng: np.random.Generator) -> Inputs:
     """Random arguments of ``gen.reference.run`` for ``qgraph``."""
     graph = qgraph.graph

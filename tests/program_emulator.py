@@ -74,6 +74,10 @@ class Execution:
         self.m, self.index, self.loop = machine, index, (i0, i1)
         self.entry = machine.program.entries[index]
         self.shape = self.entry.mac.shape
+        # steps of 16 inputs; of each, weight rows
+        self.steps = self.entry.mac.taps * self.entry.mac.subs
+        self.halves = self.shape.steps // self.steps
+        assert self.halves * self.steps == self.shape.steps
         self.tile_octets = machine.program.engine.pixels // 8
         flush = self.entry.store.flush
         self.flushes = flush == 1 or (flush == 2 and self.loop == (0, 0))
@@ -270,9 +274,17 @@ class Execution:
     def rows_of(self, rank):
         """Weights from DDR, int64 [units, 8, steps * 16], of one rank."""
         shape, wload = self.shape, self.entry.wload
-        words = self.words(rank, wload.ws_buffer, wload.ws, 2 * wload.ws_rows)
+        bits = self.m.program.engine.weight_bits
+        words = self.words(rank, wload.ws_buffer, wload.ws, bits // 4 * wload.ws_rows)
         assert wload.ws_rows == shape.units * shape.steps
-        rows = words.view(np.int8).astype(np.int64).reshape(shape.units, shape.steps, 8, 16)
+        if bits == 8:
+            rows = words.view(np.int8).astype(np.int64)
+        else:
+            rows = np.stack([words & 15, words >> 4], axis=1).astype(np.int64)
+            rows = np.where(rows < 8, rows, rows - 16)
+            if self.halves == 2:
+                rows = 16 * rows[::2] + rows[1::2] + 8
+        rows = rows.reshape(shape.units, self.steps, 8, 16)
         return rows.transpose(0, 2, 1, 3).reshape(shape.units, 8, -1)
 
     def ring_rows(self, rank, later):
@@ -282,7 +294,7 @@ class Execution:
             return None
         first = min(shape.units, shape.per_round)
         units = range(first, shape.units) if later else range(first)
-        result = np.zeros((len(units), 8, shape.steps, 2, 8), np.int64)
+        result = np.zeros((len(units), 8, self.steps, 2, 8), np.int64)
         for at, unit in enumerate(units):
             if shape.ring == 1:
                 assert shape.ring_words == self.m.ranks * ring.groups
@@ -295,10 +307,10 @@ class Execution:
                             word = self.octets(r, ring, group, token_octet)[0]
                             result[at, :, k // 2, k % 2] = word
             else:
-                assert shape.ring_words == 2 * shape.steps
-                tokens = self.octets(rank, ring, unit, np.arange(2 * shape.steps))
-                result[at] = tokens.transpose(2, 0, 1).reshape(8, shape.steps, 2, 8)
-        return result.reshape(len(units), 8, 16 * shape.steps)
+                assert shape.ring_words == 2 * self.steps
+                tokens = self.octets(rank, ring, unit, np.arange(2 * self.steps))
+                result[at] = tokens.transpose(2, 0, 1).reshape(8, self.steps, 2, 8)
+        return result.reshape(len(units), 8, 16 * self.steps)
 
     # products
 
@@ -316,7 +328,7 @@ class Execution:
             index = np.clip(mac.start + lanes + mac.offset[tap], 0, len(window) - 1)
             operands.append(np.where(usable[:, None], window[index], mac.pad))
         operands = np.stack(operands, axis=1).reshape(len(lanes), -1)
-        assert operands.shape[1] == 16 * shape.steps
+        assert operands.shape[1] == 16 * self.steps
         return [[operands @ unit.T for unit in of_rank] for of_rank in weights]
 
     # results

@@ -105,16 +105,17 @@ template <int N>
 struct Beat {
     Word b[N];
 };
+template <int BITS>
 struct WeightRow {
-    int8_t b[128];
+    int8_t b[BITS * 16];
 };
 struct AccWord {
     int32_t a[64];
 };
 }
 extern "C" {
-void mac(hls::stream<%s>& gs_s, hls::stream<lda::WeightRow>& ks_s, hls::stream<lda::WeightRow>& %s,
-         hls::stream<lda::AccWord>& as_s) {
+void mac(hls::stream<%s>& gs_s, hls::stream<lda::WeightRow<8>>& ks_s,
+         hls::stream<lda::WeightRow<8>>& %s, hls::stream<lda::AccWord>& as_s) {
 #pragma HLS INTERFACE axis port=gs_s
 #pragma HLS INTERFACE axis port=ks_s
 #pragma HLS INTERFACE axis port=ws_s
@@ -471,7 +472,7 @@ def test_command_line(tmp_path):
 
 
 def write_program(build, ranks):
-    (build / "program.json").write_text(json.dumps({"engine": {"ranks": ranks}}))
+    (build / "program.json").write_text(json.dumps({"engine": {"ranks": ranks, "weight_bits": 8}}))
     (build / "src").mkdir(exist_ok=True)
 
 

@@ -16,31 +16,33 @@ from gen.vitis.topology import RANKS, topology
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> dict[int, Path]:
-    """Sources of one program by the number of ranks."""
+def sources(tmp_path_factory) -> dict[tuple[int, int], Path]:
+    """Sources of one program by the number of ranks and the bits of a weight row."""
     made = {}
-    for ranks in RANKS:
-        made[ranks] = tmp_path_factory.mktemp(f"src{ranks}")
+    for ranks, bits in [*((ranks, 8) for ranks in RANKS), (4, 4)]:
+        made[ranks, bits] = tmp_path_factory.mktemp(f"src{ranks}{bits}")
         qgraph = random_qgraph("linear", np.random.default_rng(1))
-        emit_sources(lower(qgraph, Engine(ranks=ranks)), made[ranks])
+        emit_sources(lower(qgraph, Engine(ranks=ranks, weight_bits=bits)), made[ranks, bits])
     return made
 
 
-def tops() -> list[tuple[int, str]]:
-    """(ranks, top) of every translation unit that differs; ranks change types only elsewhere."""
-    found = [(4, kernel.name) for kernel in topology(4).kernels]
-    others = [(n, k.name) for n in (1, 2) for k in topology(n).kernels if k.rank is not None]
-    return found + others
+def tops() -> list[tuple[int, int, str]]:
+    """(ranks, bits, top) of every translation unit that differs; ranks change types only elsewhere,
+    bits of a weight row what makes, sends and takes them.
+    """
+    found = [(4, 8, kernel.name) for kernel in topology(4).kernels]
+    others = [(n, 8, k.name) for n in (1, 2) for k in topology(n).kernels if k.rank is not None]
+    return found + others + [(4, 4, name) for name in ("store", "wload", "gather_1", "mac")]
 
 
-@pytest.mark.parametrize(("ranks", "kernel"), tops())
-def test_top_compiles_for_synthesis(ranks, kernel, sources):
+@pytest.mark.parametrize(("ranks", "bits", "kernel"), tops())
+def test_top_compiles_for_synthesis(ranks, bits, kernel, sources):
     """What only Vitis sees is C++14, and without simulation marks."""
     flags = [flag for flag in BASE_FLAGS if "hls/sim" not in flag and flag != "-shared"]
-    includes = [ROOT / "tests/kernels/standin", ROOT / "hls/kernels", sources[ranks]]
+    includes = [ROOT / "tests/kernels/standin", ROOT / "hls/kernels", sources[ranks, bits]]
     subprocess.run(
         ["g++", *flags, "-D__SYNTHESIS__", "-fsyntax-only", "-pedantic", "-Wno-unused-parameter",
-         *(f"-I{folder}" for folder in includes), str(sources[ranks] / f"{kernel}.cpp")],
+         *(f"-I{folder}" for folder in includes), str(sources[ranks, bits] / f"{kernel}.cpp")],
         check=True,
     )  # fmt: skip
 
@@ -67,6 +69,7 @@ def check_engine(tmp_path, constants) -> subprocess.CompletedProcess[str]:
     ("constants", "message"),
     [
         ({"RANKS": 3}, "1, 2 or 4 ranks"),
+        ({"WEIGHT_BITS": 5}, "weight rows of 8 or 4 bits"),
         ({"PI": 8}, "16 inputs and 8 outputs"),
         ({"PO": 16}, "16 inputs and 8 outputs"),
         ({"PP": 24}, "a tile is a power of two"),

@@ -16,7 +16,7 @@ from cpp import ROOT
 from generic_card import GenericCard, GraphRun, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerkit import KINDS, prompted, random_inputs, random_qgraph, shortened
+from layerkit import KINDS, narrowed, prompted, random_inputs, random_qgraph, shortened
 
 from gen.program import Engine
 from gen.program.binary import KERNELS
@@ -124,6 +124,71 @@ def test_card_without_vector_instructions():
     card = GenericCard("-O1", "-DLDA_RANKS=2")
     for kind in ("conv3x3", "self_attention"):
         assert first_difference(drawn(kind, 7), 2, card) is None, kind
+
+
+NIBBLES = "-DLDA_WEIGHT_BITS=4"
+
+
+def drawn_narrow(kind: str, seed: int, **shape):
+    """As ``drawn``, with weights of 4 bits in some layers."""
+    qgraph, inputs = drawn(kind, seed, **shape)
+    return narrowed(qgraph, seed % 3), inputs
+
+
+@RANKS
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_on_an_engine_of_four_bit_rows(kind, ranks):
+    """Weights of 4 bits in one pass, those of 8 bits in two: the integers of the reference, the
+    same cycles in both forms.
+    """
+    engine = Engine(ranks=ranks, weight_bits=4)
+    graph = GraphRun(*drawn_narrow(kind, 3 + ranks), engine)
+    fast, plain = (GenericCard(*ranked(ranks, *form), NIBBLES) for form in ((), PLAIN))
+    assert graph.first_difference(fast) is None
+    assert np.array_equal(graph.on(plain), graph.on(fast))
+    assert plain.report == fast.report
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("kind", ["conv3x3", "geglu", "self_attention", "cross_attention"])
+def test_strips_and_rounds_of_four_bit_rows(kind, ranks):
+    engine = Engine(ranks=ranks, weight_bits=4, **{**TIGHT, "weight_rows": 110})
+    graph = GraphRun(*drawn_narrow(kind, 17, size=(12, 9), channels=40), engine)
+    assert graph.first_difference(GenericCard(*ranked(ranks), NIBBLES)) is None
+
+
+def test_rows_of_four_bits_take_half_the_words():
+    def words(bits: int) -> tuple[int, int]:
+        qgraph, inputs = drawn("conv3x3", 8, channels=40)
+        program = GraphRun(narrowed(qgraph), inputs, Engine(weight_bits=bits)).program
+        conv = program.entries[program.entries_of("conv")[0]].wload
+        first = program.entries[program.entries_of("x")[0]].wload
+        return first.ws_rows * program.engine.row_words, conv.ws_rows * program.engine.row_words
+
+    (first, conv), (kept, halved) = words(8), words(4)
+    assert (kept, halved) == (first, conv // 2)
+
+
+EXTREMES = [(k, x) for k in (-128, -121, -120, -8, -1, 0, 7, 119, 120, 127) for x in (-128, 127)]
+
+
+@pytest.mark.parametrize("form", [(), PLAIN], ids=["fast", "plain"])
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_extreme_keys_and_values_in_two_passes(kind, form):
+    """K, V and queries of one value each, over the whole of int8 and where halves carry over."""
+    card = GenericCard(*ranked(2, *form), NIBBLES)
+    for weight, operand in EXTREMES:
+        qgraph, inputs = drawn(kind, 4, size=(3, 4))
+        for q in qgraph.layers:
+            if q.layer.name in "qkv":
+                value = operand if q.layer.name == "q" else weight
+                # y = clamp((0 * x + bias) * 1 >> 1)
+                zeros, ones = q.weight * 0, np.ones_like(q.shift)
+                q.weight, q.mult, q.shift = zeros, ones, ones
+                q.bias = np.full_like(q.bias, 2 * value)
+        inputs.prompt_q = {k: np.full_like(v, weight) for k, v in inputs.prompt_q.items()}
+        graph = GraphRun(qgraph, inputs, Engine(ranks=2, weight_bits=4))
+        assert graph.first_difference(card) is None, (weight, operand)
 
 
 def test_steps_do_not_depend_on_the_step_before():
@@ -263,13 +328,19 @@ import test_layers_csim as t
 card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
                      "-fno-sanitize-recover=all", "-DLDA_RANKS=2", *{flags!r})
 for kind in t.KINDS:
-    assert t.first_difference(t.drawn(kind, 11), 2, card) is None, kind
+    narrow = "-DLDA_WEIGHT_BITS=4" in {flags!r}
+    graph = (t.drawn_narrow if narrow else t.drawn)(kind, 11)
+    assert t.first_difference(graph, 2, card, weight_bits=4 if narrow else 8) is None, kind
 print("clean")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [(), ("-DLDA_PLAIN",)], ids=["fast", "plain"])
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("-DLDA_PLAIN",), (NIBBLES,), (NIBBLES, "-DLDA_PLAIN")],
+    ids=["fast", "plain", "fast4", "plain4"],
+)
 def test_sanitisers_find_nothing(flags):
     libasan = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True

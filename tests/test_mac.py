@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ SOURCE = ROOT / "tests/kernels/mac.cpp"
 WINDOW_ROWS, WEIGHT_ROWS, GUARD = 512, 128, 4
 STAGES = 8
 PLAIN = ("-O2", "-DLDA_PLAIN")
+NIBBLES = "-DLDA_WEIGHT_BITS=4"
 
 
 def library(*flags: str) -> ctypes.CDLL:
@@ -34,12 +36,27 @@ def up_to(n: int, step: int) -> int:
 # --- one execution ------------------------------------------------------------------------------
 
 
+def nibble_rows(weights: np.ndarray, parts: int) -> np.ndarray:
+    """Rows of 4 bits of weights int8 [rows, 8, 16]: outputs 0-3 in the low half of their byte, 4-7
+    in the high one. Two parts: (w - 8) div 16 and (w - 8) mod 16 of the formula w = 16h + l + 8,
+    each in -8..7.
+    """
+    wide = weights.astype(np.int64)
+    digits = [wide]
+    if parts == 2:
+        high = np.floor_divide(wide, 16)
+        digits = [high, wide - 16 * high - 8]
+    rows = np.stack(digits, axis=1).reshape(-1, 8, 16)
+    assert rows.min() >= -8 and rows.max() <= 7
+    return (rows[:, :4] % 16 + rows[:, 4:] % 16 * 16).astype(np.uint8).view(np.int8)
+
+
 @dataclass
 class Execution:
     """Streams of one execution, and the accumulators that have to come."""
 
     beats: np.ndarray  # int8 [beats, ranks, 8 pixels, 8 channels]
-    rows: np.ndarray  # int8 [units * steps, 8 outputs, 16 inputs]
+    rows: np.ndarray  # int8 [rows, 8 outputs, 16 inputs], or [rows, 4, 16] of nibbles
     acc: np.ndarray  # int32 [words, 8 pixels, 8 outputs]
     valid: np.ndarray  # bool [words, 8]: not a padding slot
 
@@ -51,6 +68,7 @@ class Layer:
     entry: MacEntry
     pixels: int  # of a tile
     ranks: int
+    bits: int = 8  # of a weight row
 
     def octets_of(self, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(item, y, x) of source slots."""
@@ -81,9 +99,14 @@ class Layer:
             used = e.source_groups[s] * 8
             at = e.sub_base[s] * 16
             operands[:, at : at + used] = values[:, :used]
-        weights = draw(shape.units, shape.steps, 8, 16)
+        weights = draw(shape.units, e.taps * e.subs, 8, 16)
+        if self.bits == 4 and e.row_parts == 1:
+            weights >>= 4
         acc, valid = self.expected(operands, weights.astype(np.int64))
-        return Execution(np.concatenate(beats), weights.reshape(-1, 8, 16), acc, valid)
+        rows = weights.reshape(-1, 8, 16)
+        if self.bits == 4 and not shape.ring:
+            rows = nibble_rows(rows, e.row_parts)
+        return Execution(np.concatenate(beats), rows, acc, valid)
 
     def expected(self, operands: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         e, shape = self.entry, self.entry.shape
@@ -184,15 +207,17 @@ def least_split(e: MacEntry, pixels: int, ranks: int) -> int:
     return next(split for split in (1, 2, 4, 8) if not collides(split))
 
 
-def random_layer(rng: np.random.Generator, ranks: int, pixels: int, kind: str, ring: int) -> Layer:
+def random_layer(
+    rng: np.random.Generator, ranks: int, pixels: int, kind: str, ring: int, bits: int
+) -> Layer:
     while True:
-        layer = drawn_layer(rng, ranks, pixels, kind, ring)
+        layer = drawn_layer(rng, ranks, pixels, kind, ring, bits)
         if layer is not None:
             return layer
 
 
 def drawn_layer(
-    rng: np.random.Generator, ranks: int, pixels: int, kind: str, ring: int
+    rng: np.random.Generator, ranks: int, pixels: int, kind: str, ring: int, bits: int
 ) -> Layer | None:
     items = int(rng.integers(1, 4))
     src_height, src_width = int(rng.integers(1, 10)), int(rng.integers(1, 10))
@@ -211,6 +236,8 @@ def drawn_layer(
     used = [int(rng.integers(1, 8)) for _ in range(sources)]
     subs = [-(-n // 2) for n in used]
     steps = len(taps) * sum(subs)
+    if bits == 4 and (ring or rng.random() < 0.4):
+        steps *= 2
     out_slot, slots = 0, items * pitch
     if strips:
         items = 1
@@ -263,7 +290,7 @@ def drawn_layer(
         window_slots=window_slots, plane=plane, offset=padded(offset, 9), late=late,
         shape=replace(blank.shape, fill=fill, lead=lead),
     )  # fmt: skip
-    return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks)
+    return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks, bits)
 
 
 # --- programs -----------------------------------------------------------------------------------
@@ -293,7 +320,9 @@ class Program:
             [e.rows for e, own in zip(self.executions, ring, strict=True) if own],
             [e.rows for e, own in zip(self.executions, ring, strict=True) if not own],
         ]
-        empty = [np.zeros((0, ranks, 8, 8), np.int8), *[np.zeros((0, 8, 16), np.int8)] * 2]
+        outputs = self.layers[0].bits  # bytes of a row: 16 per bit
+        empty = [np.zeros((0, ranks, 8, 8), np.int8), np.zeros((0, 8, 16), np.int8),
+                 np.zeros((0, outputs, 16), np.int8)]  # fmt: skip
         gs, ks, ws = (
             np.ascontiguousarray(np.concatenate([none, *some]))
             for none, some in zip(empty, streams, strict=True)
@@ -318,13 +347,17 @@ class Program:
 
 
 def random_program(
-    rng: np.random.Generator, ranks: int, pixels: int = 32, layers: list[Layer] | None = None
+    rng: np.random.Generator,
+    ranks: int,
+    pixels: int = 32,
+    layers: list[Layer] | None = None,
+    bits: int = 8,
 ) -> Program:
     if layers is None:
         kinds = ["plain", "plain", "strip", "stride", "up"]
         layers = [
             random_layer(rng, ranks, pixels, str(rng.choice(kinds)),
-                         int(rng.choice([RING_NONE, RING_NONE, RING_K, RING_V])))
+                         int(rng.choice([RING_NONE, RING_NONE, RING_K, RING_V])), bits)
             for _ in range(int(rng.integers(1, 6)))
         ]  # fmt: skip
     segments, order, first = [], [], 0
@@ -361,13 +394,65 @@ def test_accumulators_and_cycles_of_both_forms(ranks, seed):
             assert one.cycles == other.cycles
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_of_four_bits_in_both_forms(ranks, seed):
+    rng = np.random.default_rng([4, ranks, seed])
+    defines = f"-DLDA_RANKS={ranks}", NIBBLES
+    fast = library(*FAST, *defines)
+    plain = library(*PLAIN, *defines, f"-DLDA_FABRIC={({1: 3, 2: 0, 4: 2})[ranks]}")
+    for _ in range(4):
+        program = random_program(rng, ranks, bits=4)
+        intervals = tuple(int(v) for v in rng.choice([1, 1, 2, 5], 4))
+        for speed in ((1, 1, 1, 1), intervals):
+            one, other = program.run(fast, speed), program.run(plain, speed)
+            assert_right(program, one)
+            np.testing.assert_array_equal(one.acc, other.acc)
+            assert one.cycles == other.cycles
+
+
+# text of a header, the same with a fault
+NIBBLE_FAULTS = {
+    "correction": ("multiply.hpp", "? 8 * sum : 0", "? 7 * sum : 0"),
+    "every pass": ("multiply.hpp", "part == ROW_LOW ? 8", "part != ROW_HIGH ? 8"),
+    "shift": ("multiply.hpp", "? 16 * dot[o]", "? 15 * dot[o]"),
+    "lift": ("packed.hpp", "LIFT3 = 1023;", "LIFT3 = 1024;"),
+    "halves": ("weights.hpp", "<< 4) ^ 0x88;", "<< 4) ^ 0x80;"),
+}
+
+
+@pytest.mark.parametrize("fault", NIBBLE_FAULTS)
+def test_a_wrong_half_is_caught(fault, tmp_path):
+    """Ring weights over the whole of int8, in halves, and weights of 4 bits from ws."""
+    header, right, wrong = NIBBLE_FAULTS[fault]
+    rng = np.random.default_rng(9)
+    layers = [
+        pointwise(2, 4, 2, 3, 5, RING_V, bits=4), pointwise(2, 4, 2, 3, 5, bits=4),
+    ]  # fmt: skip
+    program = Program([Segment(0, 2)], layers, [e.execution(rng, True) for e in layers], [0, 1])
+    defines = ("-O1", "-DLDA_PLAIN", "-DLDA_RANKS=2", NIBBLES)
+    assert_right(program, program.run(library(*defines)))
+    folder = copied_kernels(tmp_path / fault.replace(" ", "_"))
+    text = (folder / "hls/kernels" / header).read_text()
+    assert text.count(right) == 1
+    (folder / "hls/kernels" / header).write_text(text.replace(right, wrong))
+    source = folder / "tests/kernels/mac.cpp"
+    broken = ctypes.CDLL(str(compile_cpp(source, (*defines, f"-DFOLDER={folder.name}"))))
+    run = program.run(broken)
+    want, valid = program.expected()
+    assert run.status == 0
+    assert not np.array_equal(run.acc[valid], want[valid])
+
+
 @pytest.mark.parametrize("form", [(), ("-DLDA_PLAIN", "-DLDA_FABRIC=3"), ("-march=native",)])
 def test_no_undefined_behaviour(form):
     rng = np.random.default_rng(11)
-    lib = library("-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all", *form)
-    for _ in range(4):
-        program = random_program(rng, 1)
-        assert_right(program, program.run(lib))
+    for bits in (8, 4):
+        flags = "-fsanitize=undefined", "-fno-sanitize-recover=all", f"-DLDA_WEIGHT_BITS={bits}"
+        lib = library("-O1", *flags, *form)
+        for _ in range(4):
+            program = random_program(rng, 1, bits=bits)
+            assert_right(program, program.run(lib))
 
 
 def test_tiles_of_64_pixels():
@@ -398,22 +483,24 @@ def pointwise(
     groups: int,
     ring: int = RING_NONE,
     late: int = 0,
+    bits: int = 8,
 ) -> Layer:
     """A linear layer over ``tiles`` tiles of one item, from ``groups`` groups.
 
     ``late`` octets of the lead are not for the first tile.
     """
-    pitch, steps = tiles * 32, -(-groups // 2)
+    pitch, subs = tiles * 32, -(-groups // 2)
+    steps = 2 * subs if bits == 4 and ring else subs
     entry = MacEntry(
         shape=Shape(units, per_round, 1, tiles * 4, steps, 4 + late, tiles * 4, ring, 0),
         items=1, out_slot=0, fill_slot=0, height=tiles, width=32, pitch=pitch, src_height=tiles,
         src_width=32, src_pitch=pitch, stride=1, up=0, origin=0, start=0, window_slots=pitch,
-        plane=pitch, split=1, limit_y=tiles, limit_x=32, taps=1, subs=steps, offset=(0,) * 9,
+        plane=pitch, split=1, limit_y=tiles, limit_x=32, taps=1, subs=subs, offset=(0,) * 9,
         ty=(0,) * 9, tx=(0,) * 9, pad=0, sources=1, groups=(-(-groups // ranks), 0),
         source_groups=(groups, 0), sub_base=(0, 0), first_rows=0 if ring else per_round * steps,
         late=late,
     )  # fmt: skip
-    return Layer(entry, 32, ranks)
+    return Layer(entry, 32, ranks, bits)
 
 
 # Cycles of a run besides its slots: first job, loop entry, pipelines, loop exit, last token.
@@ -596,13 +683,19 @@ inline Late& late() {
 """
 
 
+def copied_kernels(folder: Path) -> Path:
+    """``folder`` with the kernels and this test's source, to be changed."""
+    for name in ("hls/kernels", "tests/kernels"):
+        (folder / name).mkdir(parents=True)
+    for header in (ROOT / "hls/kernels").glob("*.hpp"):
+        (folder / "hls/kernels" / header.name).write_text(header.read_text())
+    (folder / "tests/kernels/mac.cpp").write_text(SOURCE.read_text())
+    return folder
+
+
 def delayed_library(folder, delay: int, ranks: int) -> ctypes.CDLL:
     """The plain form with writes to the window and weight buffers ``delay`` iterations late."""
-    kernels = folder / "hls/kernels"
-    (folder / "tests/kernels").mkdir(parents=True)
-    kernels.mkdir(parents=True)
-    for header in (ROOT / "hls/kernels").glob("*.hpp"):
-        (kernels / header.name).write_text(header.read_text())
+    kernels = copied_kernels(folder) / "hls/kernels"
     text = (kernels / "mac.hpp").read_text()
     changes = [
         ("namespace lda {", DELAY + "namespace lda {"),
@@ -616,9 +709,7 @@ def delayed_library(folder, delay: int, ranks: int) -> ctypes.CDLL:
             "                write_window<P>(memory.window, subs, place, to, beat); });\n",
         ),
         (
-            "            memory.weights[load_half * P::WEIGHT_ROWS + load.row] =\n"
-            "                ring_load ? ks_s.read() : ws_s.read();\n",
-            "            const WeightRow weights = ring_load ? ks_s.read() : ws_s.read();\n"
+            "            memory.weights[load_half * P::WEIGHT_ROWS + load.row] = weights;\n",
             "            const int to_row = load_half * P::WEIGHT_ROWS + load.row;\n"
             "            late().later([=, &memory] { memory.weights[to_row] = weights; });\n",
         ),
@@ -628,7 +719,6 @@ def delayed_library(folder, delay: int, ranks: int) -> ctypes.CDLL:
         text = text.replace(before, after)
     (kernels / "mac.hpp").write_text(text)
     source = folder / "tests/kernels/mac.cpp"
-    source.write_text(SOURCE.read_text())
     flags = (*PLAIN, f"-DLDA_RANKS={ranks}", f"-DLDA_DELAY={delay}", f"-DFOLDER={folder.name}")
     return ctypes.CDLL(str(compile_cpp(source, flags)))
 

@@ -53,19 +53,19 @@ def test_macs_agree_with_torch_counter():
 def test_every_part_costs_something_and_says_why():
     engine = load_engine("u250")
     for bits in (8, 4):
-        for cost in rank_costs(replace(engine, fabric_outputs=2), bits):
+        for cost in rank_costs(replace(engine, fabric_outputs=2, weight_bits=bits)):
             assert sum(cost.resources.as_dict().values()) > 0, cost.part
             assert cost.source
 
 
 @pytest.mark.parametrize(("bits", "lanes"), [(8, 2), (4, 3)])
 def test_dsp_lanes_follow_the_packing(bits, lanes):
-    # lanes = 1 + floor((27 - W) / (W + A - 1)) of narrow weights; two int8 lanes are 18 bits apart
+    # lanes = 1 + floor((27 - W) / (W + A - 1)); two int8 lanes are 18 bits apart
     assert dsp_lanes(bits) == lanes
     assert dsp_lanes(4) == 1 + (27 - 4) // (4 + 8 - 1)
-    engine = replace(load_engine("u250"), fabric_outputs=2)
+    engine = replace(load_engine("u250"), fabric_outputs=2, weight_bits=bits)
     macs = engine.pixels * engine.inputs * (engine.outputs - 2)
-    assert mac_dsps(engine, bits) == macs // lanes
+    assert mac_dsps(engine) == macs // lanes
 
 
 def test_memories_fill_whole_blocks():
@@ -85,7 +85,7 @@ def test_links_cost_nothing_in_one_rank_and_stay_within_the_crossing():
 def test_engine_of_the_board_file_fits_its_board():
     for board in ("u250", "u55c"):
         limits, engine = load_limits(board), load_engine(board)
-        used = used_resources(engine, 8).as_dict()
+        used = used_resources(engine).as_dict()
         assert engine.ranks <= limits.slrs
         for kind in KINDS:
             assert used[kind] <= limits.usable(kind), (board, kind)
@@ -93,9 +93,9 @@ def test_engine_of_the_board_file_fits_its_board():
 
 def test_placement_respects_every_limit():
     limits, engine = load_limits("u250"), replace(load_engine("u250"), store_rows=8192)
-    placed = place(engine, limits, 8, [0, 4096, 8192], [0, 100, 150])
+    placed = place(engine, limits, [0, 4096, 8192], [0, 100, 150])
     assert placed is not None
-    used = used_resources(placed, 8).as_dict()
+    used = used_resources(placed).as_dict()
     for kind in KINDS:
         assert used[kind] <= limits.usable(kind), kind
     assert placed.cache_rows == 8192
@@ -106,7 +106,7 @@ def test_placement_gives_up_cache_before_the_engine():
     count = sum(big_memory(engine, name, "uram").uram for name in big_memories(engine))
     tight = replace(limits, resources={**limits.resources, "uram": count, "bram36": 400},
                     headroom={**limits.headroom, "uram": 1.0, "bram36": 1.0})  # fmt: skip
-    placed = place(engine, tight, 8, [0, 65536], [0, 1000])
+    placed = place(engine, tight, [0, 65536], [0, 1000])
     assert placed is not None
     assert placed.cache_rows == 0
 
@@ -114,7 +114,7 @@ def test_placement_gives_up_cache_before_the_engine():
 def test_nothing_fits_without_uram_and_bram():
     limits = load_limits("u250")
     bare = replace(limits, resources={**limits.resources, "uram": 1, "bram36": 200})
-    assert place(load_engine("u250"), bare, 8, [0], [0]) is None
+    assert place(load_engine("u250"), bare, [0], [0]) is None
 
 
 def test_plan_is_within_limits_and_adds_up(cifar):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layerkit import KINDS, prompted, random_inputs, random_qgraph, shortened
+from layerkit import KINDS, narrowed, prompted, random_inputs, random_qgraph, shortened
 from program_emulator import Emulator
 
 from gen import reference
@@ -87,6 +87,17 @@ def test_program_computes_its_graph(kind, ranks):
         program = lower(qgraph, Engine(ranks=ranks))
         verify_program(program)
         compared(qgraph, program, inputs)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_four_bits(kind, ranks):
+    """Weights of 4 bits in one row per step, those of 8 bits in two."""
+    qgraph, inputs = drawn(kind, 5)
+    qgraph = narrowed(qgraph, ranks % 3)
+    program = lower(qgraph, Engine(ranks=ranks, weight_bits=4))
+    verify_program(program)
+    compared(qgraph, program, inputs)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_program(folder, ranks):
-    (folder / "program.json").write_text(json.dumps({"engine": {"ranks": ranks}}))
+    (folder / "program.json").write_text(json.dumps({"engine": {"ranks": ranks, "weight_bits": 8}}))
     (folder / "src").mkdir(exist_ok=True)
 
 
@@ -98,7 +98,8 @@ def test_topology_is_that_of_the_sources(ranks):
 
 def test_widths_are_those_of_the_compiler(tmp_path):
     """sizeof of every stream element; docs/engine.md speaks of bits."""
-    elements = {(p.element, p.bits) for k in topology(4).kernels for p in k.streams}
+    engines = topology(4), topology(4, 4)
+    elements = {(p.element, p.bits) for e in engines for k in e.kernels for p in k.streams}
     checks = [f'static_assert(sizeof({e}) * 8 == {bits}, "");' for e, bits in elements]
     source = tmp_path / "widths.cpp"
     source.write_text("\n".join(['#include "types.hpp"', *sorted(checks)]) + "\n")

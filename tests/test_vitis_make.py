@@ -27,7 +27,7 @@ KERNELS = [kernel.name for kernel in ENGINE.kernels]
 def build(tmp_path):
     build = tmp_path / "build"
     (build / "src").mkdir(parents=True)
-    (build / "program.json").write_text(json.dumps({"engine": {"ranks": RANKS}}))
+    (build / "program.json").write_text(json.dumps({"engine": {"ranks": RANKS, "weight_bits": 8}}))
     for unit in ENGINE.units:
         (build / "vitis" / "vectors" / unit.name).mkdir(parents=True)
         (build / "vitis" / "vectors" / unit.name / "px_s.bin").write_bytes(bytes(64))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cpp import ROOT, compile_cpp
+from cpp import FAST, ROOT, compile_cpp
 
 from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, Segment, WloadEntry, words
 
@@ -17,8 +17,10 @@ WORDS = 4096  # of each buffer
 class Card:
     """wload with its cache, which outlives a step."""
 
-    def __init__(self):
-        self.lib = ctypes.CDLL(str(compile_cpp(ROOT / "tests/kernels/wload.cpp")))
+    def __init__(self, bits=8):
+        flags = (*FAST, f"-DLDA_WEIGHT_BITS={bits}")
+        self.bits = bits
+        self.lib = ctypes.CDLL(str(compile_cpp(ROOT / "tests/kernels/wload.cpp", flags)))
         self.lib.t_wload_new.restype = ctypes.c_void_p
         self.card = ctypes.c_void_p(self.lib.t_wload_new())
 
@@ -26,7 +28,8 @@ class Card:
         """(streams, cycles); ``sizes`` is room for words of hd, pp, ws and qp."""
         first = np.array([w for s in segments for w in words(s)], np.int32)
         rest = np.array([w for e in entries for w in words(e)], np.int32)
-        streams = [np.zeros((n + 16, 128 if k == 2 else 64), np.uint8) for k, n in enumerate(sizes)]
+        row = 16 * self.bits
+        streams = [np.zeros((n + 16, row if k == 2 else 64), np.uint8) for k, n in enumerate(sizes)]
         counts = np.zeros(5, np.int32)
         text = ctypes.create_string_buffer(400)
 
@@ -45,8 +48,9 @@ class Card:
         self.lib.t_wload_free(self.card)
 
 
-def model(segments, entries, weights, dynamic):
+def model(segments, entries, weights, dynamic, bits=8):
     """The contract: words of hd, pp, ws, qp."""
+    row_words = bits // 4
     buffers = {BUFFER_STATIC: weights, BUFFER_DYNAMIC: dynamic}
     runs = [
         (entries[k], i0, i1)
@@ -59,7 +63,7 @@ def model(segments, entries, weights, dynamic):
 
     def rows(entry, i0, i1, first, last):
         start = entry.ws.at(i0, i1)
-        ws.extend(buffers[entry.ws_buffer][start + 2 * first : start + 2 * last])
+        ws.extend(buffers[entry.ws_buffer][start + row_words * first : start + row_words * last])
 
     def ahead(entry, i0, i1):
         hd.append(weights[entry.hd.at(i0, i1)])
@@ -124,14 +128,15 @@ def random_program(rng):
     return segments, entries
 
 
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("seed", range(20))
-def test_random_programs(seed):
+def test_random_programs(seed, bits):
     rng = np.random.default_rng(seed)
     segments, entries = random_program(rng)
     weights, dynamic = rng.integers(0, 256, (2, WORDS, 64), np.uint8)
-    expected = model(segments, entries, weights, dynamic)
+    expected = model(segments, entries, weights, dynamic, bits)
     sizes = [len(w) for w in expected]
-    card = Card()
+    card = Card(bits)
     # cached rows, in the upper half of memory, are not read again
     others = weights.copy()
     others[WORDS // 2 :] ^= 255
@@ -152,17 +157,19 @@ def plain_entry(units, steps, cache=-1):
     )  # fmt: skip
 
 
-def test_cached_rows_come_one_per_cycle():
+@pytest.mark.parametrize("bits", [8, 4])
+def test_cached_rows_come_one_per_cycle(bits):
     rng = np.random.default_rng(1)
     weights = rng.integers(0, 256, (WORDS, 64), np.uint8)
     entries = [plain_entry(8, 60, cache=5)]
-    sizes = [len(w) for w in model([Segment(0, 1)], entries, weights, weights)]
-    card = Card()
+    sizes = [len(w) for w in model([Segment(0, 1)], entries, weights, weights, bits)]
+    card = Card(bits)
     loaded, slow = card.step([Segment(0, 1)], entries, weights, weights, True, sizes)
     kept, fast = card.step([Segment(0, 1)], entries, weights, weights, False, sizes)
     np.testing.assert_array_equal(loaded[2], kept[2])
     rows = 8 * 60
-    assert 2 * rows < slow < 2 * rows * 1.25 + 150
+    words = rows * bits // 4
+    assert words < slow < words * 1.25 + 150
     assert rows < fast < rows + 200
 
 

@@ -15,6 +15,7 @@ CONSTANTS = {
     "pixels": "PP",
     "inputs": "PI",
     "outputs": "PO",
+    "weight_bits": "WEIGHT_BITS",
     "fabric_outputs": "FABRIC_OUTPUTS",
     "window_rows": "WINDOW_ROWS",
     "weight_rows": "WEIGHT_ROWS",

@@ -16,7 +16,7 @@ from gen.plan.limits import load_limits
 from gen.plan.report import Plan, as_dict, as_text
 from gen.plan.search import search
 from gen.plan.structure import layer_graph, skeleton
-from gen.program.engine import load_engine
+from gen.program.engine import Engine, load_engine, narrowed
 from gen.stages import write_json, write_text
 
 BITS = {"w8a8": 8, "w4a8": 4}
@@ -46,14 +46,14 @@ def make_plan(
     if cards < 1:
         raise UserError(f"--cards {cards}: at least one card is needed")
     limits = load_limits(board)
-    base = load_engine(board)
+    base = _engine(board, bits)
     if clock_mhz:
         base = replace(base, clock_mhz=clock_mhz)
     model = find_model(name)
     whole = batch or model.batch
     graph = layer_graph(model, ceil(whole / cards), height, width, tokens)
     try:
-        choice = search(skeleton(graph), base, limits, macs_per_step(graph), BITS[bits])
+        choice = search(skeleton(graph, BITS[bits]), base, limits, macs_per_step(graph))
     except UserError as error:
         raise UserError(
             f"{name}: {error}. {_smaller(name, board, graph.batch, height, width, bits)}"
@@ -64,10 +64,15 @@ def make_plan(
         choice=choice,
         limits=limits,
         clock_mhz=base.clock_mhz,
-        weight_bits=BITS[bits],
         cards=cards,
         seconds=time.perf_counter() - started,
     )
+
+
+def _engine(board: str, bits: str) -> Engine:
+    """A board's engine with weight rows of the bits asked for."""
+    engine = load_engine(board)
+    return narrowed(engine) if BITS[bits] == 4 else engine
 
 
 def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: str) -> str:
@@ -79,14 +84,14 @@ def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: s
             return str(error).rpartition(". ")[2]
         return "With --batch 1 (one sample per step, or one card per sample) it fits"
     model = find_model(name)
-    limits, base = load_limits(board), load_engine(board)
+    limits, base = load_limits(board), _engine(board, bits)
     size = layer_graph(model, 1, height, width).tensors
     side = max(max(t.height, t.width) for t in size.values())
     while side > 8:
         side //= 2
         graph = layer_graph(model, 1, side, side)
         try:
-            search(skeleton(graph), base, limits, macs_per_step(graph), BITS[bits])
+            search(skeleton(graph, BITS[bits]), base, limits, macs_per_step(graph))
         except UserError:
             continue
         return f"With latents of {side}x{side} (--height {side} --width {side}) it fits"

@@ -10,7 +10,7 @@ from gen.errors import UserError
 from gen.macs import attention_macs
 from gen.plan.limits import load_limits
 from gen.plan.search import search
-from gen.program.engine import Engine, load_engine
+from gen.program.engine import Engine, load_engine, narrowed
 from gen.program.lower import lower
 from gen.program.program import Program
 from gen.qlayers import QGraph
@@ -32,17 +32,20 @@ def fitted(qgraph: QGraph, board: str) -> tuple[Program, bool]:
     """The program of ``qgraph`` on the engine of ``board``, and whether that engine was planned.
 
     ``board`` is an engine file, which is taken as it is, or the name of a board. A board's own
-    engine is taken if the model fits it, else the best one that fits the board is searched.
+    engine is taken if the model fits it, with rows of 4-bit weights if the model has such, else the
+    best one that fits the board is searched.
 
     Raises:
         UserError: a layer or a memory that no engine of the board can hold.
     """
     engine: Engine = load_engine(board)
+    named = Path(board).suffix != ".toml"
+    if named and any(q.weight_bits == 4 for q in qgraph.layers):
+        engine = narrowed(engine)
     try:
         return lower(qgraph, engine), False
     except UserError:
-        if Path(board).suffix == ".toml":
+        if not named:
             raise
-    bits = 4 if all(q.weight_bits == 4 for q in qgraph.layers if q.weight is not None) else 8
     limits = load_limits(board)
-    return search(qgraph, engine, limits, qgraph_macs(qgraph), bits).program, True
+    return search(qgraph, engine, limits, qgraph_macs(qgraph)).program, True

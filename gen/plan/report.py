@@ -11,6 +11,7 @@ from gen.macs import layer_macs, macs_per_step
 from gen.plan.limits import KINDS, Limits
 from gen.plan.resources import link_wires, rank_costs
 from gen.plan.search import Choice
+from gen.qlayers import layer_bits
 
 TOP = 10
 
@@ -24,7 +25,6 @@ class Plan:
     choice: Choice
     limits: Limits
     clock_mhz: float
-    weight_bits: int
     cards: int
     seconds: float
 
@@ -84,7 +84,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "board": limits.board,
         "batch": plan.graph.batch,
         "cards": plan.cards,
-        "bits": "w4a8" if plan.weight_bits == 4 else "w8a8",
+        "bits": "w4a8" if engine.weight_bits == 4 else "w8a8",
         "macs_per_step": plan.macs,
         "mac_units": plan.mac_units,
         "cycles_per_step": cost.cycles,
@@ -109,7 +109,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "store_rows_used": plan.choice.program.store_peak,
         "resource_sources": {
             each.part: {**each.resources.as_dict(), "source": each.source}
-            for each in rank_costs(engine, plan.weight_bits)
+            for each in rank_costs(engine)
         },
         "breakdown": parts,
         "bound_by": bound_by(parts),
@@ -128,8 +128,8 @@ def bound_by(parts: dict[str, dict[str, float]]) -> str:
 def levers(plan: Plan) -> dict[str, float]:
     """Milliseconds per step with one thing changed and all else equal.
 
-    A clock scales the cycles; half the weight bits halve the weight stream and let one DSP do three
-    products instead of two; a second card halves a guided pair.
+    A clock scales the cycles; 4-bit weights halve the weight stream, but K, V and other weights of
+    8 bits are multiplied in two passes; a second card halves a guided pair.
     """
     cost = plan.choice.cost
     now = plan.milliseconds(cost.cycles)
@@ -138,10 +138,10 @@ def levers(plan: Plan) -> dict[str, float]:
         for mhz in plan.limits.clocks_mhz
         if mhz > plan.clock_mhz
     }
-    if plan.weight_bits == 8:
-        found["4-bit weights"] = plan.milliseconds(
-            cost.cycles - cost.weights / 2 - cost.multiply / 3
-        )
+    if plan.choice.engine.weight_bits == 8:
+        wide = {layer.name for layer in plan.graph.layers if layer_bits(plan.graph, layer, 4) == 8}
+        again = sum(each.multiply for each in cost.layers if each.layer in wide)
+        found["4-bit weights"] = plan.milliseconds(cost.cycles - cost.weights / 2 + again)
     batch = plan.graph.batch
     if batch > 1:
         found[f"{plan.cards + 1} cards"] = now * ceil(batch / (plan.cards + 1)) / batch

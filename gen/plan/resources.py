@@ -56,8 +56,11 @@ RULES = {
     "fabric product": (64, "array multiplier, one LUT6 per partial product bit (UG574)"),
     # chains of a packed pair: two 18-bit borrow corrections, ternary adder, 32-bit accumulator
     "accumulator lane": (80, "widths in hls/kernels/packed.hpp, one LUT6 per adder bit"),
-    # 4-bit weights: each product is taken out of its DSP by itself, a tree adds 16 of 12 bits
-    "accumulator lane, 4-bit": (200, "widths in hls/kernels/packed.hpp, one LUT6 per adder bit"),
+    # 4-bit weights: ternary adders of 16 fields of 11 bits (5 x 13, 2 x 15) and of what low halves
+    # lack (17), 32-bit accumulator that takes a row or 16 times it
+    "accumulator lane, 4-bit": (144, "widths in hls/kernels/packed.hpp, one LUT6 per adder bit"),
+    # 16 int8 operands added up, eight times which the low halves of 8-bit weights lack
+    "operand sum": (146, "tree in hls/kernels/multiply.hpp, one LUT6 per adder bit"),
     # one bit of a shift register with 64 positions: three levels of 4:1 multiplexers
     "shift bit": (3, "4:1 multiplexer per LUT6 (UG574)"),
     "m_axi": (5000, "VAE axi_burst_performance, 512 bits: about 5k LUT, 9k FF, 14-23 BRAM18"),
@@ -88,31 +91,34 @@ def dsp_lanes(weight_bits: int) -> int:
     return 3 if weight_bits == 4 else 2
 
 
-def mac_dsps(engine: Engine, weight_bits: int) -> int:
+def mac_dsps(engine: Engine) -> int:
     """DSP slices of one rank's multiplier array."""
     outputs = engine.outputs - engine.fabric_outputs
-    if weight_bits == 4:
+    if engine.weight_bits == 4:
         return engine.pixels * engine.inputs * ceil(outputs / dsp_lanes(4))
     return ceil(engine.pixels / dsp_lanes(8)) * engine.inputs * outputs
 
 
-def _mac(engine: Engine, weight_bits: int) -> list[Cost]:
-    pixels, ranks = engine.pixels, engine.ranks
+def _mac(engine: Engine) -> list[Cost]:
+    pixels, ranks, weight_bits = engine.pixels, engine.ranks, engine.weight_bits
     fabric, rule = RULES["fabric product"]
     per_product = fabric * weight_bits / 8
     products = pixels * engine.inputs * engine.fabric_outputs
     adder, adder_rule = RULES["accumulator lane" + (", 4-bit" if weight_bits == 4 else "")]
     # a read turns PP lanes by any distance, a write the 8 lanes of a Beat's words
     levels = ceil(engine.pixels.bit_length() / 2)
+    operand_sum, sum_rule = RULES["operand sum"]
+    sums = Cost("mac: operand sums", _logic(pixels * operand_sum), sum_rule)
     turn = pixels * 128 * levels + pixels * 128 * ceil((8 * ranks).bit_length() / 2)
     return [
         Cost(
             "mac: products in DSP",
-            _logic(0, mac_dsps(engine, weight_bits)),
+            _logic(0, mac_dsps(engine)),
             f"hls/kernels/packed.hpp (fact sheet C.8, WP486): {dsp_lanes(weight_bits)} per DSP48E2",
         ),
         Cost("mac: products in fabric", _logic(products * per_product), rule),
         Cost("mac: accumulators", _logic(pixels * engine.outputs * adder), adder_rule),
+        *([sums] if weight_bits == 4 else []),
         Cost("mac: window multiplexers", _logic(turn), "4:1 multiplexer per LUT6 (UG574)"),
         # eight adders and selections of 15 bits per lane; two products per lane of an octet
         Cost(
@@ -186,9 +192,10 @@ def _fifos(engine: Engine) -> list[Cost]:
     # streams inside pre: an epsilon and sums, scales, row statistics
     inside = {"sm": 112 * engine.normalisers, "sc": 64 * engine.normalisers, "rw": 512,
               "rk": 512, "mk": 64 * engine.normalisers, "copy": 512}  # fmt: skip
-    bits = {"xs": 1024, "px": 512, "gs": 512 * engine.ranks, "ks": 1024, "ws": 1024, "as": 2048,
-            "rs": 1024, "ys": 1024, "st": 640, "sg": 640 * engine.ranks, "ss": 256, "hd": 512,
-            "pp": 512, "qp": 512, "link": 512 * engine.ranks, **inside}  # fmt: skip
+    bits = {"xs": 1024, "px": 512, "gs": 512 * engine.ranks, "ks": 1024,
+            "ws": 128 * engine.weight_bits, "as": 2048, "rs": 1024, "ys": 1024, "st": 640,
+            "sg": 640 * engine.ranks, "ss": 256, "hd": 512, "pp": 512, "qp": 512,
+            "link": 512 * engine.ranks, **inside}  # fmt: skip
     total = Resources()
     for name, width in bits.items():
         depth = engine.depths[name]
@@ -203,12 +210,12 @@ def link_wires(engine: Engine) -> int:
     return 0 if engine.ranks == 1 else engine.ranks * (WORD_BITS + 640)
 
 
-def rank_costs(engine: Engine, weight_bits: int = 8) -> list[Cost]:
+def rank_costs(engine: Engine) -> list[Cost]:
     """Everything of one rank but the four big memories, whose place the search chooses."""
     kernels = 7
     control = Resources(*(kernels * getattr(CONTROL, f.name) for f in fields(CONTROL)))
     return [
-        *_mac(engine, weight_bits),
+        *_mac(engine),
         *_post(engine),
         *_pre(engine),
         *_ports(),
@@ -223,8 +230,8 @@ def big_memories(engine: Engine) -> dict[str, tuple[int, int, int]]:
         # 16 banks of 8 bytes: eight lanes' octets times two planes are addressed alike
         "store": (2, engine.store_rows, WORD_BITS),
         "window": (2 * engine.pixels, engine.window_rows, 64),
-        "weights": (1, 2 * engine.weight_rows, 2 * WORD_BITS),
-        "cache": (1, engine.cache_rows, 2 * WORD_BITS),
+        "weights": (1, 2 * engine.weight_rows, 128 * engine.weight_bits),
+        "cache": (1, engine.cache_rows, 128 * engine.weight_bits),
     }
 
 

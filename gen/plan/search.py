@@ -32,7 +32,7 @@ from gen.qlayers import QGraph
 
 PIXELS = (32, 64)
 WINDOW_ROWS = (512, 1024, 2048, 4096, 8192)
-WEIGHT_ROWS = (1024, 2048)
+WEIGHT_ROWS = (1024, 2048)  # of 8 bits
 # fractions of the static weight rows that stay on the card
 CACHE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SCORES_ROWS = (8192, 4096)  # of the store, that attention logits may take
@@ -65,7 +65,7 @@ def shapes(base: Engine, limits: Limits) -> Iterator[Engine]:
                 ranks=rank,
                 pixels=pixels,
                 window_rows=window,
-                weight_rows=weight,
+                weight_rows=weight * base.byte_rows,
                 store_rows=UNLIMITED,
                 scores_rows=scores,
                 stats_words=UNLIMITED,
@@ -74,7 +74,7 @@ def shapes(base: Engine, limits: Limits) -> Iterator[Engine]:
             )
 
 
-def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence[int],
+def place(engine: Engine, limits: Limits, cache_rows: Sequence[int],
           gain: Sequence[int]) -> Engine | None:  # fmt: skip
     """Fill in what the shape leaves open, or None if it fits in no way.
 
@@ -95,7 +95,7 @@ def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence
 
     for count, literal in enumerate(fabric):
         total = Resources()
-        for each in rank_costs(replace(engine, fabric_outputs=count), weight_bits):
+        for each in rank_costs(replace(engine, fabric_outputs=count)):
             total += each.resources
         charge(literal, total)
     kinds: dict[str, dict[str, cp_model.IntVar]] = {}
@@ -136,10 +136,10 @@ def place(engine: Engine, limits: Limits, weight_bits: int, cache_rows: Sequence
     )
 
 
-def used_resources(engine: Engine, weight_bits: int) -> Resources:
+def used_resources(engine: Engine) -> Resources:
     """Resources of one rank."""
     total = Resources()
-    for each in rank_costs(engine, weight_bits):
+    for each in rank_costs(engine):
         total += each.resources
     for name, kind in engine.memories.items():
         total += big_memory(engine, name, kind)
@@ -156,9 +156,8 @@ def _sized(engine: Engine, program: Program) -> Engine:
     )
 
 
-def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
-           weight_bits: int = 8) -> Choice:  # fmt: skip
-    """The best engine for ``qgraph``.
+def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
+    """The best engine for ``qgraph`` with weight rows of as many bits as those of ``base``.
 
     ``macs``: multiply-accumulates of one step, for the bound.
 
@@ -181,8 +180,8 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
             )
             continue
         small = replace(shape, store_rows=STORE_STEP, stats_words=64, row_octets=64)
-        if place(small, limits, weight_bits, [0], [0]) is None:
-            bare.append(_missing(small, limits, weight_bits))
+        if place(small, limits, [0], [0]) is None:
+            bare.append(_missing(small, limits))
             continue
         try:
             program = lower(qgraph, shape)
@@ -190,11 +189,11 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
             refusals.append(str(error))
             continue
         # a larger buffer that changes nothing costs more and gives nothing
-        plain = (shape.ranks, shape.pixels, step_cost(program, weight_bits).cycles)
+        plain = (shape.ranks, shape.pixels, step_cost(program).cycles)
         if plain in seen:
             continue
         seen.add(plain)
-        candidate = _evaluate(qgraph, _sized(shape, program), limits, weight_bits, refusals)
+        candidate = _evaluate(qgraph, _sized(shape, program), limits, refusals)
         if candidate and (best is None or candidate.cost.cycles < best.cost.cycles):
             best = candidate
     if best is None:
@@ -202,12 +201,11 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int,
     return best
 
 
-def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, weight_bits: int,
-              refusals: list[str]) -> Choice | None:  # fmt: skip
+def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, refusals: list[str]) -> Choice | None:
     """Cost the shape at every level of cached weights that could fit, and place it."""
     plain = lower(qgraph, sized)
     rows = plain.static_rows
-    base_cost = step_cost(plain, weight_bits)
+    base_cost = step_cost(plain)
     cache_rows, gain = [0], [0]
     for level in CACHE_LEVELS[1:]:
         count = ceil(rows * level / STORE_STEP) * STORE_STEP
@@ -215,30 +213,28 @@ def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, weight_bits: int,
             "uram"
         ):
             break
-        cached = step_cost(lower(qgraph, replace(sized, cache_rows=count)), weight_bits)
+        cached = step_cost(lower(qgraph, replace(sized, cache_rows=count)))
         cache_rows.append(count)
         gain.append(max(0, base_cost.cycles - cached.cycles))
-    placed = place(sized, limits, weight_bits, cache_rows, gain)
+    placed = place(sized, limits, cache_rows, gain)
     if placed is None:
-        refusals.append(_missing(sized, limits, weight_bits))
+        refusals.append(_missing(sized, limits))
         return None
     program = lower(qgraph, placed)
-    return Choice(
-        placed, program, step_cost(program, weight_bits), used_resources(placed, weight_bits)
-    )
+    return Choice(placed, program, step_cost(program), used_resources(placed))
 
 
-def _missing(engine: Engine, limits: Limits, weight_bits: int) -> str:
+def _missing(engine: Engine, limits: Limits) -> str:
     """What a shape has too much of, at its leanest."""
     engine = replace(engine, memories=dict.fromkeys(big_memories(engine), "uram"))
     lines = []
 
     def excess(fabric: int) -> float:
-        used = used_resources(replace(engine, fabric_outputs=fabric), weight_bits)
+        used = used_resources(replace(engine, fabric_outputs=fabric))
         return max(used.as_dict()[kind] / limits.usable(kind) for kind in ("lut", "dsp"))
 
     lean = replace(engine, fabric_outputs=min(range(engine.outputs + 1), key=excess))
-    used = used_resources(lean, weight_bits).as_dict()
+    used = used_resources(lean).as_dict()
     for kind in KINDS:
         if used[kind] > limits.usable(kind):
             lines.append(f"{used[kind]} {kind} of {limits.usable(kind)} per SLR")

@@ -12,7 +12,7 @@ from gen.errors import UserError
 from gen.layers import Layer, LayerGraph
 from gen.model import CLASSES, Model, prompt_tokens, read_json
 from gen.passes import lower as fuse
-from gen.qlayers import TABLE_SIZE, QGraph, QLayer, QRead, QTensor
+from gen.qlayers import TABLE_SIZE, QGraph, QLayer, QRead, QTensor, layer_bits
 from gen.trace import trace_unet
 
 # bits of a stored tensor by role (gen/quantise/scales.py)
@@ -78,10 +78,11 @@ def _rows(graph: LayerGraph, layer: Layer) -> int:
     return dest.channels // dest.heads if layer.weight.transposed else dest.channels
 
 
-def skeleton(graph: LayerGraph) -> QGraph:
+def skeleton(graph: LayerGraph, weight_bits: int = 8) -> QGraph:
     """An integer graph of the same structure, whose numbers are all zero.
 
-    It lowers to the program that the quantised model would give, but for the packed weights.
+    It lowers to the program that the model quantised to ``weight_bits`` would give, but for the
+    packed weights.
     """
     layers = []
     for layer in graph.layers:
@@ -109,6 +110,7 @@ def skeleton(graph: LayerGraph) -> QGraph:
                 gate_table=(
                     _zeros((TABLE_SIZE,), np.int16) if layer.gate != "none" else None  # type: ignore[arg-type]
                 ),
+                weight_bits=layer_bits(graph, layer, weight_bits),
             )
         )
     tensors = {

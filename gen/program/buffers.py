@@ -14,7 +14,6 @@ from gen.qlayers import TABLE_SIZE
 
 TABLE_WORDS = TABLE_SIZE // 64  # int8
 GATE_TABLE_WORDS = TABLE_SIZE * 2 // 64  # int16
-ROW_WORDS = 2  # words of a weight row
 UNIFORM_WORDS = 2
 
 
@@ -103,10 +102,10 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
     rows = ws_rows(made)
     ws = Addr()
     if host is not None:
-        words = ROW_WORDS * rows
+        words = made.engine.row_words * rows
         ws = Addr(host.word, host.heads * words, words)
     elif rows:
-        ws = Addr(static.take(ROW_WORDS * rows))
+        ws = Addr(static.take(made.engine.row_words * rows))
     pp_count = pp_words(made)
     affine = _step_affine(made, pp_count, dynamic)
     if affine is not None:
@@ -190,7 +189,7 @@ def host_weight(
         return None
     _, tokens, channels = hosts[layer.weight.key].shape
     mask_words = pp_words(made) if _masks(made) == "pp" else made.units
-    words = made.n0 * layer.heads * ROW_WORDS * ws_rows(made) + mask_words
+    words = made.n0 * layer.heads * made.engine.row_words * ws_rows(made) + mask_words
     return HostWeight(
         layer=layer.name,
         host=layer.weight.key,
@@ -202,7 +201,7 @@ def host_weight(
         head_channels=channels // layer.heads,
         transposed=layer.weight.transposed,
         groups=made.output_groups,
-        steps=made.steps,
+        steps=made.steps // made.engine.byte_rows,
         mask_words=mask_words,
     )
 

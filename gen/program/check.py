@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 
 from gen.program.coverage import window_fault
+from gen.program.engine import Engine
 from gen.program.program import Entry, Program
 from gen.program.replay import replay
 from gen.program.streams import consumed, produced
@@ -42,7 +43,7 @@ def verify_program(program: Program) -> None:
     for index, entry in enumerate(program.entries):
         for fault in (
             _streams_fault(program, index),
-            _agreement_fault(entry),
+            _agreement_fault(entry, program.engine),
             _limits_fault(program, entry),
             _buffers_fault(program, index),
         ):
@@ -76,7 +77,7 @@ def _streams_fault(program: Program, index: int) -> str | None:
     return None
 
 
-def _agreement_fault(entry: Entry) -> str | None:
+def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
     """Kernels that disagree about an execution."""
     mac, wload, shape = entry.mac, entry.wload, entry.mac.shape
     shapes = (entry.store.shape, entry.pre.shape, entry.gather.shape, shape, entry.post.shape)
@@ -84,8 +85,11 @@ def _agreement_fault(entry: Entry) -> str | None:
         return "the kernels disagree about its shape"
     if (wload.units, wload.per_round) != (shape.units, shape.per_round):
         return "wload counts other units than mac"
-    if shape.steps != mac.taps * mac.subs or shape.units % shape.gates:
+    halves = engine.byte_rows if shape.ring != RING_NONE else mac.row_parts
+    if shape.steps != mac.taps * mac.subs * halves or shape.units % shape.gates:
         return f"{shape.steps} steps, {shape.units} units"
+    if halves not in (1, engine.byte_rows):
+        return f"{halves} weight rows per step of {engine.weight_bits} bits"
     if shape.per_round % shape.gates or shape.per_round <= 0:
         return f"rounds of {shape.per_round} units"
     own = shape.ring == RING_NONE
@@ -167,7 +171,7 @@ def _buffers_fault(program: Program, index: int) -> str | None:
         return "its constants change within the segment, but are sent once"
     sizes = (program.static_words, program.dynamic_words)
     reads = (
-        ("ws", w.ws_buffer, w.ws, 2 * w.ws_rows),
+        ("ws", w.ws_buffer, w.ws, program.engine.row_words * w.ws_rows),
         ("hd", 0, w.hd, 1),
         ("pp", w.pp_buffer, w.pp, w.pp_words),
         ("table", 0, w.table, w.table_words),

@@ -19,8 +19,6 @@ from gen.program.cost_rank import RankClock, difference, steady
 from gen.program.engine import Engine
 from gen.program.program import Program
 
-WORDS_PER_ROW = 2  # 64-byte DDR words of a weight row
-
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -60,16 +58,10 @@ class CostModel:
     of a segment after which its period is taken for granted.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        weight_bits: int = 8,
-        ddr_gb_per_s: float = 13.0,
-        followed: int = 8,
-    ) -> None:
+    def __init__(self, engine: Engine, ddr_gb_per_s: float = 13.0, followed: int = 8) -> None:
         self.followed = followed
         self.word_cycles = max(1.0, 64.0 * engine.clock_mhz / (ddr_gb_per_s * 1000.0))
-        self.row_cycles = max(1.0, WORDS_PER_ROW * self.word_cycles * weight_bits / 8)
+        self.row_cycles = engine.row_words * self.word_cycles
 
     def cost(self, program: Program) -> StepCost:
         """Cost of one step."""
@@ -114,6 +106,6 @@ class CostModel:
         return StepCost(rank.finish(program), layers)
 
 
-def step_cost(program: Program, weight_bits: int = 8, ddr_gb_per_s: float = 13.0) -> StepCost:
-    """Modelled cost of one denoising step of ``program``, weights of 8 or 4 bits in DDR."""
-    return CostModel(program.engine, weight_bits, ddr_gb_per_s).cost(program)
+def step_cost(program: Program, ddr_gb_per_s: float = 13.0) -> StepCost:
+    """Modelled cost of one denoising step of ``program``."""
+    return CostModel(program.engine, ddr_gb_per_s).cost(program)

@@ -7,7 +7,7 @@ from math import ceil
 
 from gen.program.engine import Engine
 from gen.program.program import Entry
-from gen.program.structs import RING_K, RING_NONE
+from gen.program.structs import RING_NONE
 
 
 @dataclass
@@ -34,9 +34,9 @@ def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
     copies = (4 if mac.up else 1) * mac.split
     tiles = ceil(shape.octets / tile)
     ring = shape.ring != RING_NONE
-    # gather makes a row of two V words, or of the R words of a K Beat, of which every rank keeps
-    # one in R
-    per_row = 2.0 if shape.ring != RING_K else shape.ring_words / max(1, shape.steps)
+    # gather makes rows of two V words, or of the R words of a K Beat, of which every rank keeps one
+    # in R; mac takes a cycle for each, or for each half
+    per_row = shape.ring_words / shape.steps if ring else 1.0
     # with one cycle per Beat of several ranks, subs come no slower than the first tap reads them
     chases = engine.ranks > 1 and copies == 1
 

@@ -164,9 +164,15 @@ class DynamicBuffer:
             ),
             dtype=np.int8,
         )
+        engine = self._program.engine
         padded[:, :outputs, 0, :inputs] = matrices.reshape(-1, outputs, inputs)
         for rank, mask in enumerate(self._masks(place, tokens)):
-            words = [weight_words(of_rank(each[None], rank, self._ranks)) for each in padded]
+            words = [
+                weight_words(
+                    of_rank(each[None], rank, self._ranks), engine.weight_bits, engine.byte_rows
+                )
+                for each in padded
+            ]
             self._rows[rank, place.word : place.word + place.words] = np.concatenate([*words, mask])
         return place.word * WORD, place.words * WORD
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,9 @@ class Engine:
     """Parallelism and buffer sizes, of each rank (docs/engine.md, "Engine parameters").
 
     ``ranks`` engines of ``pixels`` x ``inputs`` x ``outputs`` multiply-accumulates per cycle, of
-    which ``fabric_outputs`` outputs are made of LUTs. ``window_rows`` of 16 bytes per bank,
-    ``weight_rows`` per buffer half, ``units`` of a round, ``cache_rows`` weight rows that stay on
+    which ``fabric_outputs`` outputs are made of LUTs. Weight rows hold ``weight_bits`` bits (8 or
+    4) of 8 outputs x 16 inputs. ``window_rows`` of 16 bytes per bank, ``weight_rows`` per buffer
+    half, ``units`` of a round, ``cache_rows`` weight rows that stay on
     the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8 channels of an item,
     ``row_octets`` octets with row statistics, ``row_groups`` local groups of one pixel,
     ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` norm groups or rows
@@ -78,6 +79,7 @@ class Engine:
     pixels: int = 32
     inputs: int = 16
     outputs: int = 8
+    weight_bits: int = 8
     fabric_outputs: int = 0
     window_rows: int = 4096
     weight_rows: int = 2048
@@ -100,9 +102,29 @@ class Engine:
     timing: Timing = field(default_factory=Timing)
 
     @property
+    def row_words(self) -> int:
+        """64-byte words of a weight row."""
+        return self.weight_bits // 4
+
+    @property
+    def byte_rows(self) -> int:
+        """Weight rows of a step whose weights have 8 bits."""
+        return 8 // self.weight_bits
+
+    @property
     def tile_octets(self) -> int:
         """Octets of a tile."""
         return self.pixels // 8
+
+
+def narrowed(engine: Engine) -> Engine:
+    """The engine for weights of 4 bits: its memories hold twice as many weight rows."""
+    return replace(
+        engine,
+        weight_bits=4,
+        weight_rows=engine.weight_rows * engine.row_words,
+        cache_rows=engine.cache_rows * engine.row_words,
+    )
 
 
 def load_engine(board: str | Path = "u250") -> Engine:
@@ -155,6 +177,10 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
             )
     if made.get("ranks", 1) not in (1, 2, 4):
         raise UserError(f"{where}: ranks = {made['ranks']} in [engine]; 1, 2 or 4 are possible")
+    if made.get("weight_bits", 8) not in (4, 8):
+        raise UserError(
+            f"{where}: weight_bits = {made['weight_bits']} in [engine]; 8 or 4 are possible"
+        )
     for name, kind in made["memories"].items():
         if kind not in ("uram", "bram"):
             raise UserError(f"{where}: [engine.memories] {name} = {kind}; choose uram or bram")

@@ -21,7 +21,7 @@ class Planned:
 
     ``strips`` has one element per entry, each executed ``n0`` x ``n1`` times (items, heads).
     Per source: ``groups`` n that are multiplied, ``local_groups`` read on every rank, ``subs``.
-    ``units`` output groups of a rank x ``gates``; ``steps`` of the reduction.
+    ``units`` output groups of a rank x ``gates``; ``steps`` of the reduction, one weight row each.
     """
 
     qlayer: QLayer
@@ -156,11 +156,12 @@ def planned(
     gates = 2 if layer.gate == "geglu" else 1
     outputs = dest.head_local_groups if layer.heads and softmax else dest.local_groups
     weight = tensors[layer.weight.key] if layer.weight.kind == "tensor" else None
-    steps = len(window.ty) * sum(subs)
+    inputs = len(window.ty) * sum(subs)
+    steps = inputs * max(1, qlayer.weight_bits // engine.weight_bits)
     ring, ring_words = RING_NONE, 0
     if weight is not None:
         ring = RING_V if layer.weight.transposed else RING_K
-        ring_words = 2 * steps if layer.weight.transposed else engine.ranks * local_groups[0]
+        ring_words = 2 * inputs if layer.weight.transposed else engine.ranks * local_groups[0]
     batch = qgraph.graph.batch
     items, slots = batch, batch * window.pitch
     if layer.heads:

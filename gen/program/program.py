@@ -83,7 +83,7 @@ class StepAffine:
 class HostWeight:
     """Weights of one attention product in the dynamic buffer of every rank, from a host tensor.
 
-    One slice of ``groups`` units x ``steps`` rows for each of ``items`` x ``heads``.
+    One slice of ``groups`` units x ``steps`` of 16 inputs for each of ``items`` x ``heads``.
     ``transposed``: weight[channel, token] (V), else weight[token, channel] (K). ``tokens`` is how
     many a prompt may have; the last ``mask_words`` of the ``words`` say which ones it has: scale
     words of the units (K), parameters of the probabilities (V).

@@ -205,8 +205,9 @@ class _Replay:
             if shape.ring_words != self.engine.ranks * store.weights.groups:
                 return f"{shape.ring_words} words of K per unit are sent"
         else:
-            groups, octets = _grid(shape.units, 2 * shape.steps)
-            if shape.ring_words != 2 * shape.steps:
+            octets_of_unit = 2 * shape.steps // self.engine.byte_rows
+            groups, octets = _grid(shape.units, octets_of_unit)
+            if shape.ring_words != octets_of_unit:
                 return f"{shape.ring_words} words of V per unit are sent"
         if octets.max() + 1 < -(-tensor.pixels // GROUP):
             return f"{entry.weight}: {octets.max() + 1} token octets are read"

@@ -32,7 +32,9 @@ def produced(program: Program, index: int) -> Counts:
         + store.shape.units * store.shape.ring_words,
         "px": pre.shape.fill * sum(pre.groups) + pre.shape.units * pre.shape.ring_words,
         "gs": gather.shape.fill * sum(gather.groups),
-        "ks": gather.shape.units * gather.shape.steps * (gather.shape.ring != RING_NONE),
+        "ks": gather.shape.units
+        * (gather.shape.steps // program.engine.byte_rows)
+        * (gather.shape.ring != RING_NONE),
         "ws": wload.ws_rows,
         "as": mac.shape.units * mac.shape.octets,
         "rs": store.residual.groups * store.shape.octets,
@@ -57,7 +59,7 @@ def consumed(program: Program, index: int) -> Counts:
         "px": gather.shape.fill * sum(gather.groups) + gather.shape.units * gather.shape.ring_words,
         "gs": mac.shape.fill * sum(mac.groups),
         "ks": rows if ring else 0,
-        "ws": 0 if ring else rows,
+        "ws": 0 if ring else rows * mac.row_parts,
         "as": post.shape.units * post.shape.octets,
         "rs": groups * post.shape.octets * post.residual,
         "ys": store.dest.groups * store.shape.octets // (2 - store.dest.wide),

@@ -182,6 +182,11 @@ class MacEntry:
     first_rows: int
     late: int
 
+    @property
+    def row_parts(self) -> int:
+        """Weight rows of a step of 16 inputs: two where they hold halves of its weights."""
+        return self.shape.steps // (self.taps * self.subs)
+
 
 @dataclass(frozen=True)
 class PostEntry:

@@ -99,7 +99,11 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
         wload, shape = entry.wload, entry.mac.shape
         if wload.ws_rows and wload.ws_buffer == BUFFER_STATIC:
             matrix = static_weights(qlayer, entry, program)
-            put(wload.ws.base, [weight_words(of_rank(matrix, q, ranks)) for q in range(ranks)])
+            bits, parts = program.engine.weight_bits, entry.mac.row_parts
+            put(
+                wload.ws.base,
+                [weight_words(of_rank(matrix, q, ranks), bits, parts) for q in range(ranks)],
+            )
         if wload.pp_buffer == BUFFER_STATIC:
             put(wload.pp.base, _static_parameters(qlayer, entry, program))
         shared(wload.hd.base, header_word(qlayer.read.eps, *norms.get(entry.dest, (0, 0))))

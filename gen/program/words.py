@@ -15,16 +15,32 @@ Int = NDArray[Any]
 COUNTS = 1 << 8  # bit of a scale word's shift: the lane counts in softmax statistics
 
 
-def weight_words(matrix: NDArray[np.int8]) -> Bytes:
+def weight_words(matrix: NDArray[np.int8], row_bits: int = 8, row_parts: int = 1) -> Bytes:
     """Words of weights int8 [gates, groups * 8, taps, subs * 16], padding included.
 
-    Order: group, gate, tap, sub; a row of 8 outputs x 16 inputs takes two words.
-    uint8 [words, 64].
+    Order: group, gate, tap, sub. A row of 8 outputs x 16 inputs takes two words at ``row_bits`` 8.
+    At 4 it takes one, for weights of 4 bits, or two one after the other (``row_parts`` 2) for the
+    halves of weights of 8 bits. uint8 [words, 64].
     """
     gates, outputs, taps, inputs = matrix.shape
     split = matrix.reshape(gates, outputs // GROUP, GROUP, taps, inputs // SUB, SUB)
     ordered = split.transpose(1, 0, 3, 4, 2, 5)
-    return np.ascontiguousarray(ordered).view(np.uint8).reshape(-1, WORD)
+    rows = np.ascontiguousarray(ordered).view(np.uint8).reshape(-1, 2, WORD)
+    if row_bits == 8:
+        return rows.reshape(-1, WORD)
+    if row_parts == 1:
+        return nibble_words(rows)
+    high, low = rows >> np.uint8(4), rows ^ np.uint8(8)
+    return np.stack([nibble_words(high), nibble_words(low)], axis=1).reshape(-1, WORD)
+
+
+def nibble_words(rows: Bytes) -> Bytes:
+    """The low 4 bits of rows uint8 [rows, 2, 64]: of the first word in the low half of a byte, of
+    the second in its high half. uint8 [rows, 64].
+    """
+    low, high = rows[:, 0] & np.uint8(15), rows[:, 1] << np.uint8(4)
+    words: Bytes = low | high
+    return words
 
 
 def bias_words(bias: NDArray[np.int32]) -> Bytes:

@@ -12,7 +12,7 @@ from gen.errors import UserError
 from gen.hostints import BIAS_LIMIT, limit_bias
 from gen.layers import Layer, LayerGraph
 from gen.qgraph_check import check_qgraph
-from gen.qlayers import QGraph, QLayer
+from gen.qlayers import QGraph, QLayer, layer_bits
 from gen.quantise.options import Options
 from gen.quantise.reads import OperandRead, build_read
 from gen.quantise.replay import Moments, Replay
@@ -165,7 +165,7 @@ class _Builder:
         largest_bias = np.abs(bias)
         if layer.host_bias is not None:
             largest_bias = largest_bias + self.statistics.host[layer.host_bias].absmax
-        bits = self._weight_bits(layer)
+        bits = layer_bits(self.graph, layer, self.options.weight_bits)
         scales = row_scales(flat, largest_bias / (BIAS_LIMIT / 2), bits)
         whole = round_nearest(flat, scales, replicas, bits)
         for span, gram in moments.grams if moments is not None else ():
@@ -182,10 +182,6 @@ class _Builder:
             correction,
             weight_bits=bits,
         )
-
-    def _weight_bits(self, layer: Layer) -> int:
-        ends = self.graph.input in layer.sources or layer.dest == self.graph.output
-        return 8 if ends else self.options.weight_bits
 
     def _mean_error(
         self, weight: Float64, whole: Float64, scales: Float64, moments: Moments

@@ -77,7 +77,7 @@ def bench_text(kernel: Kernel, program: Program) -> str:
 def emit_benches(build: Path, program: Program) -> list[Path]:
     """Write the benches and what they include to ``vitis/bench``; return those that changed."""
     folder = build / "vitis" / "bench"
-    kernels = topology(program.ranks).kernels
+    kernels = topology(program.ranks, program.engine.weight_bits).kernels
     texts = {f"{kernel.name}_tb.cpp": bench_text(kernel, program) for kernel in kernels}
     texts["bench.hpp"] = (BENCH / "bench.hpp").read_text()
     for path in folder.glob("*_tb.cpp"):
@@ -133,7 +133,7 @@ def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
         AssertionError: the kernels differ from the integer reference.
     """
     program, qgraph = load_program(build / "program.json"), load_qgraph(build)
-    engine = topology(program.ranks)
+    engine = topology(program.ranks, program.engine.weight_bits)
     weights = np.fromfile(build / "weights.bin", dtype=np.uint8).reshape(program.ranks, -1)
     latent, dynamic, expected = random_step(qgraph, program, seed)
     folder = build / "vitis" / "vectors"

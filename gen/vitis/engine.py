@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 from gen.errors import UserError
-from gen.vitis.topology import RANKS, Kernel, Topology, topology
+from gen.vitis.topology import RANKS, WEIGHT_BITS, Kernel, Topology, topology
 
 
 def engine_of(build: Path) -> Topology:
-    """Kernels and streams of a build, by the ranks that its ``program.json`` is for.
+    """Kernels and streams of a build, by the engine that its ``program.json`` is for.
 
     Raises:
         UserError: it is missing or no layer program.
@@ -21,10 +21,11 @@ def engine_of(build: Path) -> Topology:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run make build first") from error
     engine = value.get("engine") if isinstance(value, dict) else None
-    ranks = engine.get("ranks") if isinstance(engine, dict) else None
-    if ranks not in RANKS:
+    known = engine if isinstance(engine, dict) else {}
+    ranks, bits = known.get("ranks"), known.get("weight_bits")
+    if ranks not in RANKS or bits not in WEIGHT_BITS:
         raise UserError(f"{path} is not a layer program; run make build again")
-    return topology(int(ranks))
+    return topology(int(ranks), int(bits))
 
 
 def kernel_of(build: Path, name: str) -> Kernel:

@@ -19,18 +19,20 @@ HANDSHAKE_WIRES = 2
 TARGETS = ("hw", "hw_emu")
 CLOCK_KEYS = ("kernel_frequency", "freqHz", "defaultFreqHz")
 RANKS = (1, 2, 4)
+WEIGHT_BITS = (8, 4)
 
 # bits of the stream elements of hls/kernels/types.hpp; StatWord has no padding
-_BITS = {"Word": 512, "Pair": 1024, "WeightRow": 1024, "AccWord": 2048, "SumWord": 256}
+_BITS = {"Word": 512, "Pair": 1024, "AccWord": 2048, "SumWord": 256}
+_BITS |= {"WeightRow<8>": 1024, "WeightRow<4>": 512}
 _BITS_PER_RANK = {"Beat": 512, "StatBeat": 640}
 _BITS["StatWord"] = _BITS_PER_RANK["StatBeat"]
 
-# stream: (source, sink, element; of Beats: those of all ranks)
+# stream: (source, sink, element; of Beats: those of all ranks; WeightRow: of the engine's bits)
 _STREAMS = {
     "xs": ("store", "pre", "Pair"),
     "px": ("pre", "gather", "Word"),
     "gs": ("gather", "mac", "Beat"),
-    "ks": ("gather", "mac", "WeightRow"),
+    "ks": ("gather", "mac", "WeightRow<8>"),
     "ws": ("wload", "mac", "WeightRow"),
     "as": ("mac", "post", "AccWord"),
     "rs": ("store", "post", "Pair"),
@@ -267,13 +269,15 @@ def _line_ports(kind: str, rank: int, ranks: int) -> list[StreamPort]:
     return ports
 
 
-def _stream_ports(kind: str, rank: int, ranks: int) -> tuple[StreamPort, ...]:
+def _stream_ports(kind: str, rank: int, ranks: int, weight_bits: int) -> tuple[StreamPort, ...]:
     ports: list[StreamPort] = []
     for name in _ORDER[kind]:
         if name == LINK:
             ports += _line_ports(kind, rank, ranks)
             continue
         source, _, element = _STREAMS[name]
+        if element == "WeightRow":
+            element = f"WeightRow<{weight_bits}>"
         many = element in _BITS_PER_RANK
         bits = _BITS_PER_RANK[element] * ranks if many else _BITS[element]
         text = f"lda::{element}<{ranks}>" if many else f"lda::{element}"
@@ -282,16 +286,19 @@ def _stream_ports(kind: str, rank: int, ranks: int) -> tuple[StreamPort, ...]:
 
 
 @functools.cache
-def topology(ranks: int) -> Topology:
-    """The engine of 1, 2 or 4 ranks."""
+def topology(ranks: int, weight_bits: int = 8) -> Topology:
+    """The engine of 1, 2 or 4 ranks with weight rows of 8 or 4 bits."""
     assert ranks in RANKS
     kernels: list[Kernel] = []
     for kind in _ORDER:
         if kind in _LINE:
             kernels += [
-                Kernel(f"{kind}_{rank + 1}", kind, rank, _stream_ports(kind, rank, ranks))
+                Kernel(
+                    f"{kind}_{rank + 1}", kind, rank, _stream_ports(kind, rank, ranks, weight_bits)
+                )
                 for rank in range(ranks)
             ]
         else:
-            kernels.append(Kernel(kind, kind, None, _stream_ports(kind, 0, ranks)))
+            ports = _stream_ports(kind, 0, ranks, weight_bits)
+            kernels.append(Kernel(kind, kind, None, ports))
     return Topology(ranks, tuple(kernels))

@@ -9,13 +9,16 @@
 
 #include "card.hpp"
 
-// Ranks, pixels per tile, micro-slots between the store's reads and its writes, rows of weights
-// that stay on the card.
+// Ranks, pixels per tile, bits of a weight row, micro-slots between the store's reads and its
+// writes, rows of weights that stay on the card.
 #ifndef LDA_RANKS
 #define LDA_RANKS 1
 #endif
 #ifndef LDA_PP
 #define LDA_PP 32
+#endif
+#ifndef LDA_WEIGHT_BITS
+#define LDA_WEIGHT_BITS 8
 #endif
 #ifndef LDA_LAG
 #define LDA_LAG 32
@@ -29,6 +32,7 @@ namespace {
 struct GenericEngine : lda::EngineDefaults {
     static const int RANKS = LDA_RANKS;
     static const int PP = LDA_PP;
+    static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
     static const int LAG = LDA_LAG;
     static const int CACHE_ROWS = LDA_CACHE;
     static const int DEPTH_YS = (LDA_LAG + 1) * (LDA_PP / lda::GROUP) + 60;

@@ -48,7 +48,7 @@ class Rank {
     // to and from gather and reduce
     hls::stream<Word, P::DEPTH_PX> px{name("px")};
     hls::stream<Beat<P::RANKS>, P::DEPTH_GS> gs{name("gs")};
-    hls::stream<WeightRow, P::DEPTH_KS> ks{name("ks")};
+    hls::stream<WeightRow<8>, P::DEPTH_KS> ks{name("ks")};
     hls::stream<SumWord, P::DEPTH_SS> ss{name("ss")};
     hls::stream<StatWord, P::DEPTH_ST> st{name("st")};
     hls::stream<StatBeat<P::RANKS>, P::DEPTH_SG> sg{name("sg")};
@@ -190,7 +190,7 @@ class Rank {
     hls::stream<MacJob, JOBS_DEPTH> jobs_{name("mac.jobs")};
     hls::stream<Word, P::DEPTH_HD> hd_{name("hd")};
     hls::stream<Word, P::DEPTH_PP> pp_{name("pp")};
-    hls::stream<WeightRow, P::DEPTH_WS> ws_{name("ws")};
+    hls::stream<WeightRow<P::WEIGHT_BITS>, P::DEPTH_WS> ws_{name("ws")};
     hls::stream<Word, P::DEPTH_QP> qp_{name("qp")};
     hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm_{name("sm")};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc_{name("sc")};

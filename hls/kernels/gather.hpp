@@ -185,9 +185,9 @@ void gather_join_only(const Segment* segments, int segment_count, const GatherEn
 }
 
 // A weight row of two words. K: byte = output*8 + input of each; V: input*8 + output.
-inline WeightRow row_of(const Word& low, const Word& high, bool transposed) {
+inline WeightRow<8> row_of(const Word& low, const Word& high, bool transposed) {
 #pragma HLS inline
-    WeightRow row;
+    WeightRow<8> row;
 BYTES:
     for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
@@ -203,10 +203,11 @@ BYTES:
 
 template <class P>
 void rows_entry(const GatherEntry& entry, hls::stream<Beat<P::RANKS>>& kept_s,
-                hls::stream<WeightRow>& ks_s) {
+                hls::stream<WeightRow<8>>& ks_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
     const bool values = shape.ring == RING_V;
+    const int steps = shape.steps / byte_rows<P>();
     // words of a kept Beat that are weights; a row takes two words
     const int width = values ? 1 : P::RANKS;
     const int parts = width > 1 ? width / 2 : 1;
@@ -215,7 +216,7 @@ void rows_entry(const GatherEntry& entry, hls::stream<Beat<P::RANKS>>& kept_s,
     const int total = shape.ring == RING_NONE ? 0 : shape.units * beats * parts;
     LDA_CHECK(shape.ring != RING_K || shape.ring_words == P::RANKS * entry.ring_groups,
               "gather: ring words of K are not those of R token octets");
-    LDA_CHECK(shape.ring != RING_V || shape.ring_words == 2 * shape.steps,
+    LDA_CHECK(shape.ring != RING_V || shape.ring_words == 2 * steps,
               "gather: ring words of V are not two per step");
     int beat = 0, part = 0, word = 0;  // within the unit; word: first of this part
     Beat<P::RANKS> kept = Beat<P::RANKS>();
@@ -228,7 +229,7 @@ ROWS:
         TICK(1);
         if (part == 0) kept = kept_s.read();
         const bool last = beat == beats - 1;
-        const bool due = word / 2 < shape.steps;
+        const bool due = word / 2 < steps;
         const int b = 2 * part;
         const Word first = word < valid ? kept.b[b] : none;
         if (width > 1) {
@@ -254,7 +255,7 @@ ROWS:
 
 template <class P>
 void gather_rows(const Segment* segments, int segment_count, const GatherEntry* entries,
-                 hls::stream<Beat<P::RANKS>>& kept_s, hls::stream<WeightRow>& ks_s) {
+                 hls::stream<Beat<P::RANKS>>& kept_s, hls::stream<WeightRow<8>>& ks_s) {
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -273,7 +274,7 @@ SEGMENTS:
 template <class P>
 void gather_only(const Segment* segments, int segment_count, const GatherEntry* entries,
                  hls::stream<Word>& px_s, hls::stream<Beat<P::RANKS>>& gs_s,
-                 hls::stream<WeightRow>& ks_s, hls::stream<SumWord>& ss_s) {
+                 hls::stream<WeightRow<8>>& ks_s, hls::stream<SumWord>& ss_s) {
 #pragma HLS dataflow disable_start_propagation
     hls::stream<Beat<P::RANKS>, P::DEPTH_COPY> kept_s("kept_s");
     gather_join_only<P>(segments, segment_count, entries, px_s, gs_s, kept_s, ss_s);
@@ -284,7 +285,7 @@ template <class P>
 void gather_first(const Segment* segments, int segment_count, const GatherEntry* entries,
                   hls::stream<Word>& px_s, hls::stream<Beat<P::RANKS - 1>>& from_right_s,
                   hls::stream<Beat<1>>& to_right_s, hls::stream<Beat<P::RANKS>>& gs_s,
-                  hls::stream<WeightRow>& ks_s, hls::stream<SumWord>& ss_s) {
+                  hls::stream<WeightRow<8>>& ks_s, hls::stream<SumWord>& ss_s) {
 #pragma HLS dataflow disable_start_propagation
     hls::stream<Word, P::DEPTH_COPY> own_s("own_s");
     hls::stream<Beat<P::RANKS>, P::DEPTH_COPY> kept_s("kept_s");
@@ -299,7 +300,7 @@ void gather_middle(const Segment* segments, int segment_count, const GatherEntry
                    hls::stream<Beat<P::RANKS - 1 - RANK>>& from_right_s,
                    hls::stream<Beat<P::RANKS - RANK>>& to_left_s,
                    hls::stream<Beat<RANK + 1>>& to_right_s, hls::stream<Beat<P::RANKS>>& gs_s,
-                   hls::stream<WeightRow>& ks_s, hls::stream<SumWord>& ss_s) {
+                   hls::stream<WeightRow<8>>& ks_s, hls::stream<SumWord>& ss_s) {
 #pragma HLS dataflow disable_start_propagation
     hls::stream<Word, P::DEPTH_COPY> rightward_s("rightward_s");
     hls::stream<Word, P::DEPTH_COPY> leftward_s("leftward_s");
@@ -321,7 +322,7 @@ template <class P>
 void gather_last(const Segment* segments, int segment_count, const GatherEntry* entries,
                  hls::stream<Word>& px_s, hls::stream<Beat<P::RANKS - 1>>& from_left_s,
                  hls::stream<Beat<1>>& to_left_s, hls::stream<Beat<P::RANKS>>& gs_s,
-                 hls::stream<WeightRow>& ks_s, hls::stream<SumWord>& ss_s) {
+                 hls::stream<WeightRow<8>>& ks_s, hls::stream<SumWord>& ss_s) {
 #pragma HLS dataflow disable_start_propagation
     hls::stream<Word, P::DEPTH_COPY> own_s("own_s");
     hls::stream<Beat<P::RANKS>, P::DEPTH_COPY> kept_s("kept_s");

@@ -18,12 +18,13 @@
 #include "program.hpp"
 #include "sequence.hpp"
 #include "types.hpp"
+#include "weights.hpp"
 
 namespace lda {
 
 template <class P>
 void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Beat<P::RANKS>>& gs_s,
-               hls::stream<WeightRow>& ks_s, hls::stream<WeightRow>& ws_s,
+               hls::stream<WeightRow<8>>& ks_s, hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s,
                hls::stream<AccWord>& as_s) {
 #pragma HLS inline off
     const int TILE_WORDS = P::PP / GROUP;
@@ -42,6 +43,7 @@ void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Be
 #pragma HLS array_partition variable = result complete dim = 0
 #ifdef LDA_FAST
     TileOperands<P> operands;
+    UnitWeights<P> unit_weights;
 #else
     int32_t acc[P::PP][GROUP];
 #pragma HLS array_partition variable = acc complete dim = 0
@@ -74,6 +76,7 @@ void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Be
     RowLoad load = RowLoad();
     bool ring_load = false;  // `load` comes from ks
     int load_half = 0, load_wait = 0;
+    WeightRow<8> ks_row = WeightRow<8>();  // of which the second half may be to come
     // of the slot
     int octets_left = 0;  // from this tile on
     int first = 0;        // window index of lane 0
@@ -81,7 +84,7 @@ void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Be
     int fill_needed = 0;  // of them, for the next slot
     int rows_due = 0;     // ring rows
     int hold = 0;         // cycles until the next slot may begin
-    int unit = 0, phase = 0, tap = 0, sub = 0, row = 0;
+    int unit = 0, phase = 0, tap = 0, sub = 0, part = 0, row = 0;
     // of the unit before
     int ready = 0, leaving = 0;  // words of `result`, the next one to leave
 SLOTS:
@@ -118,8 +121,13 @@ SLOTS:
         load_wait = most(load_wait - span, 0);
         if (loads) {
             LDA_CHECK(load.row < P::WEIGHT_ROWS, "mac: a weight row outside of the weight buffer");
-            memory.weights[load_half * P::WEIGHT_ROWS + load.row] =
-                ring_load ? ks_s.read() : ws_s.read();
+            WeightRow<P::WEIGHT_BITS> weights;
+            if (ring_load) {
+                take_ring_row(ks_s, load.step, ks_row, weights);
+            } else {
+                weights = ws_s.read();
+            }
+            memory.weights[load_half * P::WEIGHT_ROWS + load.row] = weights;
             // row k is read k cycles into the round at the earliest
             hold = most(hold, P::GUARD - 1 - load.row);
             load_wait = (lead || ring_load ? 1 : last_round ? job.next_pace : job.pace) - 1;
@@ -171,20 +179,27 @@ SLOTS:
             }
 #else
             if (phase < shape.steps) {
+                const int parts = P::WEIGHT_BITS == 8 ? 1 : job.row_parts;
+                const RowPart of_step = parts == 1 ? ROW_WHOLE : part == 0 ? ROW_HIGH : ROW_LOW;
                 multiply_step<P>(entry, memory, lanes, first, half * P::WEIGHT_ROWS + row, tap, sub,
-                                 phase == 0, acc);
+                                 of_step, phase == 0, acc);
                 ++row;
-                if (++sub == entry.subs) {
-                    sub = 0;
-                    ++tap;
+                if (++part == parts) {
+                    part = 0;
+                    if (++sub == entry.subs) {
+                        sub = 0;
+                        ++tap;
+                    }
                 }
             }
 #endif
             phase += span;
             if (phase == job.unit_cycles) {
 #ifdef LDA_FAST
+                const WeightRow<P::WEIGHT_BITS>* rows =
+                    memory.weights + half * P::WEIGHT_ROWS + unit * shape.steps;
                 multiply_unit(operands.pixel, P::PP, entry.taps, entry.subs,
-                              memory.weights[half * P::WEIGHT_ROWS + unit * shape.steps].b, result);
+                              bytes_of(rows, shape.steps, job.row_parts, unit_weights), result);
 #else
                 for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
@@ -195,7 +210,7 @@ SLOTS:
                 }
 #endif
                 ready = least(TILE_WORDS, octets_left);
-                phase = tap = sub = leaving = 0;
+                phase = tap = sub = part = leaving = 0;
                 ++unit;
             }
         }
@@ -282,8 +297,8 @@ SLOTS:
 // Simulations run the two processes by themselves, with a stream of this depth.
 template <class P>
 void mac(const Segment* segments, int segment_count, const MacEntry* entries, MacMemory<P>& memory,
-         hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow>& ks_s,
-         hls::stream<WeightRow>& ws_s, hls::stream<AccWord>& as_s) {
+         hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow<8>>& ks_s,
+         hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<AccWord>& as_s) {
 #pragma HLS dataflow disable_start_propagation
     hls::stream<MacJob, JOBS_DEPTH> jobs_s("jobs_s");
     mac_plan<P>(segments, segment_count, entries, jobs_s);

@@ -14,7 +14,7 @@ namespace lda {
 template <class P>
 struct MacMemory {
     Window<P> window;
-    WeightRow weights[2 * P::WEIGHT_ROWS];
+    WeightRow<P::WEIGHT_BITS> weights[2 * P::WEIGHT_ROWS];
 };
 
 // Weight rows that are still to come, unit by unit, into one half of the weight buffer.

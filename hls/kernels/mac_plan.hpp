@@ -23,8 +23,9 @@ struct MacJob {
     RowLoad own;   // rows of round 0 that come from ws
     RowLoad next;  // those of the following execution
     FillPlan fill;
-    Grid grid;         // of the output
-    int32_t settling;  // cycles until all lanes are placed
+    Grid grid;          // of the output
+    int32_t settling;   // cycles until all lanes are placed
+    int32_t row_parts;  // weight rows of a step: 1, or 2 where its weights come in halves
     int32_t unit_cycles;
     int32_t pace;       // cycles from row to row, of rows of this execution
     int32_t next_pace;  // and of the following one's
@@ -38,8 +39,12 @@ template <class P>
 inline MacJob job_of(const MacEntry& entry, const RowLoad& next) {
 #pragma HLS inline
     const Shape& shape = entry.shape;
-    LDA_CHECK(entry.subs * entry.taps == shape.steps && entry.taps <= MAX_TAPS,
+    const bool whole = shape.steps == entry.subs * entry.taps;
+    LDA_CHECK(entry.taps <= MAX_TAPS &&
+                  (whole || (P::WEIGHT_BITS == 4 && shape.steps == 2 * entry.subs * entry.taps)),
               "mac: steps are not taps x subs");
+    LDA_CHECK(shape.ring == RING_NONE || whole == (P::WEIGHT_BITS == 8),
+              "mac: ring weights have 8 bits");
     LDA_CHECK(least(shape.per_round, shape.units) * shape.steps <= P::WEIGHT_ROWS,
               "mac: more weight rows than the weight buffer has");
     const int tiles = ceil_div(shape.octets, P::PP / GROUP);
@@ -57,6 +62,7 @@ BEATS:
     job.grid = grid_of(entry.height, entry.width, entry.pitch);
     job.settling =
         most(Lanes<P::PP>::settling(entry.out_slot), Lanes<GROUP>::settling(entry.fill_slot));
+    job.row_parts = whole ? 1 : 2;
     // a unit's steps last at least as long as the results of the one before take to leave
     job.unit_cycles = most(shape.steps, P::PP / GROUP);
     const int round_cycles = tiles * least(shape.per_round, shape.units) * job.unit_cycles;

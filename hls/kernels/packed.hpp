@@ -14,11 +14,12 @@
 //                |a1 * 2^18 + a0| <= 128 * 2^18 + 128 < 2^26 fits 27 bits. The chain is 7 for
 //                L = 128 (any int8), 8 for L = 127, 146 for L = 7 (4-bit weights).
 //   packed_dot3  the weights of three outputs packed, times an activation that they share. Weights
-//                of W bits and products of W + A - 1 bits (narrow: -2^(W-1) is not used) give
-//                1 + floor((27 - W) / (W + A - 1)) lanes, three for W = 4 and A = 8, D = 11:
-//                7 * (2^22 + 2^11 + 1) < 2^26. 12 would not fit. A lane holds -1024 .. 1023 and a
-//                product reaches 7 * 128 = 896: the chain is 1, every product is taken apart and
-//                added in fabric. (L = 3: 2 products; L = 1: 7.)
+//                of W bits and products of W + A - 1 bits give 1 + floor((27 - W) / (W + A - 1))
+//                lanes, three for W = 4 and A = 8, D = 11: |w2 * 2^22 + w1 * 2^11 + w0| <=
+//                8 * (2^22 + 2^11 + 1) < 2^26. 12 would not fit. Products of weights in -8 .. 7 and
+//                activations in -128 .. 127 are -1016 .. 1024: 1023 more, added by the DSP, makes
+//                all of them 7 .. 2047, an unsigned field of 11 bits, and no lane borrows. The
+//                chain is 1: every field is taken out and added in fabric.
 //   fabric_dot   one product per LUT multiplier.
 //
 // Sources: AMD WP486 and WP487 (int8), WP521 (int4); UG579 (DSP48E2). All sums are exact int32.
@@ -45,6 +46,8 @@ typedef int64_t DspSum;
 
 static const int LANE2 = 18;
 static const int LANE3 = 11;
+static const int LANES3 = 3;
+static const int LIFT3 = 1023;  // of every lane
 
 // Products of an int8 and a weight of magnitude <= limit that a lane can sum.
 constexpr int packed_chain(int lane, int limit) {
@@ -117,40 +120,31 @@ CHAINS:
     dot_b = total_b;
 }
 
-// dot[k] = sum of x[i] * w<k>[i] for three outputs, on INPUTS multipliers. The packed operand
-// depends on the weights alone: pixels that share them share it.
+// dot[k] = sum of x[i] * w<k>[i] for three outputs, weights in -8 .. 7, on INPUTS multipliers. The
+// packed operand depends on the weights alone: pixels that share them share it.
 //
-// \tparam INPUTS        length of the four vectors, 1 .. 2^17 - 1
-// \tparam WEIGHT_LIMIT  1 .. 7: every |weight| <= WEIGHT_LIMIT (7: narrow 4-bit weights, -8 unused)
-template <int INPUTS, int WEIGHT_LIMIT = 7>
+// \tparam INPUTS  length of the four vectors, 1 .. 2^17 - 1
+template <int INPUTS>
 inline void packed_dot3(const int8_t (&x)[INPUTS], const int8_t (&w0)[INPUTS],
-                        const int8_t (&w1)[INPUTS], const int8_t (&w2)[INPUTS], int32_t (&dot)[3]) {
+                        const int8_t (&w1)[INPUTS], const int8_t (&w2)[INPUTS],
+                        int32_t (&dot)[LANES3]) {
 #pragma HLS inline
-#pragma HLS expression_balance off
     static_assert(INPUTS >= 1 && INPUTS < (1 << 17), "the sums are int32");
-    static_assert(WEIGHT_LIMIT >= 1 && WEIGHT_LIMIT <= 7, "a product of 11 bits");
-    const int CHAIN = packed_chain(LANE3, WEIGHT_LIMIT);
+    const uint32_t FIELD = (1u << LANE3) - 1;
+    const int64_t lift = LIFT3 * ((INT64_C(1) << 2 * LANE3) + (INT64_C(1) << LANE3) + 1);
     int32_t total0 = 0, total1 = 0, total2 = 0;
-CHAINS:
-    for (int c = 0; c < packed_chains(INPUTS, CHAIN); ++c) {
+PRODUCTS:
+    for (int i = 0; i < INPUTS; ++i) {
 #pragma HLS unroll
-        DspSum sum = 0;
-    PRODUCTS:
-        for (int k = 0; k < CHAIN; ++k) {
-#pragma HLS unroll
-            const int i = c * CHAIN + k;
-            if (i >= INPUTS) continue;
-            const DspWide triple = (int32_t(w2[i]) * (1 << LANE3) + w1[i]) * (1 << LANE3) + w0[i];
-            sum = sum + dsp_product(triple, DspNarrow(x[i]));
-        }
-        const DspSum upper = upper_lanes<LANE3>(sum);
-        total0 += low_lane<LANE3>(sum);
-        total1 += low_lane<LANE3>(upper);
-        total2 += int32_t(unsigned(upper_lanes<LANE3>(upper)));
+        const DspWide triple = (int32_t(w2[i]) * (1 << LANE3) + w1[i]) * (1 << LANE3) + w0[i];
+        const DspSum sum = dsp_product(triple, DspNarrow(x[i])) + DspSum(lift);
+        total0 += int32_t(unsigned(sum) & FIELD);
+        total1 += int32_t(unsigned(sum >> LANE3) & FIELD);
+        total2 += int32_t(unsigned(sum >> (2 * LANE3)) & FIELD);
     }
-    dot[0] = total0;
-    dot[1] = total1;
-    dot[2] = total2;
+    dot[0] = total0 - INPUTS * LIFT3;
+    dot[1] = total1 - INPUTS * LIFT3;
+    dot[2] = total2 - INPUTS * LIFT3;
 }
 
 // Sum of x[i] * w[i] by multipliers of LUTs, for lanes beyond what the DSPs hold.

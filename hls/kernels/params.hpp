@@ -15,6 +15,7 @@ struct EngineDefaults {
     static const int PP = 32;
     static const int PI = 16;
     static const int PO = 8;
+    static const int WEIGHT_BITS = 8;     // of a weight row: 8 or 4
     static const int FABRIC_OUTPUTS = 0;  // of PO, whose products are made of LUTs
     static const int WINDOW_ROWS = 4096;  // 16-byte words per window bank
     static const int WEIGHT_ROWS = 2048;  // weight rows per buffer half
@@ -69,12 +70,19 @@ struct EngineDefaults {
     static const int KERNEL_START = 20;
 };
 
+// Weight rows of a step whose weights have 8 bits: where a row holds 4, their halves one by one.
+template <class P>
+constexpr int byte_rows() {
+    return 8 / P::WEIGHT_BITS;
+}
+
 // Instantiated by every kernel.
 template <class P>
 struct CheckEngine {
     static_assert(P::RANKS == 1 || P::RANKS == 2 || P::RANKS == 4, "1, 2 or 4 ranks");
     static_assert(P::PI == SUB && P::PO == GROUP,
                   "streams carry 16 inputs and 8 outputs per weight row");
+    static_assert(P::WEIGHT_BITS == 8 || P::WEIGHT_BITS == 4, "weight rows of 8 or 4 bits");
     static_assert(P::PP % 16 == 0 && P::PP >= 32 && (P::PP & (P::PP - 1)) == 0,
                   "a tile is a power of two of octet pairs that a Beat fits into");
     static_assert(P::FABRIC_OUTPUTS >= 0 && P::FABRIC_OUTPUTS <= P::PO, "of PO outputs");

@@ -45,11 +45,13 @@ enum Buffer { BUFFER_STATIC = 0, BUFFER_DYNAMIC = 1 };
 //   per_round  units of a round (even when gates == 2)
 //   gates      1, or 2: value and gate units alternate
 //   octets     output octets; tiles = ceil(octets / (PP/8))
-//   steps      reduction steps of PI inputs per tile and unit
+//   steps      reduction steps per tile and unit, a weight row each: PI inputs, twice where a row
+//              holds half of the weights' bits (weights.hpp)
 //   lead       fill octets before the first tile
 //   fill       fill octets in all
 //   ring       Ring: where weights come from besides ws
-//   ring_words px words per unit of ring weights: K: R * local groups of a head; V: 2 * steps
+//   ring_words px words per unit of ring weights: K: R * local groups of a head; V: 2 per
+//              PI inputs
 struct Shape {
     int32_t units;
     int32_t per_round;
@@ -144,7 +146,7 @@ struct PreEntry {
 
 // row_sums: 1: send the sums of every fill octet's operands to post
 // groups: local groups of each source; ring_groups: local groups of a K head, ring_valid: its
-// groups n (a K row has shape.steps steps)
+// groups n, two to a row
 struct GatherEntry {
     Shape shape;
     int32_t sources;

@@ -56,7 +56,7 @@ SOURCES:
     MicroSlot slot;
     fill.start();
     ring.start();
-    spread.start(shape, work.tiles);
+    spread.start(shape, work.tiles, byte_rows<P>());
     slot.start();
 
     // xs carries the ring weights of round 0, the fill, the other ring weights; a slot sends what

@@ -63,9 +63,10 @@ struct RingSpread {
         return share;
     }
 
-    void start(const Shape& shape, int tiles) {
+    // byte_rows: weight rows of a step of V
+    void start(const Shape& shape, int tiles, int byte_rows) {
 #pragma HLS inline
-        grain_rows = shape.ring == RING_K ? shape.steps : 1;
+        grain_rows = shape.ring == RING_K ? shape.steps : byte_rows;
         grain_words = shape.ring == RING_K ? shape.ring_words : 2;
         full.words = full.rest = last.words = last.rest = spare = 0;
         // Rounds 0 and 1 are not spread.

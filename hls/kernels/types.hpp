@@ -79,9 +79,12 @@ struct Pair {
     Word b[2];
 };
 
-// One reduction step of one output group: byte = output*16 + input.
+// One reduction step of one output group, weights of BITS bits (8 or 4), two's complement.
+//   8: byte = output*16 + input
+//   4: of byte k of those, k < 64, in the low half of byte k, of byte 64 + k in its high half
+template <int BITS>
 struct WeightRow {
-    int8_t b[2 * WORD_BYTES];
+    int8_t b[BITS * SUB * GROUP / 8];
 };
 
 // What N ranks send at once.

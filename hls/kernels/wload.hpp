@@ -27,7 +27,7 @@ static_assert(RUNS_DEPTH >= 2 * FETCH_AHEAD, "plan stays ahead of those who fetc
 // Rows of weights that stay on the card.
 template <class P>
 struct CacheMemory {
-    WeightRow rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
+    WeightRow<P::WEIGHT_BITS> rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
 };
 
 // Port: a memory of 64-byte words, read in bursts: hls::burst_maxi<PortWord> in hardware.
@@ -65,11 +65,12 @@ WORDS:
 template <class P>
 void wload_route(CacheMemory<P>& cache, hls::stream<Run>& runs_s, hls::stream<Word>& static_s,
                  hls::stream<Word>& dynamic_s, hls::stream<Word>& hd_s, hls::stream<Word>& pp_s,
-                 hls::stream<WeightRow>& ws_s, hls::stream<Word>& qp_s) {
+                 hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<Word>& qp_s) {
 #pragma HLS inline off
     Word scales[P::UNITS];
-    WeightRow row;
-    for (int i = 0; i < 2 * WORD_BYTES; ++i) {
+    const int ROW_WORDS = row_words<P>();
+    WeightRow<P::WEIGHT_BITS> row;
+    for (int i = 0; i < ROW_WORDS * WORD_BYTES; ++i) {
 #pragma HLS unroll
         row.b[i] = 0;
     }
@@ -102,10 +103,10 @@ RUNS:
             biases = run.detail;
         } else {
             const Word word = run.buffer == BUFFER_STATIC ? static_s.read() : dynamic_s.read();
-            const int half = index & 1;
+            const int part = index % ROW_WORDS;  // of a row
             for (int i = 0; i < WORD_BYTES; ++i) {
 #pragma HLS unroll
-                row.b[half * WORD_BYTES + i] = word.b[i];
+                row.b[part * WORD_BYTES + i] = word.b[i];
             }
             switch (run.target) {
                 case TO_NORM:
@@ -126,8 +127,8 @@ RUNS:
                     --biases;
                     break;
                 default:
-                    if (half == 1) {
-                        const int at_row = run.detail + (index >> 1);
+                    if (part == ROW_WORDS - 1) {
+                        const int at_row = run.detail + index / ROW_WORDS;
                         ws_s.write(row);
                         LDA_CHECK(run.detail < 0 || at_row < P::CACHE_ROWS,
                                   "wload: a row outside of the cache");
@@ -146,7 +147,8 @@ RUNS:
 template <class P, class Port>
 void wload(Port weights, Port dynamic, int reload, const Segment* segments, int segment_count,
            const WloadEntry* entries, CacheMemory<P>& cache, hls::stream<Word>& hd_s,
-           hls::stream<Word>& pp_s, hls::stream<WeightRow>& ws_s, hls::stream<Word>& qp_s) {
+           hls::stream<Word>& pp_s, hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s,
+           hls::stream<Word>& qp_s) {
 #pragma HLS dataflow
     static_assert(CheckEngine<P>::ok, "engine parameters");
     hls::stream<Fetch, RUNS_DEPTH> static_runs("static_runs");

@@ -15,9 +15,15 @@ namespace lda {
 //   TO_NORM, TO_APPLY, TO_POST   they go to hd, pp, qp
 //   SCALES                       kept: one for every unit of a round
 //   BIASES                       to qp, behind the scale word of their unit
-//   ROWS                         two of them make a weight row, to ws
+//   ROWS                         weight rows of row_words() words each, to ws
 //   CACHED                       rows that come from the cache instead, to ws
 enum Target { TO_NORM, TO_APPLY, TO_POST, SCALES, BIASES, ROWS, CACHED };
+
+// Words of a weight row: two of 8-bit weights, one of 4-bit ones.
+template <class P>
+constexpr int row_words() {
+    return P::WEIGHT_BITS / 4;
+}
 
 static const int LAST_RUN = -1;     // in place of a number of words: nothing follows
 static const int BURST_WORDS = 64;  // of memory, at most, in one run
@@ -67,6 +73,7 @@ inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1) {
 }
 
 // Position in the runs of an execution; every run may be empty. Addresses advance by sums alone.
+template <class P>
 struct RunWalk {
     enum Part { TABLE, SCALE, BIAS, NEXT_ROWS, NEXT_HD, NEXT_PP, FIRST_ROWS, END };
     int part;
@@ -83,7 +90,7 @@ struct RunWalk {
         rows = entry.ws_rows - first;
         scale = at(entry.scale, i0, i1);
         bias = at(entry.bias, i0, i1);
-        ws = at(entry.ws, i0, i1) + 2 * first;
+        ws = at(entry.ws, i0, i1) + row_words<P>() * first;
         cache = entry.cache < 0 ? -1 : entry.cache + first;
     }
 
@@ -98,7 +105,7 @@ struct RunWalk {
             part = units > 0 ? NEXT_ROWS : NEXT_HD;
         } else if (part == NEXT_ROWS) {
             rows -= round_rows;
-            ws += 2 * round_rows;
+            ws += row_words<P>() * round_rows;
             if (cache >= 0) cache += round_rows;
             part = SCALE;
         } else {
@@ -157,7 +164,7 @@ struct RunWalk {
         if (part == NEXT_ROWS || part == FIRST_ROWS) {
             const bool cached = run.detail >= 0 && !reload;
             run.target = cached ? CACHED : ROWS;
-            run.words = cached ? row_count : 2 * row_count;
+            run.words = cached ? row_count : row_words<P>() * row_count;
         }
         return run;
     }
@@ -171,20 +178,21 @@ void plan_entry(const WloadEntry& entry, const Ahead& ahead, int part, int i0, i
 #pragma HLS inline off
     const Fetch nothing = {0, 0};
     const int table = at(entry.table, i0, i1);
-    RunWalk walk;
+    RunWalk<P> walk;
     walk.start(entry, i0, i1);
     walk.part = part;
     int done = 0, word = 0;
     Run run = walk.run(entry, table, ahead, reload, word);
 RUNS:
-    while (walk.part != RunWalk::END) {
+    while (walk.part != RunWalk<P>::END) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 8 max = 4096
         TICK(1);
         const bool cached = run.target == CACHED;
         Run piece = run;
         piece.words = cached ? run.words : least(BURST_WORDS, run.words - done);
-        if ((run.target == ROWS) && run.detail >= 0) piece.detail = run.detail + (done >> 1);
+        if ((run.target == ROWS) && run.detail >= 0)
+            piece.detail = run.detail + done / row_words<P>();
         if (piece.words > 0) {
             const Fetch fetch = {word + done, piece.words};
             const bool of_static = run.buffer == BUFFER_STATIC;
@@ -208,7 +216,7 @@ void wload_plan(int reload, const Segment* segments, int segment_count, const Wl
                 hls::stream<Run>& runs_s) {
 #pragma HLS inline off
     const WloadEntry first = entries[segments[0].first];
-    plan_entry<P>(first, ahead_of(first, 0, 0), RunWalk::NEXT_HD, 0, 0, reload != 0, static_s,
+    plan_entry<P>(first, ahead_of(first, 0, 0), RunWalk<P>::NEXT_HD, 0, 0, reload != 0, static_s,
                   dynamic_s, runs_s);
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
@@ -223,7 +231,7 @@ SEGMENTS:
                     const Following next = following(segments, segment_count, s, i0, i1, k);
                     Ahead ahead = no_ahead();
                     if (next.entry >= 0) ahead = ahead_of(entries[next.entry], next.i0, next.i1);
-                    plan_entry<P>(entry, ahead, RunWalk::TABLE, i0, i1, reload != 0, static_s,
+                    plan_entry<P>(entry, ahead, RunWalk<P>::TABLE, i0, i1, reload != 0, static_s,
                                   dynamic_s, runs_s);
                 }
             }

@@ -50,7 +50,7 @@ struct Streams {
     hls::stream<Many<at_least_one(P::RANKS - 1 - RANK)>, P::DEPTH_COPY> right{"right" + tail};
     hls::stream<Many<P::RANKS>, P::DEPTH_GS> out{"out" + tail};
     hls::stream<Many<P::RANKS>, P::DEPTH_COPY> kept{"kept" + tail};
-    hls::stream<WeightRow, P::DEPTH_KS> ks{"ks" + tail};
+    hls::stream<WeightRow<8>, P::DEPTH_KS> ks{"ks" + tail};
     hls::stream<SumWord, P::DEPTH_SS> ss{"ss" + tail};
 };
 

@@ -16,6 +16,9 @@
 #ifndef LDA_PP
 #define LDA_PP 32
 #endif
+#ifndef LDA_WEIGHT_BITS
+#define LDA_WEIGHT_BITS 8
+#endif
 #ifndef LDA_FABRIC
 #define LDA_FABRIC 0
 #endif
@@ -27,6 +30,7 @@ namespace {
 struct Engine : EngineDefaults {
     static const int RANKS = LDA_RANKS;
     static const int PP = LDA_PP;
+    static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
     static const int FABRIC_OUTPUTS = LDA_FABRIC;
     static const int WINDOW_ROWS = 512;
     static const int WEIGHT_ROWS = 128;
@@ -62,15 +66,17 @@ int t_mac(const int32_t* segments, int segment_count, const int32_t* entries, co
     typedef Beat<Engine::RANKS> Beats;
     std::unique_ptr<MacMemory<Engine>> memory(new MacMemory<Engine>());
     hls::stream<Beats, Engine::DEPTH_GS> gs_s("gs");
-    hls::stream<WeightRow, Engine::DEPTH_KS> ks_s("ks");
-    hls::stream<WeightRow, Engine::DEPTH_WS> ws_s("ws");
+    hls::stream<WeightRow<8>, Engine::DEPTH_KS> ks_s("ks");
+    hls::stream<WeightRow<Engine::WEIGHT_BITS>, Engine::DEPTH_WS> ws_s("ws");
     hls::stream<AccWord, Engine::DEPTH_AS> as_s("as");
     hls::stream<MacJob, JOBS_DEPTH> jobs_s("jobs");
     sim::Scheduler device;
     device.timing.pipeline_depth = 1;
     device.spawn("gather", [&] { Feeder<Beats>{gs, counts[0], intervals[0]}(gs_s); });
-    device.spawn("ring", [&] { Feeder<WeightRow>{ks, counts[1], intervals[1]}(ks_s); });
-    device.spawn("wload", [&] { Feeder<WeightRow>{ws, counts[2], intervals[2]}(ws_s); });
+    device.spawn("ring", [&] { Feeder<WeightRow<8>>{ks, counts[1], intervals[1]}(ks_s); });
+    device.spawn("wload", [&] {
+        Feeder<WeightRow<Engine::WEIGHT_BITS>>{ws, counts[2], intervals[2]}(ws_s);
+    });
     device.spawn(
         "mac.plan",
         [&] {

@@ -11,11 +11,16 @@
 
 #include "../../hls/kernels/wload.hpp"
 
+#ifndef LDA_WEIGHT_BITS
+#define LDA_WEIGHT_BITS 8
+#endif
+
 using namespace lda;
 
 namespace {
 
 struct Engine : EngineDefaults {
+    static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
     static const int CACHE_ROWS = 512;
 };
 
@@ -65,7 +70,7 @@ int t_wload(void* card, const uint8_t* weights, uint64_t weight_words, const uin
     const Port dynamic_port("dynamic", reinterpret_cast<const Word*>(dynamic), dynamic_words);
     Sink<Word, Engine::DEPTH_HD> hd_sink("hd", hd);
     Sink<Word, Engine::DEPTH_PP> pp_sink("pp", pp);
-    Sink<WeightRow, Engine::DEPTH_WS> ws_sink("ws", ws);
+    Sink<WeightRow<Engine::WEIGHT_BITS>, Engine::DEPTH_WS> ws_sink("ws", ws);
     Sink<Word, Engine::DEPTH_QP> qp_sink("qp", qp);
     hls::stream<Fetch, RUNS_DEPTH> static_runs("static_runs"), dynamic_runs("dynamic_runs");
     hls::stream<Run, RUNS_DEPTH> runs("runs");

@@ -9,7 +9,7 @@ from gen.hlslint.pragma import Pragma
 from gen.hlslint.rules import unit_rules
 from gen.hlslint.syntax import declarators, declared_name, find, row, text
 from gen.hlslint.unit import Function, Parameter, Unit
-from gen.vitis.topology import RANKS, topology
+from gen.vitis.topology import RANKS, WEIGHT_BITS, topology
 
 # words of Verilog, SystemVerilog, VHDL and C that a port must not be called by
 RESERVED = frozenset((Path(__file__).parent.parent / "reserved.txt").read_text().split())
@@ -126,15 +126,17 @@ def burst_bundle(unit: Unit) -> Found:
                     yield row(parameter.node), f"burst port {parameter.name} shares its bundle"
 
 
-def _ranks(unit: Unit) -> int:
-    """RANKS of the engine that a unit is made for: the last struct to define it."""
-    ranks = 1
+def _constant(unit: Unit, name: str, allowed: tuple[int, ...]) -> int:
+    """A constant of the engine that a unit is made for, by the last struct to define it; the first
+    of the ``allowed`` ones if there is none of them.
+    """
+    found = allowed[0]
     for field in find(unit.root, "field_declaration"):
         for each in declarators(field):
             value = field.child_by_field_name("default_value")
-            if declared_name(each) == "RANKS" and text(value).isdigit():
-                ranks = int(text(value))
-    return ranks
+            if declared_name(each) == name and text(value).isdigit():
+                found = int(text(value))
+    return found if found in allowed else allowed[0]
 
 
 @unit_rules("port-order")
@@ -143,8 +145,8 @@ def port_order(unit: Unit) -> Found:
 
     A kernel whose stream has another element than the one at its other end is misfed, too.
     """
-    ranks = _ranks(unit)
-    known = {kernel.name: kernel for kernel in topology(ranks if ranks in RANKS else 1).kernels}
+    ranks, bits = _constant(unit, "RANKS", RANKS), _constant(unit, "WEIGHT_BITS", WEIGHT_BITS)
+    known = {kernel.name: kernel for kernel in topology(ranks, bits).kernels}
     for top in unit.tops:
         kernel = known.get(top.name)
         if kernel is None:
@@ -155,6 +157,7 @@ def port_order(unit: Unit) -> Found:
             continue
         for parameter, port in zip(top.parameters, kernel.parameters, strict=True):
             found = "".join(parameter.type.split()).replace("Engine::RANKS", str(ranks))
+            found = found.replace("Engine::WEIGHT_BITS", str(bits))
             wanted = "".join(port.type.rstrip("*& ").removeprefix("const ").split())
             if found != wanted:
                 yield row(parameter.node), f"port {parameter.name} is {found}, not {wanted}"
