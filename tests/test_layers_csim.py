@@ -180,7 +180,7 @@ def test_extreme_keys_and_values_in_two_passes(kind, form):
     for weight, operand in EXTREMES:
         qgraph, inputs = drawn(kind, 4, size=(3, 4))
         for q in qgraph.layers:
-            if q.layer.name in "qkv":
+            if q.layer.name in ("q", "k", "v"):
                 value = operand if q.layer.name == "q" else weight
                 # y = clamp((0 * x + bias) * 1 >> 1)
                 zeros, ones = q.weight * 0, np.ones_like(q.shift)
