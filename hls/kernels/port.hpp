@@ -1,5 +1,5 @@
-// Words of the kernels' memory ports. Vitis gets ap_uint<512>: wide pointers and hls::burst_maxi are
-// documented for it, whereas a struct as their element is not. Elsewhere a word is a Word.
+// Words of the kernels' memory ports. Vitis gets ap_uint<512>: wide pointers and hls::burst_maxi
+// are documented for it, whereas a struct as their element is not. Elsewhere a word is a Word.
 #ifndef LDA_PORT_HPP
 #define LDA_PORT_HPP
 
