@@ -34,6 +34,7 @@ INSPECTION: Functions = {
     "lda_card_read_rows": (None, [_POINTER, _INT, _INT, _INT, _POINTER]),
     "lda_card_set_fifo_depth": (_INT, [_POINTER, ctypes.c_char_p, _INT]),
     "lda_card_measure_peaks": (None, [_POINTER, _INT]),
+    "lda_card_poison": (None, [_POINTER, _INT]),
 }
 # of the generic card alone
 PROGRAM: Functions = {"lda_card_set_program": (_INT, [_POINTER, ctypes.c_char_p, _SIZE])}

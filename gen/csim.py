@@ -95,6 +95,10 @@ class CsimCard:
         """Record the highest fill of every FIFO."""
         self._library.lda_card_measure_peaks(self._card, int(on))
 
+    def poison(self, byte: int) -> None:
+        """Fill all memories of the kernels with a byte: what a step does not write is unknown."""
+        self._library.lda_card_poison(self._card, byte)
+
     def rows(self, tensor: str) -> list[Bytes]:
         """Rows of a stored tensor as they are now: uint8 [rows, 128] of every rank."""
         place = self.program.tensors[tensor]

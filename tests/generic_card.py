@@ -57,6 +57,7 @@ def library(*flags: str) -> ctypes.CDLL:
     lib.lda_card_read_rows.argtypes = [pointer, integer, integer, integer, pointer]
     lib.lda_card_set_fifo_depth.argtypes = [pointer, ctypes.c_char_p, integer]
     lib.lda_card_measure_peaks.argtypes = [pointer, integer]
+    lib.lda_card_poison.argtypes = [pointer, integer]
     return lib
 
 
@@ -101,6 +102,9 @@ class GenericCard:
 
     def measure_peaks(self) -> None:
         self.lib.lda_card_measure_peaks(self.card, 1)
+
+    def poison(self, byte: int) -> None:
+        self.lib.lda_card_poison(self.card, byte)
 
     def step(self, weights, dynamic, latent, result, reload: bool = True) -> int:
         """One step; every argument is a list of contiguous uint8 arrays, one per rank."""

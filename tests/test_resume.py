@@ -1,6 +1,7 @@
 """Runs over several pictures, on cards with every kind of fault: the pictures are always the same.
 
-The commands run as a person starts them, on the software card of a small model.
+The software card of a small model; the run that is stopped by a signal is started as a person
+starts it, the others in forks of one process.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from preloaded import Preloaded
 from tiny_model import save_tiny_model
 
 from gen.build import Settings, run_build
 from gen.model import find_model
+from gen.program.engine import BOARDS
 from host.swcard.faults import VARIABLE
 
 pytestmark = pytest.mark.csim
@@ -25,40 +28,34 @@ STEPS = 4
 PROMPTS = ["a red circle on a sky background", "a blue star on a night background"]
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
+    """A card of one rank without clock, which is compiled soonest."""
     folder = tmp_path_factory.mktemp("resume")
     model = save_tiny_model(folder / "model")
-    run_build(find_model(str(model)), folder / "build", Settings(), lambda _: None)
+    board = folder / "one.toml"
+    board.write_text((BOARDS / "u250.toml").read_text().replace("\nranks = 4\n", "\nranks = 1\n"))
+    settings = Settings(board=str(board), untimed=True)
+    run_build(find_model(str(model)), folder / "build", settings, lambda _: None)
     return folder / "build"
 
 
-def command(build, out, *extra):
-    arguments = [sys.executable, "-m", "host.image", "--build", str(build), "--out", str(out)]
-    arguments += ["--steps", str(STEPS), *extra]
+@pytest.fixture(scope="module")
+def run(build, tmp_path_factory):
+    """Runs ``host.image`` into a folder; what came of it."""
+    with Preloaded(tmp_path_factory.mktemp("output")) as preloaded:
+
+        def image(out, *extra, faults=""):
+            return preloaded.image(arguments(build, out, *extra), {VARIABLE: faults})
+
+        yield image
+
+
+def arguments(build, out, *extra):
+    given = ["--build", str(build), "--out", str(out), "--steps", str(STEPS), *extra]
     for prompt in PROMPTS:
-        arguments += ["--prompt", prompt]
-    return arguments
-
-
-def environment(faults=""):
-    return {**os.environ, VARIABLE: faults, "OMP_NUM_THREADS": "1"}
-
-
-def run(build, out, *extra, faults=""):
-    return subprocess.run(
-        command(build, out, *extra),
-        cwd=ROOT,
-        env=environment(faults),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+        given += ["--prompt", prompt]
+    return given
 
 
 def pictures(out):
@@ -66,9 +63,9 @@ def pictures(out):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(build, tmp_path_factory):
+def undisturbed(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
-    result = run(build, out)
+    result = run(out)
     assert result.returncode == 0, result.stderr
     assert not (out / ".unfinished").exists()
     made = pictures(out)
@@ -81,42 +78,41 @@ def undisturbed(build, tmp_path_factory):
     ("faults", "extra", "trouble"),
     [
         ("timeout@7", (), "card 0 is opened again: card 0: kernel store_1 did not finish"),
-        slow("error@4,killed@9", (), "ended in state ERT_CMD_STATE_ERROR"),
-        slow("lost@3:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
-        slow("wrong@0:0", ("--cards", "2"), "card 0 computes wrongly"),
+        ("error@4,killed@9", (), "ended in state ERT_CMD_STATE_ERROR"),
+        ("lost@3:0,absent:1", ("--cards", "2"), "card 1 is given up: there is no card 1"),
+        ("wrong@0:0", ("--cards", "2"), "card 0 computes wrongly"),
     ],
 )
-def test_same_pictures_whatever_happens(build, tmp_path, undisturbed, faults, extra, trouble):
-    result = run(build, tmp_path, *extra, faults=faults)
+def test_same_pictures_whatever_happens(run, tmp_path, undisturbed, faults, extra, trouble):
+    result = run(tmp_path, *extra, faults=faults)
     assert result.returncode == 0, result.stderr
     assert trouble in result.stderr and "Traceback" not in result.stderr
     assert pictures(tmp_path) == undisturbed
     assert not (tmp_path / ".unfinished").exists()
 
 
-@pytest.mark.slow
-def test_no_card_is_left_and_a_later_run_goes_on(build, tmp_path, undisturbed):
-    result = run(build, tmp_path, faults="timeout@4+")
+def test_no_card_is_left_and_a_later_run_goes_on(run, tmp_path, undisturbed):
+    result = run(tmp_path, faults="timeout@4+")
     # every process gets two steps further; the fourth start finishes the first picture
     assert result.returncode == 0
     other = tmp_path / "other"
-    result = run(build, other, faults="error@0+")
+    result = run(other, faults="error@0+")
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: no card is left (card 0: kernel store_1 ended in state")
     assert "Traceback" not in result.stderr
-    assert run(build, other).returncode == 0
+    assert run(other).returncode == 0
     assert pictures(other) == pictures(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize(
     "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
-def test_stopped_run_goes_on_after_its_last_step(build, tmp_path, undisturbed, how):
+def test_stopped_run_goes_on_after_its_last_step(build, run, tmp_path, undisturbed, how):
     process = subprocess.Popen(
-        command(build, tmp_path),
+        [sys.executable, "-m", "host.image", *arguments(build, tmp_path)],
         cwd=ROOT,
-        env=environment(),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -134,7 +130,7 @@ def test_stopped_run_goes_on_after_its_last_step(build, tmp_path, undisturbed, h
         assert error.strip().splitlines()[-1].startswith("error: stopped by Ctrl-C")
         assert "Traceback" not in error
     kept = journal.read_bytes() if journal.exists() else b""
-    result = run(build, tmp_path)
+    result = run(tmp_path)
     assert result.returncode == 0, result.stderr
     assert kept
     assert pictures(tmp_path) == undisturbed

@@ -17,6 +17,7 @@
 //   void lda_card_read_rows(card, rank, row, count, bytes)   128-byte rows of a rank's store
 //   int lda_card_set_fifo_depth(card, name, depth)     0, or -1 for an unknown name or depth < 1
 //   void lda_card_measure_peaks(card, on)   record the highest fill of every FIFO (slower)
+//   void lda_card_poison(card, byte)        fills every memory of the kernels with a byte
 //   const char* lda_card_build_id()
 // Processes are named KERNEL_n or KERNEL.process_n, FIFOs STREAM_n, of instance n = rank + 1; FIFOs
 // between ranks gather.r12, reduce.r21 and the like.
@@ -110,6 +111,10 @@ class Card {
         return 0;
     }
     void measure_peaks(bool on) { device_.measure_peaks(on); }
+    void poison(uint8_t byte) {
+        for (int r = 0; r < P::RANKS; ++r)
+            line_.rank(r).poison(byte);
+    }
 
   private:
     ProgramView program_;

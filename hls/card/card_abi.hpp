@@ -65,6 +65,10 @@ void lda_card_measure_peaks(void* card, int on) {
     static_cast<LDA_CARD*>(card)->measure_peaks(on != 0);
 }
 
+void lda_card_poison(void* card, int byte) {
+    static_cast<LDA_CARD*>(card)->poison(uint8_t(byte));
+}
+
 const char* lda_card_build_id() {
     return LDA_BUILD_ID;
 }

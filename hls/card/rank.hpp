@@ -3,8 +3,10 @@
 #ifndef LDA_RANK_HPP
 #define LDA_RANK_HPP
 
+#include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "hls_stream.h"
 #include "scheduler.hpp"
@@ -56,6 +58,12 @@ class Rank {
     void use(const CardBuffers& buffers, bool reload) {
         buffers_ = buffers;
         reload_ = reload;
+    }
+
+    // Every byte of the kernels' memories, as if somebody had left it there.
+    void poison(uint8_t byte) {
+        static_assert(std::is_trivially_copyable<Memory>::value, "memories are plain data");
+        std::memset(static_cast<void*>(memory_.get()), byte, sizeof(Memory));
     }
 
     Pair row(int row) const { return read_row<P>(memory_->store, row); }
