@@ -38,9 +38,9 @@ class CardBuffers(ctypes.Structure):
 
 
 @cache
-def library(*flags: str) -> ctypes.CDLL:
+def library(*flags: str, source: str = "hls/card/generic.cpp") -> ctypes.CDLL:
     """The generic card compiled with ``flags`` (default: as a build is compiled)."""
-    path = compile_cpp(ROOT / "hls/card/generic.cpp", flags or FAST)
+    path = compile_cpp(ROOT / source, flags or FAST)
     lib = ctypes.CDLL(str(path))
     pointer, size, integer = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
     lib.lda_card_new.restype = pointer
@@ -67,10 +67,10 @@ def ranked(ranks: int, *flags: str) -> tuple[str, ...]:
 
 
 class GenericCard:
-    """One card. ``flags`` as for :func:`library`."""
+    """One card. ``flags`` and ``source`` as for :func:`library`."""
 
-    def __init__(self, *flags: str) -> None:
-        self.lib = library(*flags)
+    def __init__(self, *flags: str, **source: str) -> None:
+        self.lib = library(*flags, **source)
         self.card = self.lib.lda_card_new()
         assert self.card
 

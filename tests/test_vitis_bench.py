@@ -11,6 +11,7 @@ from bench_builds import ENGINE, KERNELS, QUICK, SMALL, make_build
 from gen.errors import UserError
 from gen.hlslint.check import check_paths, gather
 from gen.vitis.bench import (
+    _compare,
     bench_units,
     build_first_layers,
     first_layers,
@@ -143,6 +144,15 @@ def test_kernels_that_differ_are_not_recorded(recorded, tmp_path):
     with pytest.raises(AssertionError, match="differs from the integer reference"):
         record(folder, progress=False)
     assert not (folder / "vitis" / "vectors").exists()
+
+
+def test_recordings_that_differ_name_the_port(tmp_path):
+    for take, data in (("a", b"12"), ("b", b"13")):
+        (tmp_path / take / "mac_1").mkdir(parents=True)
+        (tmp_path / take / "mac_1" / "as_s.bin").write_bytes(data)
+    _compare(tmp_path / "a", tmp_path / "a")
+    with pytest.raises(AssertionError, match="as_s of mac_1 depends on memory that no kernel has"):
+        _compare(tmp_path / "a", tmp_path / "b")
 
 
 def test_bench_needs_vectors(tmp_path):
