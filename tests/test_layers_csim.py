@@ -202,6 +202,11 @@ def test_steps_do_not_depend_on_the_step_before():
     assert card.cycles == cycles
 
 
+def test_engine_without_a_cache():
+    card = GenericCard("-O2", "-march=native", "-DLDA_RANKS=1", "-DLDA_CACHE=0")
+    assert first_difference(drawn("conv3x3", 8), 1, card, cache_rows=0) is None
+
+
 def test_weights_that_stay_are_read_from_the_card():
     """A second step without loading gives the same result from a buffer whose weights are gone."""
     graph = GraphRun(*drawn("conv3x3", 8), Engine(ranks=2, cache_rows=4096))

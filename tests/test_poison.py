@@ -1,8 +1,8 @@
 """Memory that nobody has written: RTL simulation starts it as X, a card holds whatever was there.
 
 Memories are filled with a byte before a step; in half of the cards local variables without a value
-get a pattern from the compiler, too. Results, cycles and every word between the kernels are the same
-with any of them.
+get a pattern from the compiler, too. Results, cycles and every word between the kernels
+are the same with any of them.
 """
 
 from __future__ import annotations

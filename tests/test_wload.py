@@ -111,7 +111,8 @@ def random_entry(rng, loops, cache):
         hd=address(1), pp_words=counts["pp"], pp_buffer=int(rng.integers(0, 2)),
         pp=address(counts["pp"]), table_words=counts["table"], table=address(counts["table"]),
         scale_buffer=int(rng.integers(0, 2)), scale=address(units), bias_words=bias_words,
-        bias_buffer=int(rng.integers(0, 2)), bias=address(units * bias_words), pp_once=int(rng.integers(0, 2)),
+        bias_buffer=int(rng.integers(0, 2)), bias=address(units * bias_words),
+        pp_once=int(rng.integers(0, 2)),
     )  # fmt: skip
 
 

@@ -30,6 +30,14 @@ struct CacheMemory {
     WeightRow<P::WEIGHT_BITS> rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
 };
 
+// An engine without a cache has one row, which nobody asks for.
+template <class P>
+inline int cache_row(int row) {
+#pragma HLS inline
+    LDA_CHECK(row >= 0 && row < P::CACHE_ROWS, "wload: a row outside of the cache");
+    return P::CACHE_ROWS > 0 ? row : 0;
+}
+
 // Port: a memory of 64-byte words, read in bursts: hls::burst_maxi<PortWord> in hardware.
 template <class P, class Port>
 void wload_fetch(Port port, hls::stream<Fetch>& fetch_s, hls::stream<Word>& words_s) {
@@ -93,8 +101,7 @@ RUNS:
             index = 0;
             if (run.target == SCALES) unit = 0;
         } else if (run.target == CACHED) {
-            LDA_CHECK(run.detail + index < P::CACHE_ROWS, "wload: a row outside of the cache");
-            ws_s.write(cache.rows[run.detail + index]);
+            ws_s.write(cache.rows[cache_row<P>(run.detail + index)]);
             ++index;
             --left;
         } else if (run.target == BIASES && biases == 0) {
@@ -128,11 +135,10 @@ RUNS:
                     break;
                 default:
                     if (part == ROW_WORDS - 1) {
-                        const int at_row = run.detail + index / ROW_WORDS;
                         ws_s.write(row);
-                        LDA_CHECK(run.detail < 0 || at_row < P::CACHE_ROWS,
-                                  "wload: a row outside of the cache");
-                        if (run.detail >= 0) cache.rows[at_row] = row;
+                        if (run.detail >= 0) {
+                            cache.rows[cache_row<P>(run.detail + index / ROW_WORDS)] = row;
+                        }
                     }
                     break;
             }

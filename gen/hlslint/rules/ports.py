@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gen.hlslint.finding import Found
+from gen.hlslint.layout import plain_name, structs_of
 from gen.hlslint.pragma import Pragma
 from gen.hlslint.rules import unit_rules
 from gen.hlslint.syntax import declarators, declared_name, find, row, text
@@ -106,6 +107,24 @@ def m_axi(unit: Unit) -> Found:
 
 def _power_of_two(value: int) -> bool:
     return value == 0 or (value & (value - 1) == 0 and value <= 1024)
+
+
+@unit_rules("port-element")
+def port_element(unit: Unit) -> Found:
+    """Wide m_axi ports and burst_maxi are documented for integers; a struct may be split up."""
+    structs = set(structs_of(unit))
+    for node in find(unit.root, "type_definition"):
+        if plain_name(text(node.child_by_field_name("type"))) in structs:
+            structs.add(text(node.child_by_field_name("declarator")))
+    for top in unit.tops:
+        for parameter in top.parameters:
+            element = parameter.type
+            if parameter.is_burst:
+                element = element.partition("<")[2].rpartition(">")[0]
+            elif not parameter.is_pointer:
+                continue
+            if plain_name(element) in structs:
+                yield row(parameter.node), f"port {parameter.name} is a memory of {element}"
 
 
 @unit_rules("burst-bundle")
