@@ -290,7 +290,7 @@ class Accelerator:
             )
         if tokens > most:
             raise UserError(
-                f"the prompt has {tokens} tokens but this accelerator was built for {most} at most; "
+                f"the prompt has {tokens} tokens, this accelerator was built for {most} at most; "
                 f"build it with --tokens {tokens}, or shorten the prompt"
             )
         return timesteps, prompt

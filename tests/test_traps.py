@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import gen.hlslint.check  # noqa: F401  (its import makes the rules known)
 from gen.hlslint.rules import bench_rules, config_rules, unit_rules
 
 TESTS = Path(__file__).resolve().parent
