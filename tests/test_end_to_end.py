@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from cpp import ROOT
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -19,6 +20,7 @@ from diffusers import (
 from safetensors.torch import save_file
 from tiny_pipeline import CONFIG, tiny_pipe, tiny_unet
 
+from gen.__main__ import main
 from gen.build import Settings, run_build
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
@@ -26,8 +28,11 @@ from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_
 from gen.model import find_model, load_unet, loras_of
 from gen.program import load_program
 from gen.program.engine import BOARDS
+from gen.program.structs import BUFFER_STATIC
 from gen.qgraph_io import load_qgraph
+from gen.quantise import Options
 from gen.reference import run
+from gen.verify import verify
 from host import image, selftest
 from host.accelerator import Accelerator
 from host.faults import CardFault
@@ -67,6 +72,17 @@ def other_ranks(request, build):
     return folder, untimed
 
 
+@pytest.fixture(scope="module")
+def four_bits(build):
+    """The same model with weights of 4 bits."""
+    folder = build.parent / "w4a8"
+    shutil.copytree(build, folder)
+    settings = Settings(quantise=Options(weight_bits=4))
+    ran = run_build(find_model(str(build.parent / "model")), folder, settings, lambda _: None)
+    assert ran == ["quantise", "program", "emit", "compile"]
+    return folder
+
+
 def random_inputs(batch, seed):
     rng = np.random.default_rng(seed)
     return (
@@ -96,6 +112,59 @@ def test_steps_equal_the_integer_reference(build, accelerator):
             accelerator.step(latent, timestep, prompt), reference(build, latent, timestep, prompt)
         )
     assert accelerator.cycles > 0
+
+
+def ws_words(program):
+    """Words of weights in the static buffer of a rank."""
+    rows = {e.layer: e.wload.ws_rows for e in program.entries if e.wload.ws_buffer == BUFFER_STATIC}
+    return program.engine.row_words * sum(rows.values())
+
+
+def test_weights_of_four_bits_run_on_an_engine_of_their_own(build, four_bits):
+    wide, narrow = (load_program(each / "program.json") for each in (build, four_bits))
+    assert (wide.engine.weight_bits, narrow.engine.weight_bits) == (8, 4)
+    # two passes: products of attention, and the layers at both ends
+    halved = {e.layer for e in narrow.entries if e.mac.row_parts == 2}
+    ends = {narrow.entries[0].layer, narrow.entries[-1].layer}
+    attention = {q.layer.name for q in load_qgraph(four_bits).layers if q.layer.heads}
+    assert halved == ends | attention
+    assert ws_words(narrow) < 0.55 * ws_words(wide)
+    accelerator = Accelerator(four_bits, device=1)
+    for seed, timestep in enumerate((999.0, 0.0)):
+        latent, prompt = random_inputs(2, seed)
+        np.testing.assert_array_equal(
+            accelerator.step(latent, timestep, prompt),
+            reference(four_bits, latent, timestep, prompt),
+        )
+
+
+@pytest.mark.slow
+def test_eight_bits_on_an_engine_of_four_bit_rows(build):
+    """Every layer in two passes: the integers of the same model on its own engine."""
+    folder, board = build.parent / "halves", build.parent / "halves.toml"
+    shutil.copytree(build, folder)
+    text = (BOARDS / "u250.toml").read_text()
+    board.write_text(text.replace("\nranks = 4\n", "\nranks = 2\nweight_bits = 4\n"))
+    run_build(
+        find_model(str(build.parent / "model")), folder, Settings(board=str(board)), lambda _: None
+    )
+    program = load_program(folder / "program.json")
+    assert all(e.mac.row_parts == 2 for e in program.entries)
+    latent, prompt = random_inputs(2, 3)
+    np.testing.assert_array_equal(
+        Accelerator(folder, device=1).step(latent, 700.0, prompt),
+        reference(build, latent, 700.0, prompt),
+    )
+
+
+@pytest.mark.slow
+def test_bundled_model_with_weights_of_four_bits(tmp_path):
+    """Built by the command, every layer of a step equal to the reference."""
+    build = tmp_path / "shapes"
+    arguments = ["build", str(ROOT / "models" / "shapes-ldm"), "--bits", "w4a8"]
+    assert main([*arguments, "--out", str(build)]) == 0
+    assert load_program(build / "program.json").engine.weight_bits == 4
+    assert verify(build, steps=1)
 
 
 def test_prompts_of_every_length_equal_the_integer_reference(build, accelerator):
