@@ -128,6 +128,21 @@ def test_bench_of_a_middle_rank_passes(recorded):
 
 @pytest.mark.csim
 @pytest.mark.slow
+def test_benches_of_four_bit_rows_pass(tmp_path):
+    """Vectors, ports and kernels of the same width: K and V of the ring, weights of 8 bits in
+    halves.
+    """
+    folder = tmp_path / "build"
+    make_build(folder, "self_attention", replace(SMALL, weight_bits=4))
+    record(folder, progress=False)
+    for kernel in ("wload", "mac"):
+        assert run_bench(folder, kernel) == [f"{kernel}_{n}: {kernel}: PASS" for n in (1, 2)]
+    emit(folder, load_board("u250"))
+    assert check_paths([folder], folders=[folder / "src"]) == []
+
+
+@pytest.mark.csim
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [name for name in KERNELS if name not in QUICK])
 def test_other_benches_pass(recorded, kernel):
     units = bench_units(ENGINE, ENGINE.kernel(kernel))
