@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,16 +35,19 @@ FIXED_SECONDS = 20.0
 
 @dataclass
 class Cost:
-    """Of one stage: wall and processor seconds, and the peak of the resident memory in bytes."""
+    """Of one stage: wall and processor seconds, and peaks of the resident memory in bytes: all of
+    it, and what is not part of a mapped file (which the system takes back when it needs memory).
+    """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    own_peak_bytes: int
 
 
 @dataclass
 class Measured:
-    """Of one model: ``macs`` multiply-accumulates per step (whole batch), costs by stage.
+    """Of one model: ``macs`` multiply-accumulates per step of ``batch`` samples, costs by stage.
 
     ``runs``: U-Net runs of the calibration; ``fault``: why a stage, and all after it, gave up.
     """
@@ -52,6 +56,7 @@ class Measured:
     macs: int = 0
     runs: int = 0
     fault: str = ""
+    batch: int = 1
     stages: dict[str, Cost] = field(default_factory=dict)
 
     @property
@@ -60,9 +65,19 @@ class Measured:
         return sum(cost.seconds for cost in self.stages.values())
 
     @property
+    def cpu_seconds(self) -> float:
+        """Processor seconds of all stages."""
+        return sum(cost.cpu_seconds for cost in self.stages.values())
+
+    @property
     def peak_bytes(self) -> int:
         """Largest peak of all stages."""
         return max((cost.peak_bytes for cost in self.stages.values()), default=0)
+
+    @property
+    def own_peak_bytes(self) -> int:
+        """The same without mapped files."""
+        return max((cost.own_peak_bytes for cost in self.stages.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -97,13 +112,16 @@ def ratios(measured: Sequence[Measured]) -> list[Ratio]:
 
 def table(measured: Sequence[Measured]) -> str:
     """One line a model, smallest first, and one for each ratio."""
-    lines = [f"{'model':<24} {'GMAC/step':>9} {'seconds':>8} {'CPU s':>8} {'peak GB':>8}  by stage"]
+    lines = [
+        f"{'model':<24} {'batch':>5} {'GMAC/step':>9} {'seconds':>8} {'CPU s':>8} {'s/GMAC':>7} {'peak GB':>8} "
+        f"{'own GB':>7}  by stage"
+    ]
     for each in sorted(measured, key=lambda m: m.macs):
-        cpu = sum(cost.cpu_seconds for cost in each.stages.values())
         parts = ", ".join(f"{name} {cost.seconds:.0f}" for name, cost in each.stages.items())
         lines.append(
-            f"{each.model:<24} {each.macs / 1e9:9.2f} {each.seconds:8.1f} {cpu:8.1f} "
-            f"{each.peak_bytes / 1e9:8.2f}  {parts}"
+            f"{each.model:<24} {each.batch:5d} {each.macs / 1e9:9.2f} {each.seconds:8.1f} {each.cpu_seconds:8.1f} "
+            f"{each.seconds / max(each.macs, 1) * 1e9:7.2f} {each.peak_bytes / 1e9:8.2f} "
+            f"{each.own_peak_bytes / 1e9:7.2f}  {parts}"
         )
         if each.fault:
             lines.append(f"{'':<24} {each.fault}")
@@ -116,15 +134,17 @@ def table(measured: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def measure(name: str, folder: Path, stages: Sequence[str]) -> Measured:
-    """Run the stages of a model's build in a process of its own, into ``folder``.
+def measure(name: str, folder: Path, stages: Sequence[str], batch: int = 0) -> Measured:
+    """Run the stages of a model's build in a process of its own, into ``folder``, for ``batch``
+    samples a step (0: the model's own number).
 
     A stage that refuses the model is its ``fault``. Raises UserError for other failures, of which
     the messages are on the terminal.
     """
     result = folder / "cost.json"
     command = [sys.executable, "-m", "gen.bench_models", "--child", name, str(folder)]
-    done = subprocess.run([*command, "--stages", ",".join(stages)], cwd=ROOT, check=False)
+    options = ["--stages", ",".join(stages), "--batch", str(batch)]
+    done = subprocess.run([*command, *options], cwd=ROOT, check=False)
     if done.returncode or not result.is_file():
         raise UserError(f"{name}: the build failed with status {done.returncode}; see above")
     data = json.loads(result.read_text())
@@ -137,6 +157,7 @@ def bench(
     out: Path,
     stages: Sequence[str] = STAGES,
     keep: Path | None = None,
+    batch: int = 0,
 ) -> list[Measured]:
     """Measure every model and write ``out``; build folders are kept below ``keep`` if given.
 
@@ -158,7 +179,7 @@ def bench(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bench-") as scratch:
             folder = (keep or Path(scratch)) / Path(name).stem
             folder.mkdir(parents=True, exist_ok=True)
-            measured.append(measure(name, folder.resolve(), stages))
+            measured.append(measure(name, folder.resolve(), stages, batch))
         _write(out, measured)
     return measured
 
@@ -168,7 +189,13 @@ def _write(out: Path, measured: Sequence[Measured]) -> None:
         "kind": "measured",
         "cpus": len(os.sched_getaffinity(0)),
         "models": [
-            {**asdict(each), "seconds": each.seconds, "peak_bytes": each.peak_bytes}
+            {
+                **asdict(each),
+                "seconds": round(each.seconds, 2),
+                "cpu_seconds": round(each.cpu_seconds, 2),
+                "peak_bytes": each.peak_bytes,
+                "own_peak_bytes": each.own_peak_bytes,
+            }
             for each in measured
         ],
         "ratios": [{**asdict(ratio), "linear": ratio.linear} for ratio in ratios(measured)],
@@ -184,39 +211,72 @@ def reset_peak() -> None:
 
 def peak_bytes() -> int:
     """Peak of this process's resident memory since :func:`reset_peak`, else since its start."""
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class OwnPeak:
+    """Peak of this process's resident memory without mapped files, from looking at it often."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> OwnPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, _status_bytes("RssAnon"))
+            if self._ended.wait(0.05):
+                return
+
+
+def _status_bytes(member: str) -> int:
+    """A size from the system's notes about this process; 0 where there are none."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{member}:"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 0
 
 
-def _child(name: str, folder: Path, wanted: Sequence[str]) -> None:
+def _child(name: str, folder: Path, wanted: Sequence[str], batch: int) -> None:
     """Run the stages in this process and write ``cost.json``."""
     from gen import layergraph_io
     from gen.build import Settings
     from gen.build import stages as build_stages
     from gen.macs import macs_per_step
     from gen.model import find_model
+    from gen.plan.command import make_plan
     from gen.quantise.trajectories import CALIBRATION, load_runs
     from gen.stages import run_stages
 
-    measured = Measured(name)
-    by_name = {s.name: s for s in build_stages(find_model(name), folder, Settings())}
+    measured = Measured(name, batch=batch or find_model(name).batch)
+    by_name = {s.name: s for s in build_stages(find_model(name), folder, Settings(batch=batch))}
     for stage in wanted:
-        if stage not in by_name:
-            continue
         reset_peak()
         started, used = time.monotonic(), time.process_time()
         try:
-            run_stages([by_name[stage]], folder)
+            with OwnPeak() as own:
+                if stage == "plan":
+                    make_plan(name, batch=batch)
+                else:
+                    run_stages([by_name[stage]], folder)
         except UserError as error:
             measured.fault = f"{stage}: {error}"
             break
         spent = (time.monotonic() - started, time.process_time() - used)
-        measured.stages[stage] = Cost(round(spent[0], 2), round(spent[1], 2), peak_bytes())
+        measured.stages[stage] = Cost(
+            round(spent[0], 2), round(spent[1], 2), peak_bytes(), own.peak_bytes
+        )
     if "trace" in measured.stages:
         measured.macs = macs_per_step(layergraph_io.load(folder))
     if (folder / CALIBRATION).is_file():
@@ -230,18 +290,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", default="models/shapes-ldm,ldm-celebahq-256,sd15")
     parser.add_argument("--out", type=Path, default=Path("out/bench-models.json"))
     parser.add_argument("--stages", default=",".join(STAGES), help="of: " + ", ".join(STAGES))
+    parser.add_argument("--batch", type=int, default=0, help="samples a step (2: guided pair)")
     parser.add_argument("--keep", type=Path, help="folder to keep the builds in")
     parser.add_argument("--child", nargs=2, metavar=("MODEL", "FOLDER"), help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     stages = parsed.stages.split(",")
     if parsed.child:
         name, folder = parsed.child
-        return guarded(lambda: _child(name, Path(folder), stages), "interrupted")
+        return guarded(lambda: _child(name, Path(folder), stages, parsed.batch), "interrupted")
     return guarded(lambda: _run(parsed, stages), "interrupted; finished models are in the file")
 
 
 def _run(parsed: argparse.Namespace, stages: Sequence[str]) -> int:
-    measured = bench(parsed.models.split(","), parsed.out, stages, parsed.keep)
+    measured = bench(parsed.models.split(","), parsed.out, stages, parsed.keep, parsed.batch)
     print(table(measured))
     refused = any(each.fault for each in measured)
     return 1 if refused or not all(ratio.linear for ratio in ratios(measured)) else 0

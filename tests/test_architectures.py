@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,8 +56,7 @@ def test_narrowed_architectures_equal_torch(name):
     assert difference(case) <= 1e-5
     if case.prompt is not None:
         # any number of tokens up to the traced one
-        case.prompt = case.prompt[:, :4]
-        assert difference(case) <= 1e-5
+        assert difference(replace(case, prompt=case.prompt[:, :4])) <= 1e-5
 
 
 @pytest.mark.parametrize("name", named(FULL, slow=(*ALIKE, "sdxl-base", "lcm-dreamshaper", "sd21")))

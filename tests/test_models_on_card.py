@@ -14,8 +14,13 @@ from layerkit import Inputs
 from test_passes import IMAGE, Sketch
 
 from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
+from gen.model import architectures
 from gen.program import Engine
 from gen.quantise import Options, calibrate, quantise
+
+
+# those that differ from another in sizes alone, and one of 913 layers
+AT_LENGTH = ("sd15", "sd15-256", "ldm-text2im-large-256", "sdxl-base")
 
 
 @cache
@@ -38,12 +43,11 @@ def classes() -> unets.Case:
     return unets.case(UNet2DConditionModel, config, 2, 8, 8, 5, extra, dict(extra))
 
 
-def quantised(graph, runs):
-    """The integer graph of ``graph`` and the integer inputs of the last run."""
-    qgraph = quantise(graph, calibrate(graph, runs, progress=False), Options(), progress=False)
-    sample, host = runs[-1]
+def integers(qgraph, run) -> Inputs:
+    """Integer inputs of a (sample, host values) pair."""
+    sample, host = run
     arrays = {name: value.numpy() for name, value in host.items()}
-    return qgraph, Inputs(
+    return Inputs(
         quantise_latent(qgraph, sample.numpy()),
         step_biases(qgraph, arrays),
         prompt_weights(qgraph, arrays),
@@ -51,12 +55,45 @@ def quantised(graph, runs):
     )
 
 
+def quantised(graph, runs):
+    """The integer graph of ``graph`` and the integer inputs of the last run."""
+    qgraph = quantise(graph, calibrate(graph, runs, progress=False), Options(), progress=False)
+    return qgraph, integers(qgraph, runs[-1])
+
+
+def runs_of(case, timesteps):
+    torch.manual_seed(2)
+    return [(torch.randn_like(case.sample), case.host_values(t)) for t in timesteps]
+
+
 @cache
 def of_model(make):
     made = make()
-    torch.manual_seed(2)
-    runs = [(torch.randn_like(made.sample), made.host_values(t)) for t in (900.0, 500.0, 100.0)]
-    return quantised(made.layers, runs)
+    return quantised(made.layers, runs_of(made, (900.0, 500.0, 100.0)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in AT_LENGTH else ()) for n in architectures()],
+)
+def test_shipped_architectures_equal_the_reference(name):
+    """All blocks of the architecture, an eighth of its channels, at two timesteps."""
+    case = unets.narrow(name)
+    runs = runs_of(case, (900.0, 100.0))
+    qgraph, last = quantised(case.layers, runs)
+    card = GenericCard(*ranked(4))
+    results = []
+    for inputs in (integers(qgraph, runs[0]), last):
+        graph = GraphRun(qgraph, inputs, Engine(ranks=4))
+        assert graph.first_difference(card) is None
+        results.append(graph.on(card).copy())
+    assert results[0].std() > 0 and (results[0] != results[1]).any()
+
+
+def test_blocks_of_sdxl_equal_the_reference():
+    """Several transformer layers a block, linear projections, pooled prompt and picture size."""
+    graph = GraphRun(*of_model(unets.sdxl_like), Engine(ranks=4))
+    assert graph.first_difference(GenericCard(*ranked(4))) is None
 
 
 @pytest.mark.parametrize("ranks", [1, 4])

@@ -136,6 +136,7 @@ def architecture(name: str) -> dict[str, object]:
 NARROWER = 8
 
 
+@lru_cache
 def narrow(name: str) -> Case:
     """A shipped architecture with all its blocks, an eighth of its channels, a small latent and few
     prompt tokens.
