@@ -113,15 +113,15 @@ def ratios(measured: Sequence[Measured]) -> list[Ratio]:
 def table(measured: Sequence[Measured]) -> str:
     """One line a model, smallest first, and one for each ratio."""
     lines = [
-        f"{'model':<24} {'batch':>5} {'GMAC/step':>9} {'seconds':>8} {'CPU s':>8} {'s/GMAC':>7} {'peak GB':>8} "
-        f"{'own GB':>7}  by stage"
+        f"{'model':<24} {'batch':>5} {'GMAC/step':>9} {'seconds':>8} {'CPU s':>8} {'s/GMAC':>7} "
+        f"{'peak GB':>8} {'own GB':>7}  by stage"
     ]
     for each in sorted(measured, key=lambda m: m.macs):
         parts = ", ".join(f"{name} {cost.seconds:.0f}" for name, cost in each.stages.items())
         lines.append(
-            f"{each.model:<24} {each.batch:5d} {each.macs / 1e9:9.2f} {each.seconds:8.1f} {each.cpu_seconds:8.1f} "
-            f"{each.seconds / max(each.macs, 1) * 1e9:7.2f} {each.peak_bytes / 1e9:8.2f} "
-            f"{each.own_peak_bytes / 1e9:7.2f}  {parts}"
+            f"{each.model:<24} {each.batch:5d} {each.macs / 1e9:9.2f} {each.seconds:8.1f} "
+            f"{each.cpu_seconds:8.1f} {each.seconds / max(each.macs, 1) * 1e9:7.2f} "
+            f"{each.peak_bytes / 1e9:8.2f} {each.own_peak_bytes / 1e9:7.2f}  {parts}"
         )
         if each.fault:
             lines.append(f"{'':<24} {each.fault}")

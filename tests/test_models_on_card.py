@@ -18,7 +18,6 @@ from gen.model import architectures
 from gen.program import Engine
 from gen.quantise import Options, calibrate, quantise
 
-
 # those that differ from another in sizes alone, and one of 913 layers
 AT_LENGTH = ("sd15", "sd15-256", "ldm-text2im-large-256", "sdxl-base")
 

@@ -122,6 +122,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import torch
+import gen.quantise.trajectories as trajectories
 from gen.model import Model
 from gen.quantise import statistics
 from gen.quantise.statistics import Collector
@@ -134,28 +135,32 @@ def slow(self, *args):
     return plain(self, *args)
 Collector.run = slow
 torch.set_num_threads(1)
+trajectories.PIECE_SECONDS = float(sys.argv[4])
 folder = Path(sys.argv[1])
 model = Model("small", "unet", folder, (), 6, 2)
-record(model, folder, Subjects(prompts=tuple(sys.argv[4:])), Path(sys.argv[2]))
+record(model, folder, Subjects(prompts=tuple(sys.argv[5:])), Path(sys.argv[2]))
 """
 
 
-def test_a_killed_calibration_goes_on_with_the_next_trajectory(traced, recorded, tmp_path):
+@pytest.mark.parametrize(("seconds", "second"), [("100", "0001-0000"), ("0", "0000-0001")])
+def test_a_killed_calibration_goes_on(traced, recorded, tmp_path, seconds, second):
+    """With the next trajectory, or within one whose steps take long."""
     folder, model = traced
-    command = [sys.executable, "-c", CHILD, str(folder), str(tmp_path), "0.2", *SUBJECTS.prompts]
+    paths = [str(folder), str(tmp_path)]
+    command = [sys.executable, "-c", CHILD, *paths, "0.2", seconds, *SUBJECTS.prompts]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "seen-0000.safetensors").is_file() and time.monotonic() < deadline:
+    while not (tmp_path / "seen-0000-0000.safetensors").is_file() and time.monotonic() < deadline:
         assert child.poll() is None, "the child must not end before it is killed"
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (tmp_path / CALIBRATION).exists()
-    assert not (tmp_path / "seen-0001.safetensors").exists()
-    first = (tmp_path / "seen-0000.safetensors").stat().st_mtime_ns
+    assert not (tmp_path / f"seen-{second}.safetensors").exists()
+    first = (tmp_path / "seen-0000-0000.safetensors").stat().st_mtime_ns
     record(model, folder, SUBJECTS, tmp_path)
-    assert (tmp_path / "seen-0000.safetensors").stat().st_mtime_ns == first
+    assert (tmp_path / "seen-0000-0000.safetensors").stat().st_mtime_ns == first
     for name in (CALIBRATION, STATISTICS):
         assert (tmp_path / name).read_bytes() == (recorded / name).read_bytes()
 

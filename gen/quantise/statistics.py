@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,17 +115,31 @@ class Statistics:
 class Collector:
     """Collects statistics from runs of a float layer graph.
 
-    ``runs`` is how many there will be: it divides the samples that are kept.
+    ``runs`` is how many there will be: it divides the samples that are kept. ``random``: the state
+    of another collector with the same seed, of which this one is the continuation.
     """
 
-    def __init__(self, graph: LayerGraph, runs: int, seed: tuple[int, ...] = (0,)) -> None:
+    def __init__(
+        self,
+        graph: LayerGraph,
+        runs: int,
+        seed: tuple[int, ...] = (0,),
+        random: dict[str, Any] | None = None,
+    ) -> None:
         self.statistics = Statistics()
         self._graph = graph
         self._rng = np.random.default_rng(seed)
+        if random is not None:
+            self._rng.bit_generator.state = random
         self._samples = max(1, SAMPLES // max(1, runs))
         self._runs = max(1, runs)
         self._softmaxes = {layer.name for layer in graph.layers if layer.read.norm == "softmax"}
         self._affine = {layer.read.host_affine for layer in graph.layers} - {None}
+
+    @property
+    def random(self) -> dict[str, Any]:
+        """State of the random numbers, as JSON holds it."""
+        return dict(self._rng.bit_generator.state)
 
     def run(self, sample: torch.Tensor, host: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The graph's result for one latent and the host's values, after a look at everything.

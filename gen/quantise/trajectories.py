@@ -2,13 +2,14 @@
 
 A DDIM sampler (Song et al. 2020, eta 0) with classifier-free guidance runs on the float layer
 graph; or pictures are noised as for the training of the U-Net. One trajectory after the other is
-recorded, each into files of its own, so that an interrupted calibration goes on with the
-trajectory that it was at.
+recorded, into files of some steps each, so that an interrupted calibration goes on with the step
+that it was at.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,13 +34,28 @@ from gen.quantise.subjects import Subjects
 
 GUIDANCE = 2.5
 SEED = 20_000
+_LATENTS = "latents"
 
 CALIBRATION = "calibration.safetensors"
 STATISTICS = "statistics.safetensors"
 
+# of a trajectory that go into one file, if that long; the step at their end is finished
+PIECE_SECONDS = 20.0
+
 _FIXED_INPUTS = ("sample", "timestep", "encoder_hidden_states")
 # SDXL's: pooled prompt, and size, cut and wanted size of the picture
 POOLED, TIME_IDS = "added_cond_kwargs_text_embeds", "added_cond_kwargs_time_ids"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in a trajectory its next step begins: number, latents (none yet at the first one) and
+    the state of the collector's random numbers.
+    """
+
+    step: int = 0
+    latents: torch.Tensor | None = None
+    random: dict[str, Any] | None = None
 
 
 @dataclass
@@ -47,11 +63,13 @@ class Recording:
     """Inputs of the U-Net as plain tensors, and how to put them together.
 
     ``arrays`` holds ``sample/i``, ``step/k/NAME`` and ``prompt/p/NAME``; ``runs`` lists
-    (i, k, p): sample i of timestep k and prompt batch p.
+    (i, k, p): sample i of timestep k and prompt batch p. ``end``, of a part of a trajectory: where
+    the next part begins.
     """
 
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
     runs: list[tuple[int, int, int]] = field(default_factory=list)
+    end: Position | None = None
 
     def keep(self, prefix: str, values: dict[str, torch.Tensor]) -> None:
         """Keep host values."""
@@ -61,15 +79,25 @@ class Recording:
     def save(self, path: Path) -> None:
         """Write the recording to ``path`` (safetensors)."""
         arrays = {key: value.numpy() for key, value in self.arrays.items()}
-        write_arrays(path, arrays, {"runs": json.dumps(self.runs)})
+        metadata = {"runs": json.dumps(self.runs)}
+        if self.end is not None:
+            assert self.end.latents is not None
+            arrays[_LATENTS] = self.end.latents.numpy()
+            metadata["end"] = json.dumps([self.end.step, self.end.random])
+        write_arrays(path, arrays, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
         """What :meth:`save` wrote. Raises UserError for a missing or damaged file."""
         try:
-            runs = [(int(i), int(k), int(p)) for i, k, p in json.loads(read_metadata(path)["runs"])]
+            metadata = read_metadata(path)
+            runs = [(int(i), int(k), int(p)) for i, k, p in json.loads(metadata["runs"])]
             arrays = {key: torch.from_numpy(value) for key, value in map_arrays(path).items()}
-            recording = cls(arrays, runs)
+            end = None
+            if "end" in metadata:
+                step, random = json.loads(metadata["end"])
+                end = Position(step, arrays.pop(_LATENTS), random)
+            recording = cls(arrays, runs, end)
             recording.assembled()
             return recording
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -96,7 +124,7 @@ class Recording:
 def record(model: Model, folder: Path, subjects: Subjects, scratch: Path) -> None:
     """Calibrate the layer graph in ``folder``: inputs and statistics into ``scratch``.
 
-    Finished trajectories that lie in ``scratch`` already are taken over. Raises UserError for
+    Finished steps that lie in ``scratch`` already are taken over. Raises UserError for
     unusable model files, prompts or pictures.
     """
     graph, host = layergraph_io.load(folder), HostGraph.load(folder)
@@ -105,18 +133,24 @@ def record(model: Model, folder: Path, subjects: Subjects, scratch: Path) -> Non
     effort = sampler.effort
     with tqdm(total=effort.runs, desc="calibrate", unit="run", disable=None) as bar:
         for index in range(effort.trajectories):
-            inputs, seen = (scratch / f"{stem}-{index:04d}.safetensors" for stem in ("in", "seen"))
-            # the statistics are written last: where they are, the trajectory is finished
-            if seen.is_file():
-                bar.update(effort.steps * effort.batches)
-            else:
-                collector = Collector(graph, effort.runs, (SEED, index))
-                sampler.trajectory(index, collector, bar).save(inputs)
-                collector.statistics.save(seen)
-            part = Recording.load(inputs)
-            total.arrays.update(part.arrays)
-            total.runs += part.runs
-            statistics.merge(Statistics.load(seen))
+            position, piece = Position(), 0
+            while position.step < effort.steps:
+                inputs, seen = (
+                    scratch / f"{stem}-{index:04d}-{piece:04d}.safetensors"
+                    for stem in ("in", "seen")
+                )
+                # the statistics are written last: where they are, the piece is finished
+                if not seen.is_file():
+                    collector = Collector(graph, effort.runs, (SEED, index), position.random)
+                    sampler.piece(index, position, collector).save(inputs)
+                    collector.statistics.save(seen)
+                part = Recording.load(inputs)
+                assert part.end is not None
+                total.arrays.update(part.arrays)
+                total.runs += part.runs
+                statistics.merge(Statistics.load(seen))
+                position, piece = part.end, piece + 1
+                bar.update(len(part.runs))
     total.save(scratch / CALIBRATION)
     statistics.save(scratch / STATISTICS)
 
@@ -161,8 +195,11 @@ class Sampler:
         self.scheduler.set_timesteps(self.effort.steps)
 
     @torch.no_grad()
-    def trajectory(self, index: int, collector: Collector, bar: tqdm[Any]) -> Recording:
-        """Sample trajectory number ``index``; the result does not depend on other ones."""
+    def piece(self, index: int, begin: Position, collector: Collector) -> Recording:
+        """Steps of trajectory number ``index`` from ``begin`` on, to its end or until they have
+        taken long enough. What they show depends on nothing but these two.
+        """
+        started = time.monotonic()
         graph, effort = self.graph, self.effort
         info = self.latent
         generator = torch.Generator().manual_seed(SEED + 1 + index)
@@ -172,7 +209,9 @@ class Sampler:
         items = count * per_prompt
         shape = (count, info.channels, info.height, info.width)
         noise = torch.randn(shape, generator=generator)
-        latents = noise * float(self.scheduler.init_noise_sigma)
+        latents = begin.latents
+        if latents is None:
+            latents = noise * float(self.scheduler.init_noise_sigma)
         shown = _shown(info, graph.tensors[graph.input].channels, count, generator)
         recording = Recording()
         fixed, extras = [], []
@@ -188,7 +227,7 @@ class Sampler:
             fixed.append(values)
             extras.append(extra)
             recording.keep(f"prompt/{index * effort.batches + b}", values)
-        for k, timestep in enumerate(self.scheduler.timesteps.tolist()):
+        for k, timestep in list(enumerate(self.scheduler.timesteps.tolist()))[begin.step :]:
             if self.pictures is not None:
                 when = torch.tensor([int(timestep)])
                 own = self.pictures[first : first + count]
@@ -206,15 +245,21 @@ class Sampler:
                 recording.arrays[f"sample/{number}"] = sample
                 recording.runs.append((number, kept, index * effort.batches + b))
                 predictions.append(collector.run(sample, {**step, **fixed[b]}))
-                bar.update()
-            if self.pictures is not None:
-                continue
-            predicted = torch.cat(predictions)[:items, : info.channels]
-            if self.guided:
-                unconditional, conditional = predicted[0::2], predicted[1::2]
-                predicted = unconditional + GUIDANCE * (conditional - unconditional)
-            latents = self.scheduler.step(predicted, timestep, latents).prev_sample
+            if self.pictures is None:
+                latents = self._denoised(torch.cat(predictions)[:items], timestep, latents)
+            recording.end = Position(k + 1, latents.contiguous(), collector.random)
+            if time.monotonic() - started > PIECE_SECONDS:
+                break
         return recording
+
+    def _denoised(self, output: torch.Tensor, timestep: Any, latents: torch.Tensor) -> torch.Tensor:
+        """The latents after a step, from the U-Net's ``output`` for all items."""
+        predicted = output[:, : self.latent.channels]
+        if self.guided:
+            unconditional, conditional = predicted[0::2], predicted[1::2]
+            predicted = unconditional + GUIDANCE * (conditional - unconditional)
+        after: torch.Tensor = self.scheduler.step(predicted, timestep, latents).prev_sample
+        return after
 
     def _rows(self, batch: int, items: int) -> list[int]:
         """Items of a batch; the last one fills up what there are no items for."""
