@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from tiny_pipeline import tiny_unet
 
 from gen.build import Settings, run_build
 from gen.errors import UserError
 from gen.hostgraph import HostGraph
-from gen.hostints import output_to_float, prompt_weights, quantise_latent, step_biases
+from gen.hostints import (
+    output_to_float,
+    prompt_weights,
+    quantise_latent,
+    step_affines,
+    step_biases,
+)
 from gen.model import find_model
 from gen.qgraph_io import load_qgraph
 from gen.reference import run
@@ -54,6 +60,7 @@ def reference(build, latent, timestep, prompt, extra):
         quantise_latent(qgraph, latent),
         step_biases(qgraph, {name: value.numpy() for name, value in steps.items()}),
         prompt_weights(qgraph, {name: value.numpy() for name, value in prompts.items()}),
+        step_affine=step_affines(qgraph, {name: value.numpy() for name, value in steps.items()}),
     )
     return output_to_float(qgraph, result)
 
@@ -85,6 +92,41 @@ def test_labels_that_are_missing_are_refused(labelled):
         accelerator.step(
             np.zeros((1, 3, 8, 8), np.float32), 1.0, extra={"class_labels": np.zeros(2, np.int64)}
         )
+
+
+def test_a_pipeline_of_norms_that_time_scales(tmp_path):
+    """``scale_shift``: norms change at every step, through diffusers' own pipeline."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(16, 24),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        layers_per_block=1,
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
+    build = built(unet, tmp_path)
+    stand_in = AcceleratedUNet(Accelerator(build), unet)
+    pipe = DDIMPipeline(unet, DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+
+    def compared(_, given, result):
+        latent, timestep = given[0].numpy(), float(given[1])
+        seen.append(timestep)
+        expected = reference(build, latent, timestep, None, {})
+        np.testing.assert_array_equal(result.sample.numpy(), expected)
+
+    stand_in.register_forward_hook(compared)
+    pipe.unet = stand_in
+    pictures = []
+    for seed in (3, 3, 4):
+        generator = torch.Generator().manual_seed(seed)
+        pictures.append(pipe(generator=generator, num_inference_steps=3, output_type="np").images)
+    assert len(set(seen)) == 3 and len(seen) == 9
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert (pictures[0] != pictures[2]).any()
 
 
 def test_pooled_prompt_and_size_of_sdxl(tmp_path):

@@ -145,6 +145,19 @@ def test_unsupported_argument_is_named_with_its_module_path():
         trace_unet(unet, batch=1, height=8, width=8, tokens=5)
 
 
+class Counted(torch.nn.Module):
+    def forward(self, x):
+        return x * len(x.nonzero())
+
+
+def test_shapes_that_depend_on_values_are_refused():
+    unet = unets.random_unet(UNet2DConditionModel, unets.TINY)
+    unet.mid_block.resnets[0].nonlinearity = Counted()
+    with pytest.raises(UserError, match=r"^torch\.export cannot trace UNet2D.* 8x8") as refusal:
+        trace_unet(unet, batch=1, height=8, width=8, tokens=5)
+    assert "\n" not in str(refusal.value)
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(UserError, match="Linear is not supported"):
         trace_unet(torch.nn.Linear(2, 2), batch=1, height=8, width=8, tokens=5)
