@@ -18,6 +18,7 @@ SEED    ?= 1
 STEPS   ?= 25
 GUIDANCE ?= 2.5
 PROMPTS ?= 32
+CARDS   ?= 1
 MODELS  ?= models/shapes-ldm,ldm-celebahq-256,sd15
 PYTEST_ARGS ?= -m "not slow"
 
@@ -32,7 +33,7 @@ include vitis/vitis.mk
 help: ## list every goal
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: MODEL=$(MODEL) PROMPT=\"...\" SEED=$(SEED) STEPS=$(STEPS) GUIDANCE=$(GUIDANCE) PROMPTS=$(PROMPTS) OUT=$(OUT)"
+	@echo "  Settings: MODEL=$(MODEL) PROMPT=\"...\" SEED=$(SEED) STEPS=$(STEPS) GUIDANCE=$(GUIDANCE) PROMPTS=$(PROMPTS) CARDS=$(CARDS) OUT=$(OUT)"
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; install Python 3.10 or newer, or name one by PYTHON=..."; exit 2; }
@@ -50,10 +51,10 @@ plan: $(VENV)/ready ## choose the engine for MODEL under the board's limits (out
 	$(BIN)/python -m gen plan $(MODEL) --board $(BOARD) --out $(OUT)/plan.json --engine $(OUT)/engine.toml
 
 image: build ## draw images: every denoising step on the software card
-	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE)
+	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE) --cards $(CARDS)
 
 quality: build ## PSNR, SSIM and attribute accuracy against the float U-Net (out/quality.json)
-	$(BIN)/python -m host.quality --build $(BUILD) --out $(OUT) --prompts $(PROMPTS) --steps $(STEPS) --guidance $(GUIDANCE)
+	$(BIN)/python -m host.quality --build $(BUILD) --out $(OUT) --prompts $(PROMPTS) --steps $(STEPS) --guidance $(GUIDANCE) --cards $(CARDS)
 
 bench: build ## software card against torch fp32 (out/bench.json)
 	$(BIN)/python -m host.bench --build $(BUILD) --out $(OUT)

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen.cli import guarded
+from gen.cli import guarded, importing
 
+STOPPED = "interrupted; finished stages are kept, run the same command to go on"
 # choice of --bits -> bits of a weight
 BITS = {"w8a8": 8, "w4a8": 4}
 
@@ -76,17 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     parsed = parser.parse_args(arguments)
     run = {"build": _build, "plan": _plan, "verify": _verify, "show": _show}[parsed.command]
-    return guarded(
-        lambda: run(parsed), "interrupted; finished stages are kept, run the same command to go on"
-    )
+    return guarded(lambda: run(parsed), STOPPED)
 
 
 def _build(parsed: argparse.Namespace) -> None:
     # heavy imports come late, so that help and argument errors are immediate
-    from gen.build import Settings, run_build
-    from gen.model import find_model
-    from gen.quantise import Options
-    from gen.quantise.subjects import read_subjects
+    with importing(STOPPED):
+        from gen.build import Settings, run_build
+        from gen.model import find_model
+        from gen.quantise import Options
+        from gen.quantise.subjects import read_subjects
 
     model = find_model(parsed.model, parsed.lora)
     settings = Settings(
@@ -105,7 +105,8 @@ def _build(parsed: argparse.Namespace) -> None:
 
 
 def _plan(parsed: argparse.Namespace) -> None:
-    from gen.plan.command import run
+    with importing(STOPPED):
+        from gen.plan.command import run
 
     run(
         parsed.model,
@@ -124,13 +125,15 @@ def _plan(parsed: argparse.Namespace) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
-    from gen.verify import verify
+    with importing(STOPPED):
+        from gen.verify import verify
 
     return 0 if verify(parsed.build, steps=parsed.steps) else 1
 
 
 def _show(parsed: argparse.Namespace) -> int:
-    from gen.program.show import main as show
+    with importing(STOPPED):
+        from gen.program.show import main as show
 
     return show([str(parsed.build)])
 

@@ -1,11 +1,14 @@
-"""Errors as one sentence with exit status 2: what all commands share."""
+"""Errors and Ctrl-C as one sentence with exit status 2: what all commands share."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from gen.errors import UserError
 
@@ -33,3 +36,25 @@ def guarded(main: Callable[[], int | None], interrupted: str) -> int:
         message = f"{where}{os.strerror(error.errno)}; what was finished is kept"
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def importing(stopped: str) -> Iterator[None]:
+    """Libraries are imported: Ctrl-C ends the process at once, with a sentence and status 2.
+
+    Raised in the middle of an import, KeyboardInterrupt may be swallowed there and come out as
+    another exception.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        print(f"error: {stopped}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gen.cli import guarded
+from gen.cli import guarded, importing
 from gen.errors import UserError
-from host.cli import importing, make_folder, parser
+from host.cli import make_folder, parser
 
 if TYPE_CHECKING:
     from host.accelerator import Accelerator

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gen.errors import UserError
@@ -56,25 +50,3 @@ def make_folder(path: Path) -> None:
         raise UserError(
             f"{path}: cannot be made ({error.strerror}); choose another folder by --out"
         ) from error
-
-
-@contextmanager
-def importing(stopped: str) -> Iterator[None]:
-    """Libraries are imported: Ctrl-C ends the process at once, with a sentence and status 2.
-
-    Raised in the middle of an import, KeyboardInterrupt may be swallowed there and come out as
-    another exception.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        print(f"error: {stopped}", file=sys.stderr, flush=True)
-        os._exit(2)
-
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

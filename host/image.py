@@ -1,54 +1,18 @@
-"""``python -m host.image``: pictures from prompts, by the float U-Net and by the accelerator.
-
-This process imports nothing heavy and touches no card: ``host.workers`` has a process per card.
-A run that was interrupted, by Ctrl-C, a kill or a card, goes on when it is started again.
-"""
+"""``python -m host.image``: pictures from prompts, by the float U-Net and by the accelerator."""
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gen.cli import guarded
-from gen.errors import UserError
-from host.cli import add_sampling, make_folder, parser
+from host.cli import add_sampling, parser
 from host.cli import settings as settings_of
-from host.pictures import Job, Painter, Row, RunState, jobs_of
-from host.settings import DEFAULT_PROMPTS, Settings
-from host.workers import SILENCE_S, Device, Events, Link, Pool, prepare_processes
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a worker needs to know."""
-
-    build: Path
-    xclbin: Path | None
-    model: Path
-    out: Path
-    settings: Settings
-    identity: dict[str, object]
-    timeout_ms: int
-
-
-def serve(link: Link, device: Device, options: Options) -> None:
-    """A worker: opens its card and draws what it is given."""
-    from gen.model import loras_of
-    from host.accelerator import Accelerator
-
-    state = RunState(options.out, options.identity)
-    accelerator = Accelerator(options.build, options.xclbin, device, timeout_ms=options.timeout_ms)
-    loras = loras_of(options.build)
-    painter = Painter(accelerator, options.model, options.settings, state, loras)
-    link.tell("ready", accelerator.address, accelerator.clock_mhz)
-    for job in link.jobs():
-        painter.paint(job, lambda drawn, computed: link.tell("step", drawn, computed))
-        link.tell("done")
+from host.drawing import STOPPED, add_cards, options_of, run
+from host.pictures import Job, Row, jobs_of
+from host.settings import DEFAULT_PROMPTS
 
 
 def table(rows: Sequence[Row], clock_mhz: float) -> str:
@@ -104,127 +68,26 @@ def draw_grid(rows: Sequence[tuple[Job, Row]], out: Path) -> None:
     ).save(out / "grid.png")
 
 
-def reset_card(address: str) -> None:
-    """Reset a real card, known by its PCI address, by XRT's own tool, if that is installed."""
-    tool = shutil.which("xbutil") or shutil.which("xrt-smi")
-    if tool is not None and ":" in address:
-        subprocess.run(
-            [tool, "reset", "-d", address],
-            input="y\n",
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=120,
-        )
-
-
-def run(
-    options: Options, jobs: Sequence[Job], devices: Sequence[Device]
-) -> tuple[list[Row], float]:
-    """Draw all jobs that are not finished yet; rows of all, and the clock in MHz.
-
-    Raises:
-        UserError: bad input, or no card is left.
-    """
-    from tqdm import tqdm
-
-    state = RunState(options.out, options.identity)
-    steps = 2 * options.settings.steps
-    drawn = {job.number: steps if state.finished(job) else 0 for job in jobs}
-    clock = 0.0
-    with tqdm(total=steps * len(jobs), unit="step", disable=None) as bar:
-
-        def show() -> None:
-            bar.update(sum(drawn.values()) - bar.n)
-
-        def ready(_: str, mhz: float) -> None:
-            nonlocal clock
-            clock = mhz
-
-        def progress(job: Job, count: int) -> None:
-            drawn[job.number] = count
-            bar.set_description(f"picture {job.number} of {len(jobs)}", refresh=False)
-            show()
-
-        def done(job: Job) -> None:
-            drawn[job.number] = steps
-            show()
-            finished = [(each, state.finished(each)) for each in jobs]
-            draw_grid([(each, row) for each, row in finished if row is not None], options.out)
-
-        def trouble(sentence: str) -> None:
-            bar.write(sentence, file=sys.stderr)
-
-        show()
-        events = Events(ready, progress, done, trouble, reset_card)
-        silence = max(SILENCE_S, 3e-3 * options.timeout_ms)
-        pool = Pool(serve, options, devices, events, silence)
-        pool.run([job for job in jobs if drawn[job.number] < steps])
-    rows = [state.finished(job) for job in jobs]
-    state.clear()
-    return [row for row in rows if row is not None], clock
-
-
-def _devices(first: Device, cards: int) -> list[Device]:
-    if cards < 1:
-        raise UserError(f"{cards} cards cannot draw; give 1 or more by --cards")
-    if cards == 1:
-        return [first]
-    if isinstance(first, str):
-        raise UserError("several cards are counted from an index; give a number by --device")
-    return [first + index for index in range(cards)]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = parser("Draw pictures: every denoising step on the card.")
     arguments.add_argument("--prompt", action="append", help="may be given several times")
-    arguments.add_argument(
-        "--cards", type=int, default=1, help="cards to draw on, from --device on, one picture each"
-    )
-    arguments.add_argument(
-        "--timeout", type=float, default=20.0, help="seconds after which a step is given up"
-    )
+    add_cards(arguments)
     add_sampling(arguments)
     parsed = arguments.parse_args(argv)
 
     def work() -> None:
-        from host.folder import BuildFolder
-
         settings = settings_of(parsed)
-        devices = _devices(parsed.device, parsed.cards)
-        if parsed.timeout <= 0:
-            raise UserError("a step needs time; give a positive number of seconds by --timeout")
-        make_folder(parsed.out)
-        folder = BuildFolder(parsed.build)
-        model = (parsed.model or folder.model).resolve()
         prompts = parsed.prompt or list(DEFAULT_PROMPTS)
-        identity = {
-            "build": folder.identity,
-            "model": str(model),
-            "prompts": prompts,
-            "settings": vars(settings),
-        }
-        options = Options(
-            parsed.build,
-            parsed.xclbin,
-            model,
-            parsed.out,
-            settings,
-            identity,
-            round(parsed.timeout * 1000),
-        )
-        prepare_processes(len(devices))
-        rows, clock = run(options, jobs_of(prompts, settings), devices)
+        out: Path = parsed.out
+        options, devices = options_of(parsed, prompts, out, settings)
+        jobs = jobs_of(prompts, settings)
+        rows, clock = run(options, jobs, devices, lambda finished: draw_grid(finished, out))
         print()
         print(table(rows, clock))
-        print(
-            f"\n{len(rows)} pairs of pictures in {parsed.out}/, together in {parsed.out}/grid.png"
-        )
+        print(f"\n{len(rows)} pairs of pictures in {out}/, together in {out}/grid.png")
 
-    return guarded(
-        work, "stopped by Ctrl-C; what is finished is kept, run the same command to go on"
-    )
+    return guarded(work, STOPPED)
 
 
 if __name__ == "__main__":

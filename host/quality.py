@@ -1,4 +1,7 @@
-"""``python -m host.quality``: pictures of the accelerator against the float U-Net's, in figures."""
+"""``python -m host.quality``: pictures of the accelerator against the float U-Net's, in figures.
+
+The pictures are kept in ``OUT/quality``.
+"""
 
 from __future__ import annotations
 
@@ -8,69 +11,52 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gen.cli import guarded
+from gen.cli import guarded, importing
 from gen.errors import UserError
-from host.cli import add_sampling, importing, make_folder, parser
+from host.cli import add_sampling, parser
 from host.cli import settings as settings_of
+from host.drawing import STOPPED, add_cards, options_of, run
+from host.pictures import LABELS, Job, Row, jobs_of
 from host.settings import Settings
 
 if TYPE_CHECKING:
-    from host.accelerator import Accelerator
     from host.sampling import Picture
-
-STOPPED = "stopped by Ctrl-C before all prompts were drawn; nothing was written"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One prompt: closeness of the two pictures, and whether each shows every attribute."""
+    """One prompt: closeness of the two pictures, and whether each shows every attribute (None: not
+    a picture that the checker knows).
+    """
 
     prompt: str
     seed: int
     psnr: float
     ssim: float
-    right: bool
-    right_float: bool
+    right: bool | None
+    right_float: bool | None
 
 
-def compare(
-    pipe: Any,
-    accelerator: Accelerator,
-    prompts: Sequence[str],
-    settings: Settings,
-    judge: Callable[[Picture, str], bool],
+def judged(
+    jobs: Sequence[Job],
+    rows: Sequence[Row],
+    folder: Path,
+    judge: Callable[[Picture, str], bool | None],
 ) -> list[Verdict]:
-    """Draw every prompt with both U-Nets from the same noise and compare."""
-    from tqdm import tqdm
+    """Look at the files of finished pictures; ``judge`` says whether one shows its prompt."""
+    import numpy as np
+    from PIL import Image
 
-    from host.metrics import psnr, ssim
-    from host.sampling import draw
-    from host.unet import AcceleratedUNet
+    def right(job: Job, label: str) -> bool | None:
+        with Image.open(folder / f"{job.stem}.{label}.png") as file:
+            return judge(np.asarray(file.convert("RGB")), job.prompt)
 
-    float_unet = pipe.unet
-    card_unet = AcceleratedUNet(accelerator, float_unet)
-    verdicts: list[Verdict] = []
-    with tqdm(total=2 * settings.steps * len(prompts), unit="step", disable=None) as bar:
-        for number, prompt in enumerate(prompts):
-            bar.set_description(f"prompt {number + 1} of {len(prompts)}")
-            seed = settings.seed + number
-            pipe.unet = float_unet
-            expected = draw(pipe, prompt, settings, seed, bar.update).picture
-            pipe.unet = card_unet
-            picture = draw(pipe, prompt, settings, seed, bar.update).picture
-            verdicts.append(
-                Verdict(
-                    prompt,
-                    seed,
-                    psnr(expected, picture),
-                    ssim(expected, picture),
-                    judge(picture, prompt),
-                    judge(expected, prompt),
-                )
-            )
-    pipe.unet = float_unet
+    verdicts = []
+    for job, row in zip(jobs, rows, strict=True):
+        right_float, right_card = (right(job, label) for label in LABELS)
+        verdicts.append(Verdict(job.prompt, job.seed, row.psnr, row.ssim, right_card, right_float))
     return verdicts
 
 
@@ -78,6 +64,11 @@ def summary(verdicts: Sequence[Verdict], settings: Settings) -> dict[str, object
     """The figures of out/quality.json; accuracies are shares of prompts with all attributes."""
     values = [verdict.psnr for verdict in verdicts]
     mean = statistics.fmean
+
+    def share(rights: Sequence[bool | None]) -> float | None:
+        known = [right for right in rights if right is not None]
+        return mean(known) if known else None
+
     return {
         "samples": len(verdicts),
         "steps": settings.steps,
@@ -86,8 +77,8 @@ def summary(verdicts: Sequence[Verdict], settings: Settings) -> dict[str, object
         "psnr_median": round(statistics.median(values), 3),
         "psnr_min": round(min(values), 3),
         "ssim_mean": round(mean(verdict.ssim for verdict in verdicts), 5),
-        "attribute_accuracy": mean(verdict.right for verdict in verdicts),
-        "attribute_accuracy_float": mean(verdict.right_float for verdict in verdicts),
+        "attribute_accuracy": share([verdict.right for verdict in verdicts]),
+        "attribute_accuracy_float": share([verdict.right_float for verdict in verdicts]),
         "prompts": [
             {
                 "prompt": verdict.prompt,
@@ -106,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = parser("Compare the accelerator's pictures with the float U-Net's.")
     arguments.add_argument("--prompts", type=int, default=32, help="number of held-out prompts")
+    add_cards(arguments)
     add_sampling(arguments)
     parsed = arguments.parse_args(argv)
 
@@ -113,20 +105,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_of(parsed)
         if parsed.prompts < 1:
             raise UserError("no prompts to compare; give 1 or more by --prompts")
-        make_folder(parsed.out)
-
         with importing(STOPPED):
-            import host.unet  # noqa: F401
-            from gen.model import loras_of
-            from host.accelerator import Accelerator
-            from host.sampling import load_pipeline
-            from models.checker import all_right, held_out_prompts
+            from models.checker import SIZE, all_right, held_out_prompts
 
-        accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
-        model = parsed.model or accelerator.model
-        pipe = load_pipeline(model, loras_of(parsed.build), settings.scheduler)
+        def judge(picture: Picture, prompt: str) -> bool | None:
+            return all_right(picture, prompt) if picture.shape == (SIZE, SIZE, 3) else None
+
         prompts = held_out_prompts(parsed.prompts)
-        figures = summary(compare(pipe, accelerator, prompts, settings, all_right), settings)
+        folder: Path = parsed.out / "quality"
+        options, devices = options_of(parsed, prompts, folder, settings)
+        jobs = jobs_of(prompts, settings)
+        rows, _ = run(options, jobs, devices)
+        figures = summary(judged(jobs, rows, folder, judge), settings)
         path: Path = parsed.out / "quality.json"
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(
@@ -138,9 +128,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"(worst {figures['psnr_min']:.2f})"
         )
         print(f"  SSIM mean           {figures['ssim_mean']:6.4f}")
-        print(f"  every attribute right, accelerator {figures['attribute_accuracy']:6.1%}")
-        print(f"  every attribute right, float       {figures['attribute_accuracy_float']:6.1%}")
-        print(f"written to {path}")
+        if figures["attribute_accuracy"] is not None:
+            print(f"  every attribute right, accelerator {figures['attribute_accuracy']:6.1%}")
+            print(
+                f"  every attribute right, float       {figures['attribute_accuracy_float']:6.1%}"
+            )
+        print(f"written to {path}, pictures in {folder}/")
 
     return guarded(work, STOPPED)
 

@@ -4,6 +4,7 @@ of a command that is started as a person starts it. Workers are forks, too.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -47,10 +48,15 @@ class Preloaded:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def image(self, arguments: list[str], environment: dict[str, str]) -> Done:
-        """``python -m host.image`` with arguments and variables besides those of this process."""
+    def run(self, module: str, arguments: list[str], environment: dict[str, str]) -> Done:
+        """``python -m MODULE`` with arguments and variables besides those of this process."""
         files = [str(self._folder / name) for name in ("stdout", "stderr")]
-        request = {"arguments": arguments, "environment": environment, "files": files}
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "environment": environment,
+            "files": files,
+        }
         print(json.dumps(request), file=self._process.stdin, flush=True)
         status = int(self._process.stdout.readline())
         return Done(status, *(Path(file).read_text() for file in files))
@@ -63,17 +69,15 @@ def _fork_workers() -> None:
     multiprocessing.get_context = lambda _=None: context
 
 
-def _run(arguments: list[str], environment: dict[str, str], files: list[str]) -> int:
+def _run(module: str, arguments: list[str], environment: dict[str, str], files: list[str]) -> int:
     """In the fork: the command's exit status."""
-    import host.image
-
     for number, file in enumerate(files, 1):
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
     os.environ.update(environment)
     _fork_workers()
     try:
-        return host.image.main(arguments)
+        return importlib.import_module(module).main(arguments)
     except BaseException:
         traceback.print_exc()
         return 1

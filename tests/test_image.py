@@ -150,10 +150,10 @@ def test_another_run_starts_afresh(tiny, tmp_path):
     assert RunState(tmp_path, {"prompts": PROMPTS[:1]}).finished(job) is None
 
 
-def test_quality_figures(tiny, pipe):
-    verdicts = quality.compare(
-        Prompted(pipe), tiny, PROMPTS, SETTINGS, lambda picture, prompt: prompt == PROMPTS[0]
-    )
+def test_quality_figures(tiny, tmp_path):
+    _, rows = paint(tiny, tmp_path)
+    jobs = jobs_of(PROMPTS, SETTINGS)
+    verdicts = quality.judged(jobs, rows, tmp_path, lambda picture, prompt: prompt == PROMPTS[0])
     figures = quality.summary(verdicts, SETTINGS)
     assert figures["samples"] == 2
     assert figures["psnr_median"] == 100 and figures["ssim_mean"] == 1
@@ -162,14 +162,18 @@ def test_quality_figures(tiny, pipe):
     json.dumps(figures)
 
 
-def test_quality_judges_each_sides_own_picture(tiny, pipe):
+def test_quality_judges_each_sides_own_picture(tiny, tmp_path):
     tiny.error = 0.5
-    seen = []
-    quality.compare(
-        Prompted(pipe), tiny, PROMPTS[:1], SETTINGS, lambda picture, _: bool(seen.append(picture))
+    jobs = jobs_of(PROMPTS[:1], SETTINGS)
+    _, rows = paint(tiny, tmp_path, PROMPTS[:1])
+    files = {
+        label: np.asarray(Image.open(tmp_path / f"{jobs[0].stem}.{label}.png"))
+        for label in ("float", "accelerator")
+    }
+    (verdict,) = quality.judged(
+        jobs, rows, tmp_path, lambda picture, _: np.array_equal(picture, files["float"])
     )
-    accelerated, expected = seen
-    assert (accelerated != expected).any()
+    assert verdict.right_float and not verdict.right
 
 
 def test_bench_figures(tiny, monkeypatch):

@@ -41,14 +41,19 @@ def build(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(build, tmp_path_factory):
+def preloaded(tmp_path_factory):
+    with Preloaded(tmp_path_factory.mktemp("output")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def run(build, preloaded):
     """Runs ``host.image`` into a folder; what came of it."""
-    with Preloaded(tmp_path_factory.mktemp("output")) as preloaded:
 
-        def image(out, *extra, faults=""):
-            return preloaded.image(arguments(build, out, *extra), {VARIABLE: faults})
+    def image(out, *extra, faults=""):
+        return preloaded.run("host.image", arguments(build, out, *extra), {VARIABLE: faults})
 
-        yield image
+    return image
 
 
 def arguments(build, out, *extra):
@@ -134,3 +139,16 @@ def test_stopped_run_goes_on_after_its_last_step(build, run, tmp_path, undisturb
     assert result.returncode == 0, result.stderr
     assert kept
     assert pictures(tmp_path) == undisturbed
+
+
+def test_quality_is_the_same_on_several_cards(build, preloaded, tmp_path):
+    found = []
+    for name, extra, faults in (("one", [], ""), ("two", ["--cards", "2"], "lost@3:0,absent:0")):
+        given = ["--build", str(build), "--out", str(tmp_path / name), "--steps", "2"]
+        command = [*given, "--prompts", "3", *extra]
+        result = preloaded.run("host.quality", command, {VARIABLE: faults})
+        assert result.returncode == 0, result.stderr
+        assert ("is given up" in result.stderr) == (name == "two")
+        assert len(list((tmp_path / name / "quality").glob("*.png"))) == 6
+        found.append((tmp_path / name / "quality.json").read_text())
+    assert found[0] == found[1] and '"samples": 3' in found[0]

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen.errors import UserError
+from gen.cli import guarded
 from gen.program import load_program
 from gen.reports.calibrate import calibrate, write_engine
 from gen.reports.measured import gather, save
@@ -44,12 +44,10 @@ def main() -> int:
     parser.add_argument("build", type=Path)
     parser.add_argument("--engine", type=Path, help="board or engine file to put timing into")
     arguments = parser.parse_args()
-    try:
-        print("\n".join(_report(arguments.build, arguments.engine)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return guarded(
+        lambda: print("\n".join(_report(arguments.build, arguments.engine))),
+        "stopped by Ctrl-C; run the same goal again",
+    )
 
 
 if __name__ == "__main__":

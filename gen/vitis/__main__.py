@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gen.errors import UserError
+from gen.cli import guarded
 from gen.vitis import checks
 from gen.vitis.board import Board, load_board
 from gen.vitis.card_run import CardBuild, compile_kernel, link_card
@@ -15,6 +15,7 @@ from gen.vitis.hls_run import STEPS, run_hls
 from gen.vitis.tools import SOURCE_VITIS, hls_command, need, need_platform
 from gen.vitis.topology import CLOCK_KEYS
 
+STOPPED = "stopped by Ctrl-C; what is finished is kept, run the same goal to go on"
 CHECKS = ("check-vitis", "check-platform", "check-xrt", "doctor")
 
 
@@ -142,11 +143,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point; exit status 2 for errors that a user can mend."""
-    try:
-        return _run(_parser().parse_args())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    arguments = _parser().parse_args()
+    return guarded(lambda: _run(arguments), STOPPED)
 
 
 if __name__ == "__main__":
