@@ -222,5 +222,6 @@ def _compile(folder: Path, settings: Settings, scratch: Path) -> None:
     compile_library(sources, scratch / CARD, defines=UNTIMED if settings.untimed else None)
     for name in PROGRAM[:1]:
         os.link(folder / name, scratch / name)
-    ranks = load_program(folder / PROGRAM[0]).ranks
-    write_container(scratch, units=engine_units(ranks), mems=board_mems(ranks))
+    program = load_program(folder / PROGRAM[0])
+    units = engine_units(program.ranks, bool(program.moves))
+    write_container(scratch, units=units, mems=board_mems(program.ranks))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 DONE, DEADLOCK, LEFTOVER, TOO_SMALL = 0, 1, 2, 3
-CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
-BUFFERS = ("weights", "dynamic", "latent", "result")
+CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int] * 4)
+BUFFERS = ("weights", "dynamic", "latent", "result", "spill")
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
 Functions = Mapping[str, tuple[Any, list[Any]]]
@@ -52,7 +52,7 @@ class CardBuffers(ctypes.Structure):
 
 def card_buffers(ranks: Sequence[Sequence[Bytes]]) -> ctypes.Array[CardBuffers]:
     """The argument of ``lda_card_step``: contiguous arrays of every rank, in the order of
-    ``BUFFERS``. The arrays must outlive it.
+    ``BUFFERS``; a rank of a program without moves has no ``spill``. The arrays must outlive it.
     """
     return (CardBuffers * len(ranks))(
         *(

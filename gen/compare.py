@@ -7,7 +7,7 @@ card by equality, after every execution of every entry, with what the store real
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -162,14 +162,20 @@ class CardCheck:
             self.weights.reshape(self.program.ranks, -1),
             dynamic.data,
             integers.latent,
-            lambda entry, i0, i1: self._compare(integers, stored, entry, i0, i1),
+            lambda entry, i0, i1, rows: self._compare(integers, stored, entry, i0, i1, rows),
             reload=not self._loaded,
         )
         self._loaded = True
         return result
 
     def _compare(
-        self, integers: Integers, stored: Mapping[str, Values], index: int, i0: int, i1: int
+        self,
+        integers: Integers,
+        stored: Mapping[str, Values],
+        index: int,
+        i0: int,
+        i1: int,
+        rows: Sequence[Bytes],
     ) -> None:
         entry = self.program.entries[index]
         if self.program.tensors[entry.dest].logits:
@@ -177,8 +183,7 @@ class CardCheck:
             expected = reference_part(self.program, index, 0, 0, logits)
         else:
             expected = reference_part(self.program, index, i0, i1, stored[entry.layer])
-        rows = self.card.rows(entry.dest)
-        got = stored_like(stored_part(self.program, index, i0, i1, rows), expected)
+        got = stored_like(stored_part(self.program, index, rows), expected)
         self.compared += 1
         if np.array_equal(got, expected):
             return

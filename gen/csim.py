@@ -29,10 +29,11 @@ from gen.card_library import (
 from gen.program.binary import program_bytes
 from gen.program.io import pack_latent, unpack_result
 from gen.program.layout import ROW
+from gen.program.parts import written_rows
 from gen.program.program import Program
 
 Bytes = NDArray[np.uint8]
-EntryObserver = Callable[[int, int, int], None]
+EntryObserver = Callable[[int, int, int, list[Bytes]], None]
 
 __all__ = ["DEADLOCK", "DONE", "LEFTOVER", "TOO_SMALL", "CsimCard", "CsimError"]
 
@@ -55,6 +56,8 @@ class CsimCard:
     def __init__(self, library: Path, program: Program, generic: bool = False) -> None:
         self._library = load_card(library, STEP, INSPECTION, *([PROGRAM] if generic else []))
         self.program = program
+        # rows that the program keeps in DDR during a step, of every rank
+        self.spill = [np.zeros((program.spill_rows, ROW), np.uint8) for _ in range(program.ranks)]
         self._card: int | None = self._library.lda_card_new()
         if not self._card:
             raise RuntimeError(f"{library}: no memory for the software card")
@@ -102,12 +105,12 @@ class CsimCard:
     def rows(self, tensor: str) -> list[Bytes]:
         """Rows of a stored tensor as they are now: uint8 [rows, 128] of every rank."""
         place = self.program.tensors[tensor]
-        ranks = [np.empty((place.rows, ROW), dtype=np.uint8) for _ in range(self.program.ranks)]
-        for rank, data in enumerate(ranks):
-            self._library.lda_card_read_rows(
-                self._card, rank, place.row, place.rows, data.ctypes.data
-            )
-        return ranks
+        return [self._rows(rank, place.row, place.rows) for rank in range(self.program.ranks)]
+
+    def _rows(self, rank: int, row: int, count: int) -> Bytes:
+        data = np.empty((count, ROW), dtype=np.uint8)
+        self._library.lda_card_read_rows(self._card, rank, row, count, data.ctypes.data)
+        return data
 
     def step(
         self,
@@ -117,8 +120,9 @@ class CsimCard:
         observe: EntryObserver | None = None,
         reload: bool = True,
     ) -> NDArray[np.int16]:
-        """Run the program once; ``observe(entry, i0, i1)`` is called after every execution, when
-        all ranks have written its last word.
+        """Run the program once; ``observe(entry, i0, i1, rows)`` is called after every execution
+        with the rows (``gen.program.parts.written_rows``) of every rank, as they were when that
+        rank had written its last word.
 
         ``weights`` and ``dynamic`` are uint8 [ranks, bytes]; ``latent`` int8 and the result int16
         [batch, channels, height, width]. ``reload``: weights that stay on the card are read anew.
@@ -129,11 +133,18 @@ class CsimCard:
         """
         raised: list[BaseException] = []
 
-        def call(_: object, entry: int, i0: int, i1: int) -> None:
+        written: dict[tuple[int, int, int], dict[int, Bytes]] = {}
+
+        def call(_: object, rank: int, entry: int, i0: int, i1: int) -> None:
             if observe is None or raised:
                 return
             try:
-                observe(entry, i0, i1)
+                execution = entry, i0, i1
+                rows = written.setdefault(execution, {})
+                rows[rank] = self._rows(rank, *written_rows(self.program, *execution))
+                if len(rows) == self.program.ranks:
+                    del written[execution]
+                    observe(*execution, [rows[each] for each in sorted(rows)])
             except BaseException as error:
                 raised.append(error)
 
@@ -144,7 +155,9 @@ class CsimCard:
             [np.ascontiguousarray(each) for each in rank]
             for rank in zip(weights, dynamic, pack_latent(self.program, latent), strict=True)
         ]
-        buffers = card_buffers([[*rank, out] for rank, out in zip(arrays, results, strict=True)])
+        buffers = card_buffers(
+            [[*rank, *out] for rank, *out in zip(arrays, results, self.spill, strict=True)]
+        )
         self._library.lda_card_on_entry(self._card, callback, None)
         code = int(self._library.lda_card_step(self._card, buffers, ranks, int(reload)))
         self._library.lda_card_on_entry(self._card, CALLBACK(), None)

@@ -35,7 +35,7 @@ class RankBuffers:
     """Buffers of one rank, sizes in bytes; ``weights`` is the static one, uint8.
 
     ``latent`` and ``result`` say whether values of them lie on this rank; if not, the buffer exists
-    but holds padding only.
+    but holds padding only. ``spill`` is scratch memory of a program with moves.
     """
 
     weights: Bytes
@@ -44,6 +44,7 @@ class RankBuffers:
     result_bytes: int
     latent: bool = True
     result: bool = True
+    spill_bytes: int = 0
 
 
 class Codec:
@@ -89,6 +90,7 @@ class Codec:
                 result_bytes=program.output_rows * ROW,
                 latent=rank in self._latent.ranks,
                 result=rank in self._result.ranks,
+                spill_bytes=program.spill_rows * ROW,
             )
             for rank, of_rank in enumerate(weights.reshape(program.ranks, -1))
         )

@@ -28,6 +28,7 @@ class Rank:
     weights: Buffer
     latent: Buffer
     result: Buffer
+    spill: Buffer | None
 
 
 class Session:
@@ -57,6 +58,7 @@ class Session:
                 card.buffer(wload, 0, each.weights.nbytes),
                 card.buffer(store, 0, each.latent_bytes),
                 card.buffer(store, 1, each.result_bytes),
+                card.buffer(store, 2, each.spill_bytes) if each.spill_bytes else None,
             )
             for store, wload, each in zip(stores, wloads, buffers, strict=True)
         ]
@@ -64,6 +66,8 @@ class Session:
             rank.weights.array[: each.weights.nbytes] = each.weights
             rank.store.bind(0, rank.latent)
             rank.store.bind(1, rank.result)
+            if rank.spill:
+                rank.store.bind(2, rank.spill)
             rank.wload.bind(0, rank.weights)
         # the consumers first, as the kernels feed each other
         self._commands = [rank.store for rank in self.ranks] + [rank.wload for rank in self.ranks]

@@ -119,8 +119,10 @@ class Container:
         return Metadata(self.uuid, self.platform, None, self.units, self.mems)
 
 
-def engine_units(ranks: int = 1) -> tuple[Unit, ...]:
-    """Compute units of ``ranks`` engines, named as the link step names them; rank r uses bank r."""
+def engine_units(ranks: int = 1, spill: bool = False) -> tuple[Unit, ...]:
+    """Compute units of ``ranks`` engines, named as the link step names them; rank r uses bank r.
+    ``spill``: of a layer program with moves.
+    """
     return tuple(
         Unit(
             unit.kernel.name,
@@ -135,7 +137,7 @@ def engine_units(ranks: int = 1) -> tuple[Unit, ...]:
                 for name in unit.kernel.ports
             ),
         )
-        for unit in topology(ranks).units
+        for unit in topology(ranks, spill=spill).units
     )
 
 

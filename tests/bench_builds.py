@@ -28,9 +28,9 @@ SMALL = replace(Engine(ranks=RANKS), store_rows=4096, window_rows=256, weight_ro
 TO_PROGRAM = ("trace", "calibrate", "quantise", "program")
 
 
-def make_build(folder: Path, kind: str, engine: Engine = SMALL):
+def make_build(folder: Path, kind: str, engine: Engine = SMALL, size=(5, 6)):
     """A build of one kind of layer, with benches; the graph and the program."""
-    qgraph = random_qgraph(kind, np.random.default_rng(11), size=(5, 6), channels=24)
+    qgraph = random_qgraph(kind, np.random.default_rng(11), size=size, channels=24)
     program = lower(qgraph, engine)
     folder.mkdir(exist_ok=True)
     save_qgraph(qgraph, folder)

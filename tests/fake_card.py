@@ -17,6 +17,7 @@ struct Buffers {
     const uint8_t* dynamic; uint64_t dynamic_bytes;
     const uint8_t* latent; uint64_t latent_bytes;
     uint8_t* result; uint64_t result_bytes;
+    uint8_t* spill; uint64_t spill_bytes;
 };
 // kept: weights[1] of every rank at the last reload
 struct FakeCard { std::string error; uint64_t cycles = 0; uint8_t kept[4] = {}; };

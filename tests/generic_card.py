@@ -19,11 +19,12 @@ from gen.program import (
     verify_program,
 )
 from gen.program.binary import program_bytes
-from gen.program.parts import reference_part, stored_like, stored_part
+from gen.program.parts import reference_part, stored_like, stored_part, written_rows
 from gen.program.program import Program
 from gen.reference import run
 
-CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
+BUFFERS = ("weights", "dynamic", "latent", "result", "spill")
+CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int] * 4)
 ROW = 128
 
 
@@ -32,7 +33,7 @@ class CardBuffers(ctypes.Structure):
 
     _fields_ = [
         (f"{name}{what}", ctypes.c_void_p if not what else ctypes.c_uint64)
-        for name in ("weights", "dynamic", "latent", "result")
+        for name in BUFFERS
         for what in ("", "_bytes")
     ]
 
@@ -106,22 +107,22 @@ class GenericCard:
     def poison(self, byte: int) -> None:
         self.lib.lda_card_poison(self.card, byte)
 
-    def step(self, weights, dynamic, latent, result, reload: bool = True) -> int:
+    def step(self, weights, dynamic, latent, result, spill=None, reload: bool = True) -> int:
         """One step; every argument is a list of contiguous uint8 arrays, one per rank."""
         buffers = (CardBuffers * len(weights))()
-        for rank, of_rank in enumerate(zip(weights, dynamic, latent, result, strict=True)):
-            for name, each in zip(("weights", "dynamic", "latent", "result"), of_rank, strict=True):
+        given = [weights, dynamic, latent, result, *([spill] if spill else [])]
+        for rank, of_rank in enumerate(zip(*given, strict=True)):
+            for name, each in zip(BUFFERS, of_rank, strict=False):
                 assert each.dtype == np.uint8 and each.flags.c_contiguous
                 setattr(buffers[rank], name, each.ctypes.data)
                 setattr(buffers[rank], f"{name}_bytes", each.nbytes)
         return self.lib.lda_card_step(self.card, buffers, len(weights), int(reload))
 
-    def read_rows(self, row: int, count: int) -> list[np.ndarray]:
-        """Rows of the store of every rank, uint8 [count, 128]."""
-        ranks = [np.zeros((count, ROW), dtype=np.uint8) for _ in range(self.ranks)]
-        for rank, rows in enumerate(ranks):
-            self.lib.lda_card_read_rows(self.card, rank, row, count, rows.ctypes.data)
-        return ranks
+    def read_rows(self, rank: int, row: int, count: int) -> np.ndarray:
+        """Rows of the store of a rank, uint8 [count, 128]."""
+        rows = np.zeros((count, ROW), dtype=np.uint8)
+        self.lib.lda_card_read_rows(self.card, rank, row, count, rows.ctypes.data)
+        return rows
 
 
 class GraphRun:
@@ -143,12 +144,16 @@ class GraphRun:
         self.result = [
             np.zeros((self.program.output_rows, ROW), dtype=np.uint8) for _ in range(ranks)
         ]
+        # what an earlier step left there must not matter
+        self.spill = [
+            np.full((self.program.spill_rows, ROW), 0xA5, dtype=np.uint8) for _ in range(ranks)
+        ]
         self.blob = program_bytes(self.program)
 
     def on(self, card: GenericCard, reload: bool = True) -> np.ndarray:
         """The output tensor of one step on a card."""
         assert card.set_program(self.blob) == 0, card.error
-        status = card.step(self.weights, self.dynamic, self.latent, self.result, reload)
+        status = card.step(self.weights, self.dynamic, self.latent, self.result, self.spill, reload)
         assert status == 0, card.error
         return unpack_result(self.program, self.result)
 
@@ -165,13 +170,17 @@ class GraphRun:
         )
         wrong: list[str] = []
         seen: set[str] = set()
+        written: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
 
-        def entry_done(_context, index: int, i0: int, i1: int) -> None:
+        def entry_done(_context, rank: int, index: int, i0: int, i1: int) -> None:
             entry = self.program.entries[index]
-            tensor = self.program.tensors[entry.dest]
-            rows = card.read_rows(tensor.row, tensor.rows)
+            rows = written.setdefault((index, i0, i1), {})
+            rows[rank] = card.read_rows(rank, *written_rows(self.program, index, i0, i1))
+            if len(rows) < self.program.ranks:
+                return
+            parts = [rows[each] for each in sorted(rows)]
             want = reference_part(self.program, index, i0, i1, expected[entry.layer])
-            got = stored_like(stored_part(self.program, index, i0, i1, rows), want)
+            got = stored_like(stored_part(self.program, index, parts), want)
             seen.add(entry.layer)
             if got.dtype != want.dtype or not np.array_equal(got, want):
                 wrong.append(entry.layer)

@@ -35,6 +35,7 @@ class Emulator:
             np.frombuffer(bytes(each), np.uint8).reshape(self.ranks, -1, 64)
             for each in (static, dynamic.tobytes())
         ]
+        self.spill = rng.integers(0, 256, (self.ranks, program.spill_rows, 2, 64), dtype=np.uint8)
         self.pending = deque()
         self.slot = 0
 
@@ -48,14 +49,33 @@ class Emulator:
             for i0 in range(segment.n0):
                 for i1 in range(segment.n1):
                     for index in range(segment.first, segment.first + segment.count):
+                        entry = program.entries[index].store
+                        first = entry.moves_first
+                        each = first + entry.moves_once
+                        after = each + entry.moves_before
+                        self.move(range(first if (i0, i1) == (0, 0) else each, after), (i0, i1))
                         Execution(self, index, i0, i1).run()
+                        self.move(range(after, after + entry.moves_after), (i0, i1))
         self.settle(None)
         rows = self.rows[:, span(program.output_row, program.output_rows)]
         return unpack_result(program, list(rows.reshape(self.ranks, -1, 128)))
 
-    def tensor_rows(self, name):
-        place = self.program.tensors[name]
-        return list(self.rows[:, span(place.row, place.rows)].reshape(self.ranks, -1, 128))
+    def read(self, row, count):
+        return list(self.rows[:, span(row, count)].reshape(self.ranks, -1, 128))
+
+    def move(self, numbers, loop):
+        """Moves between store and DDR; everything is written before."""
+        for number in numbers:
+            self.settle(None)
+            move = self.program.moves[number]
+            for piece in range(move.repeat):
+                row = span(move.store.at(*loop) + piece * move.store_stride, move.rows)
+                ddr = span(move.ddr.at(*loop) + piece * move.ddr_stride, move.rows)
+                assert ddr.stop <= self.spill.shape[1]
+                if move.put:
+                    self.spill[:, ddr] = self.rows[:, row]
+                else:
+                    self.rows[:, row] = self.spill[:, ddr]
 
     def settle(self, last):
         """Writes of all micro-slots up to ``last`` (None: all) reach the store."""

@@ -33,6 +33,7 @@ def simulated(program, *flags, reload=False):
         buffers(64 * program.dynamic_words),
         buffers(ROW * program.input_rows),
         buffers(ROW * program.output_rows),
+        buffers(ROW * program.spill_rows),
     )
     for again in (True,) if reload else (True, False):
         assert card.step(*arguments, again) == 0, card.error

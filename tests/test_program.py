@@ -25,7 +25,7 @@ from gen.program import (
 )
 from gen.program.binary import KERNELS, header, program_bytes
 from gen.program.cost import step_cost
-from gen.program.parts import reference_part, stored_like, stored_part
+from gen.program.parts import reference_part, stored_like, stored_part, written_rows
 from gen.program.show import text
 from gen.qlayers import Affine
 
@@ -70,8 +70,8 @@ def compared(qgraph, program, inputs):
     def observe(emulator, index, i0, i1):
         entry = program.entries[index]
         right = reference_part(program, index, i0, i1, want[entry.layer])
-        got = stored_part(program, index, i0, i1, emulator.tensor_rows(entry.dest))
-        got = stored_like(got, right)
+        rows = emulator.read(*written_rows(program, index, i0, i1))
+        got = stored_like(stored_part(program, index, rows), right)
         np.testing.assert_array_equal(got, right, err_msg=f"{entry.layer} {entry.strip} {i0} {i1}")
         seen.add(entry.layer)
 
@@ -169,7 +169,7 @@ def test_too_small_engines_are_refused_by_layer():
     for change, words in (
         ({"window_rows": 8}, r"layer conv .* window rows, the engine has 8; .*window_rows >= 18"),
         ({"weight_rows": 80}, "layer conv .* needs 81 weight rows, the engine has 80"),
-        ({"store_rows": 64}, r"store rows are needed .* the engine has 64; .*store_rows >= \d+"),
+        ({"store_rows": 64}, r"layer x: .* needs 76 store rows .* 64 of the .*store_rows >= 76"),
         ({"row_groups": 16}, "layer conv .* needs 17 local groups of a pixel"),
         ({"items": 1}, "needs 2 batch items"),
         ({"depths": {**Engine().depths, "pp": 16}}, "the FIFO pp holds 16"),
@@ -229,7 +229,7 @@ def test_damaged_program_files_are_refused(tmp_path):
     whole = path.read_text()
     for damaged, words in (
         (whole[:1000], "is not JSON"),
-        (whole.replace('"format": 3', '"format": 99'), "another format"),
+        (whole.replace('"format": 4', '"format": 99'), "another format"),
         (whole.replace('"first_rows"', '"last_rows"', 1), "incomplete"),
         (whole.replace('"batch"', '"bunch"'), "incomplete"),
     ):
@@ -285,10 +285,10 @@ def test_binary_holds_everything_once():
     _, program = some_program()
     data = np.frombuffer(program_bytes(program), "<i4")
     one = {k: len(list(structs.words(getattr(program.entries[0], k)))) for k in KERNELS}
-    count = 8 + 4 * len(program.segments) + len(program.entries) * sum(one.values())
+    count = 9 + 4 * len(program.segments) + len(program.entries) * sum(one.values())
     assert len(data) == count
-    assert list(data[:8]) == header(program)
-    assert list(data[8:12]) == list(structs.words(program.segments[0]))
+    assert list(data[:9]) == header(program)
+    assert list(data[9:13]) == list(structs.words(program.segments[0]))
     last = list(structs.words(program.entries[-1].wload))
     assert list(data[-len(last) :]) == last
     with pytest.raises(AssertionError):

@@ -203,6 +203,13 @@ def test_writes_fill_a_buffer_first(timed):
     assert port == ["loader.weights", "write", "6", "2", "3"]
 
 
+def test_a_burst_is_answered_when_it_is_in_memory(timed):
+    # Its words leave the buffer in cycle 5, 9, .. 25; ten cycles later the answer comes: 35.
+    account, port = memory_rows(timed["memory_answer"])
+    assert account == [44, 40, 7, 0, 0, 28, 5]
+    assert port == ["loader.weights", "write", "6", "2", "28"]
+
+
 def test_memory_of_one_process(timed):
     account, port = memory_rows(timed["memory_own"])
     assert account == [17, 13, 8, 0, 0, 0, 5]

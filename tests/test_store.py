@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
 import pytest
 from cpp import FAST, ROOT, compile_cpp
 
-from gen.program.structs import Addr, Region, Segment, Shape, StoreEntry, StoreIo, words
+from gen.program.structs import Addr, Move, Region, Segment, Shape, StoreEntry, StoreIo, words
 
 ROWS, TILE = 2048, 4  # rows of the store under test, octets of a tile
+SPILL = 600  # rows of DDR
 RANKS = 4
 RING_K, RING_V = 1, 2
 LAGS = (2, 15, 32)
 
 
-def run(program, memory, latent, ys, steps, lag, depth, flags=()):
-    """(status, text, xs, rs, result, log, cycles); ``memory`` is changed."""
+def run(program, memory, latent, ys, steps, lag, depth, flags=(), spill=None):
+    """(status, text, xs, rs, result, log, cycles); ``memory`` and ``spill`` are changed."""
+    if spill is None:
+        spill = np.zeros((0, 2, 64), np.uint8)
     lib = ctypes.CDLL(str(compile_cpp(
         ROOT / "tests/kernels/store.cpp", (*FAST, f"-DLDA_LAG={lag}", *flags)
     )))  # fmt: skip
     segments = np.array([w for s in program.segments for w in words(s)], np.int32)
     entries = np.array([w for e in program.entries for w in words(e)], np.int32)
+    moves = np.array([w for m in program.moves for w in words(m)], np.int32)
     io = np.array(list(words(program.io)), np.int32)
     plan = np.array(steps, np.int32)
     xs = np.zeros((plan[:, 0].sum(), 2, 64), np.uint8)
@@ -35,8 +39,8 @@ def run(program, memory, latent, ys, steps, lag, depth, flags=()):
     text = ctypes.create_string_buffer(400)
     if flags:
         lib.t_plant_fault(2)
-    arrays = [segments, len(program.segments), entries, io, latent, result, memory, plan, len(plan),
-              ys, depth, xs, rs, log, counts]  # fmt: skip
+    arrays = [segments, len(program.segments), entries, moves, io, latent, result, spill,
+              2 * len(spill), memory, plan, len(plan), ys, depth, xs, rs, log, counts]  # fmt: skip
     status = lib.t_store(
         *(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arrays),
         text, 400,
@@ -51,6 +55,7 @@ class Program:
     segments: list[Segment]
     entries: list[StoreEntry]
     io: StoreIo
+    moves: list[Move] = field(default_factory=list)
 
     def executions(self):
         return [
@@ -72,15 +77,34 @@ def place(region, group, octet, i0, i1):
 class Model:
     """The contract, one execution after the other, every write at once."""
 
-    def __init__(self, program, memory, latent, rng):
-        self.rng, self.memory = rng, memory
+    def __init__(self, program, memory, latent, rng, spill=None):
+        self.rng, self.memory, self.spill = rng, memory, spill
         self.xs, self.rs, self.ys, self.steps, self.flushed = [], [], [], [], []
         io = program.io
         memory[io.input_row : io.input_row + io.input_rows] = latent
         self.dirty = set()
         for k, i0, i1 in program.executions():
-            self.execute(program.entries[k], i0, i1)
+            e = program.entries[k]
+            moves = program.moves[e.moves_first :]
+            before, after = e.moves_once + e.moves_before, e.moves_after
+            self.move(moves[0 if (i0, i1) == (0, 0) else e.moves_once : before], i0, i1)
+            self.execute(e, i0, i1)
+            self.move(moves[before : before + after], i0, i1)
         self.result = memory[io.output_row : io.output_row + io.output_rows].copy()
+
+    def move(self, moves, i0, i1):
+        for move in moves:
+            self.dirty = set()
+            for piece in range(move.repeat):
+                row = move.store.at(i0, i1) + piece * move.store_stride
+                ddr = move.ddr.at(i0, i1) + piece * move.ddr_stride
+                assert ddr + move.rows <= len(self.spill)
+                assert row + move.rows <= len(self.memory)
+                inside, outside = slice(row, row + move.rows), slice(ddr, ddr + move.rows)
+                if move.put:
+                    self.spill[outside] = self.memory[inside]
+                else:
+                    self.memory[inside] = self.spill[outside]
 
     def read(self, region, group, octet, i0, i1):
         row, plane = place(region, group, octet, i0, i1)
@@ -234,13 +258,15 @@ def check(program, seed, lag=15, depth=16, flags=()):
     rng = np.random.default_rng(seed)
     memory = rng.integers(0, 256, (ROWS, 2, 64), np.uint8)
     latent = rng.integers(0, 256, (program.io.input_rows, 2, 64), np.uint8)
-    given = memory.copy()
-    model = Model(program, memory, latent, rng)
+    spill = rng.integers(0, 256, (SPILL, 2, 64), np.uint8)
+    given, spilled = memory.copy(), spill.copy()
+    model = Model(program, memory, latent, rng, spill)
     ys = np.array(model.ys)
     status, text, xs, rs, result, log, cycles = run(
-        program, given, latent, ys, model.steps, lag, depth, flags
+        program, given, latent, ys, model.steps, lag, depth, flags, spilled
     )
     assert status == 0, text
+    np.testing.assert_array_equal(spilled, spill)
     # of narrow octets only b[0] counts
     narrow = np.array([row[1] for row in xs]) != np.array([row[1] for row in model.xs])
     np.testing.assert_array_equal(xs[:, 0], np.array(model.xs)[:, 0])
@@ -257,6 +283,75 @@ def test_random_programs(seed):
     rng = np.random.default_rng(seed)
     lag = LAGS[seed % 3]
     check(random_program(rng), seed, lag, depth=int(rng.integers(1, 60)))
+
+
+def random_move(rng, loops):
+    """Pieces of up to three bursts, in the store one behind the other or far apart."""
+    rows, repeat = int(rng.integers(1, 90)), int(rng.integers(1, 5))
+    apart = rows + int(rng.integers(0, 20)), rows + int(rng.integers(0, 20))
+    steps = [int(n) for n in rng.integers(0, 4, 2)]
+    reach = sum(step * (loop - 1) for step, loop in zip(steps, loops, strict=True))
+    store, ddr = (
+        Addr(int(rng.integers(0, size - repeat * stride - reach)), *steps)
+        for size, stride in zip((ROWS, SPILL), apart, strict=True)
+    )
+    return Move(int(rng.integers(0, 2)), rows, repeat, *apart, store, ddr)
+
+
+def with_moves(rng, program):
+    """The program with random moves before and after its executions."""
+    moves, entries = [], []
+    for segment in program.segments:
+        for k in range(segment.first, segment.first + segment.count):
+            counts = [int(n) for n in rng.integers(0, 3, 3) * (rng.random(3) < 0.6)]
+            first = len(moves)
+            moves += [random_move(rng, (segment.n0, segment.n1)) for _ in range(sum(counts))]
+            entries.append(
+                replace(
+                    program.entries[k],
+                    moves_first=first,
+                    moves_once=counts[0],
+                    moves_before=counts[1],
+                    moves_after=counts[2],
+                )
+            )
+    return replace(program, entries=entries, moves=moves)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_moves(seed):
+    rng = np.random.default_rng(100 + seed)
+    lag = LAGS[seed % 3]
+    check(with_moves(rng, random_program(rng)), seed, lag, depth=int(rng.integers(1, 60)))
+
+
+@pytest.mark.parametrize(("put", "cycles_per_row"), [(0, 2 * 1.093), (1, 2 * 1.236)])
+def test_moves_run_at_the_speed_of_the_memory(put, cycles_per_row):
+    shape = Shape(1, 1, 1, 4, 1, 4, 4, 0, 0)
+    one = entry(shape, wide(100, 1, 4), wide(0, 1, 4))
+    times = []
+    for rows in (40, 540):
+        move = Move(put, rows, 1, 0, 0, Addr(1000), Addr(7))
+        made = replace(one, moves_before=1)
+        times.append(
+            check(Program([Segment(0, 1)], [made], StoreIo(0, 1, 0, 1), [move]), 5, depth=4)
+        )
+    assert abs(times[1] - times[0] - 500 * cycles_per_row) < 0.01 * 500 * cycles_per_row
+
+
+def test_a_move_beyond_the_spill_buffer_is_refused():
+    shape = Shape(1, 1, 1, 4, 1, 4, 4, 0, 0)
+    one = replace(entry(shape, wide(100, 1, 4), wide(0, 1, 4)), moves_before=1)
+    for put, done in ((0, "read"), (1, "written")):
+        move = Move(put, 3, 2, 3, 3, Addr(0), Addr(0))
+        program = Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1), [move])
+        status, text, *_ = run(
+            program, np.zeros((ROWS, 2, 64), np.uint8), np.zeros((1, 2, 64), np.uint8),
+            np.zeros((4, 2, 64), np.uint8), [(4, 0, 0, 0), (0, 0, 4, 1)], 15, 36,
+            spill=np.zeros((5, 2, 64), np.uint8),
+        )  # fmt: skip
+        assert status != 0
+        assert text == f"buffer spill: word 11 is {done}, it has 10"
 
 
 def entry(shape, dest, source, **more):

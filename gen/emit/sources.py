@@ -63,12 +63,16 @@ def emit_sources(program: Program, folder: Path) -> list[Path]:
             "card.cpp.j2",
             entries=len(program.entries),
             kernels=KERNELS,
+            moves=bool(program.moves),
             identity=hashlib.sha256(program_bytes(program)).hexdigest(),
         ),
     }
     for kernel in KERNELS:
         texts[f"{kernel}_rom.hpp"] = _render(
-            "kernel_rom.hpp.j2", kernel=kernel, entries=entry_rows(program, kernel)
+            "kernel_rom.hpp.j2",
+            kernel=kernel,
+            entries=entry_rows(program, kernel),
+            moves=[initialiser(move) for move in program.moves] if kernel == "store" else [],
         )
     for name, kernel, rank in kernel_tops(program.ranks):
         values: dict[str, object] = {"program": program}

@@ -30,7 +30,7 @@ from gen.hlslint.unit import Unit, load_unit
 from gen.stages import ROOT
 from gen.vitis.board import Board, load_board
 from gen.vitis.engine import engine_of
-from gen.vitis.topology import RANKS, Topology, topology
+from gen.vitis.topology import RANKS, SPILL, Topology, topology
 
 # the modules whose import registers the rules
 RULE_MODULES = (bench, config, dataflow, language, link, loops, pragmas, ports, storage, types)
@@ -77,7 +77,8 @@ def _build_choices(folder: Path) -> tuple[Board, Topology, int]:
     try:
         choices = json.loads((folder / "vitis.json").read_text())
         board, ranks = load_board(str(choices["board"])), int(choices["ranks"])
-        return board, topology(ranks), int(choices["hls_clock_mhz"])
+        spill = SPILL.name in choices["kernels"]["store"]
+        return board, topology(ranks, spill=spill), int(choices["hls_clock_mhz"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}/vitis.json cannot be read ({error}); run make vitis-files"
@@ -85,10 +86,11 @@ def _build_choices(folder: Path) -> tuple[Board, Topology, int]:
 
 
 def _linked(path: Path) -> Topology:
-    """Kernels of a configuration outside of a build, by its number of stores."""
-    found = re.search(r"^nk=store:(\d+)", path.read_text(errors="replace"), re.MULTILINE)
+    """Kernels of a configuration outside of a build, by its number of stores and their ports."""
+    text = path.read_text(errors="replace")
+    found = re.search(r"^nk=store:(\d+)", text, re.MULTILINE)
     ranks = int(found[1]) if found else 1
-    return topology(ranks if ranks in RANKS else 1)
+    return topology(ranks if ranks in RANKS else 1, spill=f".{SPILL.name}:" in text)
 
 
 def gather(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, Path | None]]]:

@@ -32,20 +32,20 @@ def fitted(qgraph: QGraph, board: str) -> tuple[Program, bool]:
     """The program of ``qgraph`` on the engine of ``board``, and whether that engine was planned.
 
     ``board`` is an engine file, which is taken as it is, or the name of a board. A board's own
-    engine is taken if the model fits it, with rows of 4-bit weights if the model has such, else the
-    best one that fits the board is searched.
+    engine is taken if its store holds the model's tensors, with rows of 4-bit weights if the model
+    has such, else the best one that fits the board is searched.
 
     Raises:
         UserError: a layer or a memory that no engine of the board can hold.
     """
     engine: Engine = load_engine(board)
-    named = Path(board).suffix != ".toml"
-    if named and any(q.weight_bits == 4 for q in qgraph.layers):
+    if Path(board).suffix == ".toml":
+        return lower(qgraph, engine), False
+    if any(q.weight_bits == 4 for q in qgraph.layers):
         engine = narrowed(engine)
     try:
-        return lower(qgraph, engine), False
+        return lower(qgraph, engine, spill=False), False
     except UserError:
-        if not named:
-            raise
+        pass
     limits = load_limits(board)
     return search(qgraph, engine, limits, qgraph_macs(qgraph)).program, True

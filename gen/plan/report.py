@@ -11,6 +11,7 @@ from gen.macs import layer_macs, macs_per_step
 from gen.plan.limits import KINDS, Limits
 from gen.plan.resources import link_wires, rank_costs
 from gen.plan.search import Choice
+from gen.program.program import moved_rows
 from gen.qlayers import layer_bits
 
 TOP = 10
@@ -69,12 +70,16 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     """The plan in plain types; cycles per step of one card, milliseconds at the plan's clock."""
     cost, engine, limits = plan.choice.cost, plan.choice.engine, plan.limits
     useful = plan.macs / plan.mac_units
-    waiting = min(cost.weights, cost.cycles - cost.multiply)
+    # the array waits during moves
+    idle = cost.cycles - cost.multiply
+    moves = min(cost.moves, idle)
+    waiting = min(cost.weights, idle - moves)
     split = {
         "macs": round(useful),
         "padding": round(cost.multiply - useful),
         "weight_stream": waiting,
-        "fills_and_drains": cost.cycles - cost.multiply - waiting,
+        "moves": moves,
+        "fills_and_drains": idle - moves - waiting,
     }
     parts = {name: {"cycles": n, "ms": plan.milliseconds(n)} for name, n in split.items()}
     parts["transfers"] = {"cycles": 0, "ms": plan.transfer_ms()}
@@ -104,9 +109,11 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         },
         "crossing_wires": {"used": link_wires(engine), "limit": limits.link_wires},
         "ddr_bytes_per_bank": (plan.choice.program.static_words
-                               + plan.choice.program.dynamic_words) * 64,
+                               + plan.choice.program.dynamic_words) * 64
+                              + plan.choice.program.spill_rows * 128,
         "memories": plan.choice.engine.memories,
         "store_rows_used": plan.choice.program.store_peak,
+        "spilled": spilled(plan),
         "resource_sources": {
             each.part: {**each.resources.as_dict(), "source": each.source}
             for each in rank_costs(engine)
@@ -118,6 +125,19 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "engine": asdict(engine),
         "plan_seconds": plan.seconds,
     }  # fmt: skip
+
+
+def spilled(plan: Plan) -> dict[str, Any]:
+    """Tensors that lie in DDR for a while: how many, rows of 128 bytes of each rank that they take
+    there, rows that are moved in a step, and cycles of these moves.
+    """
+    program = plan.choice.program
+    return {
+        "tensors": len(program.spilled),
+        "ddr_rows": program.spill_rows,
+        "rows_moved": moved_rows(program),
+        "cycles": plan.choice.cost.moves,
+    }
 
 
 def bound_by(parts: dict[str, dict[str, float]]) -> str:
@@ -188,6 +208,15 @@ def as_text(plan: Plan) -> str:
         f"step       {data['cycles_per_step']:,} cycles = {data['ms_per_step']:.3f} ms, "
         f"efficiency {data['efficiency']:.1%}; with PCIe and start "
         f"{data['ms_per_step_with_transfers']:.3f} ms",
+    ]
+    kept = data["spilled"]
+    if kept["tensors"]:
+        lines.append(
+            f"spilled    {kept['tensors']} tensors lie in DDR for a while ({kept['ddr_rows']} rows "
+            f"of each rank); {kept['rows_moved']} rows are moved in a step, {kept['cycles']:,} "
+            "cycles"
+        )
+    lines += [
         "",
         "per SLR    " + "".join(f"{kind:>12}" for kind in KINDS) + f"{'crossing':>12}",
     ]

@@ -185,7 +185,7 @@ def _pre(engine: Engine) -> list[Cost]:
 def _ports() -> list[Cost]:
     lut, rule = RULES["m_axi"]
     one = Resources(lut=lut, ff=9000, bram36=10)
-    return [Cost("store, wload: four m_axi ports", one + one + one + one, rule)]
+    return [Cost("store (host, moves), wload (two): m_axi ports", one + one + one + one, rule)]
 
 
 def _fifos(engine: Engine) -> list[Cost]:

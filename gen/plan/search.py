@@ -4,10 +4,13 @@ Shapes (ranks, pixels, window and weight buffers) are lowered and costed one by 
 first; a shape whose bound is worse than the best engine found is not looked at. What is left to
 choose for each shape is decided together by one constraint program: how many of the products are
 made in fabric, in which kind of memory each big buffer lies, how many weight rows stay on the card.
+The store holds all tensors that are alive at once, or, if that many rows do not fit, as many as do;
+then some tensors lie in DDR for a while.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -24,6 +27,7 @@ from gen.plan.resources import (
     link_wires,
     rank_costs,
 )
+from gen.program.binary import program_bytes
 from gen.program.cost import StepCost, step_cost
 from gen.program.engine import Engine
 from gen.program.lower import lower
@@ -156,6 +160,19 @@ def _sized(engine: Engine, program: Program) -> Engine:
     )
 
 
+def _most_rows(engine: Engine, limits: Limits) -> int:
+    """Rows of the largest store with which the engine fits, below the one that it has."""
+    fits, beyond = 0, engine.store_rows // STORE_STEP
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        smaller = replace(engine, store_rows=middle * STORE_STEP)
+        if place(smaller, limits, [0], [0]) is None:
+            beyond = middle
+        else:
+            fits = middle
+    return fits * STORE_STEP
+
+
 def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
     """The best engine for ``qgraph`` with weight rows of as many bits as those of ``base``.
 
@@ -166,8 +183,11 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
     """
     best: Choice | None = None
     seen: set[tuple[int, int, int]] = set()
-    # of shapes that do not even fit alone, and of those that do not fit with this model
+    programs: set[bytes] = set()
+    # of shapes that do not even fit alone, that are too small for this model's layers, and that do
+    # not fit with what this model needs
     bare: list[str] = []
+    narrow: list[str] = []
     refusals: list[str] = []
     for shape in shapes(base, limits):
         units = shape.ranks * shape.pixels * shape.inputs * shape.outputs
@@ -184,28 +204,64 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
             bare.append(_missing(small, limits))
             continue
         try:
-            program = lower(qgraph, shape)
+            largest = lower(qgraph, shape)
+        except UserError as error:
+            narrow.append(str(error))
+            continue
+        try:
+            program = _fitting(qgraph, shape, largest, limits)
         except UserError as error:
             refusals.append(str(error))
             continue
         # a larger buffer that changes nothing costs more and gives nothing
-        plain = (shape.ranks, shape.pixels, step_cost(program).cycles)
+        bytes_ = hashlib.sha256(program_bytes(program)).digest()
+        if bytes_ in programs:
+            continue
+        programs.add(bytes_)
+        cost = step_cost(program)
+        plain = (shape.ranks, shape.pixels, cost.cycles)
         if plain in seen:
             continue
         seen.add(plain)
-        candidate = _evaluate(qgraph, _sized(shape, program), limits, refusals)
-        if candidate and (best is None or candidate.cost.cycles < best.cost.cycles):
+        candidate = _evaluate(qgraph, program, cost, limits)
+        if best is None or candidate.cost.cycles < best.cost.cycles:
             best = candidate
     if best is None:
-        raise UserError(f"no engine fits: {[*refusals, *bare][0]}")
+        raise UserError(f"no engine fits: {[*refusals, *narrow, *bare][0]}")
     return best
 
 
-def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, refusals: list[str]) -> Choice | None:
-    """Cost the shape at every level of cached weights that could fit, and place it."""
-    plain = lower(qgraph, sized)
-    rows = plain.static_rows
-    base_cost = step_cost(plain)
+def _fitting(qgraph: QGraph, shape: Engine, largest: Program, limits: Limits) -> Program:
+    """The program of a shape on an engine that fits: with a store for all tensors that are alive at
+    once, or with the largest one that there is room for; with row statistics for as many rows of
+    attention logits as ``largest`` has, the program without limits, or for what a layer norm needs.
+
+    Raises:
+        UserError: not even these fit, or the store is too small for the model.
+    """
+    tensors = [largest.tensors[name] for name in largest.row_stats]
+    norms = max((each.octets for each in tensors if not each.logits), default=0)
+    fault = ""
+    for octets in (UNLIMITED, max(64, ceil(norms / 64) * 64)):
+        sized = _sized(shape, largest)
+        sized = replace(sized, row_octets=min(octets, sized.row_octets))
+        rows = sized.store_rows
+        if place(sized, limits, [0], [0]) is None:
+            fault = fault or _missing(sized, limits)
+            rows = _most_rows(sized, limits)
+        if rows:
+            try:
+                found = lower(qgraph, replace(sized, store_rows=rows))
+            except UserError as error:
+                fault = str(error)
+                continue
+            return found
+    raise UserError(fault)
+
+
+def _evaluate(qgraph: QGraph, plain: Program, plain_cost: StepCost, limits: Limits) -> Choice:
+    """Cost an engine that fits at every level of cached weights that could fit, and place it."""
+    sized, rows = plain.engine, plain.static_rows
     cache_rows, gain = [0], [0]
     for level in CACHE_LEVELS[1:]:
         count = ceil(rows * level / STORE_STEP) * STORE_STEP
@@ -215,13 +271,12 @@ def _evaluate(qgraph: QGraph, sized: Engine, limits: Limits, refusals: list[str]
             break
         cached = step_cost(lower(qgraph, replace(sized, cache_rows=count)))
         cache_rows.append(count)
-        gain.append(max(0, base_cost.cycles - cached.cycles))
+        gain.append(max(0, plain_cost.cycles - cached.cycles))
     placed = place(sized, limits, cache_rows, gain)
-    if placed is None:
-        refusals.append(_missing(sized, limits))
-        return None
+    assert placed is not None  # without a cache it fits
     program = lower(qgraph, placed)
-    return Choice(placed, program, step_cost(program), used_resources(placed))
+    cost = step_cost(program) if placed.cache_rows else plain_cost
+    return Choice(placed, program, cost, used_resources(placed))
 
 
 def _missing(engine: Engine, limits: Limits) -> str:

@@ -34,13 +34,14 @@ def cuts(
     order: list[Node],
     layers: list[Planned],
     engine: Engine,
+    spill: bool,
 ) -> dict[str, Cut]:
     """How each attention is cut, by name of the logits tensor.
 
     The logits of all pairs are stored for the slots of one strip, or, where that makes the strips
     short, those of one pair: long strips read K and V less often, but every product with V has
     to wait for its product with K. Logits may take ``engine.scores_rows`` of the store, or half
-    of what other tensors leave free at that time.
+    of what other tensors leave free at that time; with ``spill``, those that the attention uses.
 
     Raises:
         UserError: not even one tile of query slots fits.
@@ -51,7 +52,9 @@ def cuts(
     found = {}
     for node in order:
         if len(node) == 2:
-            free = engine.store_rows - live_sum(others, plan.times(node[0])[0])
+            used = {t.name for layer in node for _, t in layers[layer].roles}
+            alive = [each for each in others if not spill or each.name in used]
+            free = engine.store_rows - live_sum(alive, plan.times(node[0])[0])
             keys, values = layers[node[0]], layers[node[1]]
             # one tile at least: the memory map says so if the store is too small even for that
             least = keys.dest.local_groups * engine.tile_octets

@@ -37,10 +37,13 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Modelled cycles of one step and of every entry, in order."""
+    """Modelled cycles of one step and of every entry, in order; ``moves`` of them are spent on
+    moves between the store and DDR.
+    """
 
     cycles: int
     layers: list[LayerCost] = field(default_factory=list)
+    moves: int = 0
 
     @property
     def multiply(self) -> int:
@@ -74,7 +77,7 @@ class CostModel:
             runs, run = segment.n0 * segment.n1, 0
             periods: list[tuple[float, ...]] = []
             while run < runs:
-                before, read = rank.times(), rank.read
+                before, read, moved = rank.times(), rank.read, rank.moved
                 for where in span:
                     made = program.entries[where]
                     following = after
@@ -94,6 +97,7 @@ class CostModel:
                     last = [period[0] for period in periods[-4:]]
                     took = sum(last) / len(last) * skipped
                     rank.advance(took, (rank.read - read) * skipped)
+                    rank.moved += (rank.moved - moved) * skipped
                     for where in span:
                         done = totals[where][0]
                         totals[where] = [each * (done + skipped) / done for each in totals[where]]
@@ -103,7 +107,7 @@ class CostModel:
             LayerCost(made.layer, round(n), round(c), round(m), round(w))
             for made, (n, c, m, w) in zip(program.entries, totals, strict=True)
         ]
-        return StepCost(rank.finish(program), layers)
+        return StepCost(rank.finish(program), layers, round(rank.moved))
 
 
 def step_cost(program: Program, ddr_gb_per_s: float = 13.0) -> StepCost:

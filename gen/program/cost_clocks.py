@@ -7,16 +7,20 @@ which something arrives are those from which its reader is free again, if it wai
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
 from gen.program.engine import Engine
 from gen.program.program import Entry
-from gen.program.structs import NORM, STATS_LAYER, STATS_NONE, STATS_SOFTMAX, PreEntry
+from gen.program.structs import NORM, STATS_LAYER, STATS_NONE, STATS_SOFTMAX, Move, PreEntry
 
 GROUP_NORM, ROW_NORMS = NORM["group"], (NORM["layer"], NORM["softmax"])
 ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
+DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
+# of a word written to DDR, and words that are written and not in memory yet (hls/sim/timing.hpp)
+WRITE_CYCLES, WRITE_BUFFER = 1.236, 256
+SPILL_BURST, SPILL_AHEAD = 64, 8  # hls/kernels/store_moves.hpp
 EARLY = 4  # micro-slots that are written early (hls/kernels/store.hpp)
 PARAMETER_CYCLES = 2  # from the last parameter of a single unit to its first word
 # iterations of post from the last word of a gate table to its use (hls/kernels/post.hpp)
@@ -54,6 +58,20 @@ class Due:
     last: float
     words: int
     step: int
+
+
+def move_cycles(move: Move, word_cycles: float) -> float:
+    """Cycles from the first request of a move to its last word, or to the last answer.
+
+    Bursts are asked for ahead: a word takes as long as the memory takes for it, or one cycle, and
+    every burst one more (hls/kernels/store_moves.hpp).
+    """
+    words = 2 * move.rows * move.repeat
+    bursts = ceil(2 * move.rows / SPILL_BURST) * move.repeat
+    if move.put:
+        return max(words + 2 * bursts, WRITE_CYCLES * words + 1) + DDR_LATENCY
+    ahead = min(bursts, SPILL_AHEAD)
+    return max(words + bursts, word_cycles * words + 1) + DDR_LATENCY - ahead
 
 
 @dataclass
@@ -115,6 +133,15 @@ class StoreClock:
         while len(self.due) >= self.lag:
             self._write(self.due[0].words)
         self.time = max(self.time, began + 1)
+
+    def move(self, moves: Sequence[Move], word_cycles: float) -> float:
+        """All outstanding writes, then moves; returns the cycles that the moves take."""
+        self.finish()
+        began = self.time
+        self.time += self.between
+        for move in moves:
+            self.time += self.between + move_cycles(move, word_cycles)
+        return self.time - began
 
     def finish(self) -> float:
         """Writes what is left; returns when it is written."""

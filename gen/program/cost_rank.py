@@ -10,7 +10,10 @@ from collections import deque
 from math import ceil
 
 from gen.program.cost_clocks import (
+    DDR_LATENCY,
     ROW_STATS,
+    WRITE_BUFFER,
+    WRITE_CYCLES,
     Delays,
     Due,
     PostClock,
@@ -21,9 +24,6 @@ from gen.program.cost_slots import Slot, slots_of
 from gen.program.program import Entry, Program
 from gen.program.structs import RING_NONE
 
-DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
-# of a word written to DDR, and words that are written and not in memory yet (hls/sim/timing.hpp)
-WRITE_CYCLES, WRITE_BUFFER = 1.236, 256
 SAME = 0.01  # cycles by which two periods may differ
 
 
@@ -45,6 +45,8 @@ class RankClock:
 
     def __init__(self, program: Program, word_cycles: float, row_cycles: float) -> None:
         self.engine = engine = program.engine
+        self.all_moves = program.moves
+        self.moved = 0.0  # cycles of moves so far
         self.word_cycles, self.row_cycles = word_cycles, row_cycles
         self.delays = delays = Delays(engine)
         timing, depths = engine.timing, engine.depths
@@ -113,6 +115,9 @@ class RankClock:
         """
         shape = entry.mac.shape
         lead, rounds = slots_of(entry, self.engine)
+        made = entry.store
+        once = made.moves_once
+        self._move(made.moves_first, once if run else 0, once + made.moves_before)
         self.store.begin(entry, run)
         self.apply = max(self.apply + self.delays.between("pre"), self._constants(entry, run))
         self.ready = deque(self.scales.ready(entry.pre))
@@ -149,8 +154,15 @@ class RankClock:
             waited += wait * (1 + max(0, skipped))
             number += 1
         self.store.end()
+        fetched = once + made.moves_before
+        self._move(made.moves_first, fetched, fetched + made.moves_after)
         self.scales.keep(entry.pre, sent if entry.pre.stats in ROW_STATS else [self.post.time])
         return multiply, waited
+
+    def _move(self, base: int, first: int, end: int) -> None:
+        if first < end:
+            moves = self.all_moves[base + first : base + end]
+            self.moved += self.store.move(moves, self.word_cycles)
 
     def _constants(self, entry: Entry, run: int) -> float:
         """When pre.apply has its constants."""
@@ -207,10 +219,12 @@ class RankClock:
         placed = self.mac + 1 + settled
         if mac.stride > 1 or mac.up:
             begin = max(begin, placed)
+        first = self.store.time + self.to_apply + self.to_mac if slot.beats else 0.0
         there = self._read(slot, begin)
         # own rows that are left come before the fill, as far as there are more than Beats
         begin += max(0, self.rows_left - slot.beats) + slot.rows
-        filled = max(begin + slot.beats, there + self.each - 1)
+        # a Beat of several cycles is slower than the store
+        filled = max(max(begin, first) + slot.beats, there + self.each - 1)
         # a row that is late holds up the Beat beside it
         late = 0.0
         if self.rows_left:

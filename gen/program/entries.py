@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from gen.program.geometry import Strip
 from gen.program.layout import GROUP, Stored
+from gen.program.moves import staged_rows
 from gen.program.planned import Planned
 from gen.program.structs import (
     MAX_SOURCES,
@@ -55,11 +56,14 @@ def padded(values: Sequence[Item], length: int, filler: Item) -> tuple[Item, ...
 
 @dataclass(frozen=True)
 class Entries:
-    """Makes the entries of strip ``index`` of a layer."""
+    """Makes the entries of strip ``index`` of a layer. ``staging``: first rows of the staging
+    regions of roles that have one.
+    """
 
     made: Planned
     index: int
     statistics: Statistics
+    staging: Mapping[str, int]
 
     @property
     def strip(self) -> Strip:
@@ -102,6 +106,18 @@ class Entries:
             octet = Addr(slot // GROUP, self._by_item(tensor.item_octets))
         return Region(row, octet, groups, int(tensor.wide), tensor.group_rows)
 
+    def _of_strip(self, role: str, tensor: Stored, slot: int, groups: int) -> Region:
+        """What the strip reads or writes, from pixel slot ``slot`` on, in its staging region or in
+        the tensor.
+        """
+        made = self.made
+        if role not in self.staging:
+            by_head = made.softmax if role == "dest" else made.per_head and role != "residual"
+            return self.region(tensor, slot, groups, by_head)
+        first, rows = staged_rows(tensor, role, self.strip)
+        octet = slot // GROUP - (first if tensor.wide else 2 * first)
+        return Region(Addr(self.staging[role]), Addr(octet), groups, int(tensor.wide), rows)
+
     def _rows(self, tensor: Stored, slot: int) -> Addr:
         """Row statistics from pixel slot ``slot`` of a tensor on."""
         base = self.statistics.rows[tensor.name]
@@ -109,18 +125,20 @@ class Entries:
             return self._copy(base, tensor.octets)
         return Addr(base + slot // GROUP, self._by_item(tensor.item_octets))
 
-    def store(self, flush: int, pending: int, pending_tile: int) -> StoreEntry:
-        """What the store reads and writes."""
-        made = self.made
+    def store(
+        self, flush: int, pending: int, pending_tile: int, moves: tuple[int, int, int, int]
+    ) -> StoreEntry:
+        """What the store reads and writes. ``moves``: first, and how many (``StoreEntry``)."""
+        made, out_slot = self.made, self.strip.out_slot
         sources = [
-            self.region(tensor, self.strip.fill_slot, groups, made.per_head)
-            for tensor, groups in zip(made.sources, made.local_groups, strict=True)
+            self._of_strip(f"source{s}", tensor, self.strip.fill_slot, groups)
+            for s, (tensor, groups) in enumerate(zip(made.sources, made.local_groups, strict=True))
         ]
         weights = residual = Region()
         if made.weight is not None:
             weights = self.region(made.weight, 0, made.weight.head_local_groups, True)
         if made.residual is not None:
-            residual = self.region(made.residual, self.strip.out_slot, made.output_groups, False)
+            residual = self._of_strip("residual", made.residual, out_slot, made.output_groups)
         return StoreEntry(
             shape=self.shape,
             flush=flush,
@@ -130,7 +148,11 @@ class Entries:
             source=padded(sources, MAX_SOURCES, Region()),
             weights=weights,
             residual=residual,
-            dest=self.region(made.dest, self.strip.out_slot, made.output_groups, made.softmax),
+            dest=self._of_strip("dest", made.dest, out_slot, made.output_groups),
+            moves_first=moves[0],
+            moves_once=moves[1],
+            moves_before=moves[2],
+            moves_after=moves[3],
         )
 
     def pre(self, uniform: bool, pp_once: int) -> PreEntry:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gen.program.engine import Engine
 from gen.program.geometry import Strip
 from gen.program.layout import GROUP, ceil_div
+from gen.program.moves import Moves
 from gen.program.planned import Planned
 from gen.program.schedule import Schedule
 from gen.program.structs import FLUSH_ALWAYS, FLUSH_FIRST, FLUSH_NEVER, Shape
@@ -122,9 +123,9 @@ class Outstanding:
 
 
 def flushes(
-    plan: Schedule, layers: Sequence[Planned], engine: Engine
+    plan: Schedule, layers: Sequence[Planned], engine: Engine, moves: Sequence[Moves]
 ) -> list[tuple[int, int, int]]:
-    """(flush, pending, pending_tile) of every entry, in order."""
+    """(flush, pending, pending_tile) of every entry, in order. All is written before moves."""
     state = Outstanding(engine.lag, engine.pixels)
     result = [(FLUSH_NEVER, 0, 0)] * len(plan.work)
     strips = [layers[work.layer].strips[work.strip] for work in plan.work]
@@ -136,6 +137,8 @@ def flushes(
         for loop in range(loops):
             for index in range(segment.first, segment.first + segment.count):
                 made, shape = layers[plan.work[index].layer], shapes[index]
+                if moves[index].before or (moves[index].once and loop == 0):
+                    state.flush()
                 if state.needs_flush(made, shape):
                     pending, fewer = state.follow(made, shape, strips[index])
                     if result[index][0]:  # of another iteration as well
@@ -144,4 +147,6 @@ def flushes(
                     result[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending, fewer)
                     state.flush()
                 state.run(made, shape, loops == 1 and len(made.strips) == 1)
+                if moves[index].after:
+                    state.flush()
     return result

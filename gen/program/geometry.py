@@ -151,6 +151,24 @@ def window_span(window: Geometry, items: int, out_slot: int, slots: int) -> tupl
     return low, plane
 
 
+def fill_span(window: Geometry, items: int, origin: int, plane: int) -> tuple[int, int]:
+    """First source slot, and the one behind the last, that fill the window pixels from ``origin``
+    on; whole octets.
+    """
+    if window.ordered:
+        return origin, origin + plane
+    if items > 1:
+        return 0, items * window.src_pitch
+    # the source rows whose pixels, doubled or of any phase, lie in the window
+    low, high = origin // window.width, (origin + plane - 1) // window.width + 1
+    if window.up:
+        low, high = low // 2, ceil_div(high, 2)
+    else:
+        low, high = 2 * low, 2 * high
+    first = low * window.src_width // GROUP * GROUP
+    return first, min(window.src_pitch, up_to(high * window.src_width, GROUP))
+
+
 def strip(
     window: Geometry, items: int, out_slot: int, slots: int, pixels: int, ranks: int
 ) -> Strip:
@@ -159,18 +177,7 @@ def strip(
     ``pixels`` per tile; more than one item means all slots. Sources are filled in whole octets.
     """
     origin, plane = window_span(window, items, out_slot, slots)
-    first, end = 0, items * window.src_pitch
-    if window.ordered:
-        first, end = origin, origin + plane
-    elif items == 1:
-        # the source rows whose pixels, doubled or of any phase, lie in the window
-        low, high = origin // window.width, (origin + plane - 1) // window.width + 1
-        if window.up:
-            low, high = low // 2, ceil_div(high, 2)
-        else:
-            low, high = 2 * low, 2 * high
-        first = low * window.src_width // GROUP * GROUP
-        end = min(window.src_pitch, up_to(high * window.src_width, GROUP))
+    first, end = fill_span(window, items, origin, plane)
     start = out_slot - origin
     fill = (end - first) // GROUP
     return Strip(

@@ -33,14 +33,11 @@ def store_intervals(
     destination and its sources are alive at the same time, so they never share rows.
     """
     readers: dict[str, list[int]] = {graph.input: []}
-    slack: dict[str, int] = {}
+    slack = slack_rows(graph, tensors)
     for index, layer in enumerate(graph.layers):
         readers.setdefault(layer.dest, [])
         for name in reads(layer):
             readers.setdefault(name, []).append(index)
-        if layer.weight.kind == "tensor":
-            # octets of K up to a multiple of the ranks are read
-            slack[layer.weight.key] = ceil_div(tensors[layer.weight.key].ranks, 2)
     spans = _span(graph, plan, readers)
     spans[graph.output] = (spans[graph.output][0], plan.end())
     return [
@@ -48,6 +45,15 @@ def store_intervals(
         for name, span in spans.items()
         if name not in skip
     ]
+
+
+def slack_rows(graph: LayerGraph, tensors: Mapping[str, Stored]) -> dict[str, int]:
+    """Rows behind a tensor that are read with it: octets of K up to a multiple of the ranks."""
+    return {
+        layer.weight.key: ceil_div(tensors[layer.weight.key].ranks, 2)
+        for layer in graph.layers
+        if layer.weight.kind == "tensor"
+    }
 
 
 def normalised(graph: LayerGraph, kinds: tuple[str, ...]) -> dict[str, list[int]]:

@@ -19,54 +19,68 @@ from gen.program.intervals import check_norms, row_intervals, stats_intervals, s
 from gen.program.layout import Stored, stored
 from gen.program.limits import check_limits
 from gen.program.memory import Allocation, Interval, allocate, check_capacity
+from gen.program.moves import NO_MOVES, Homes, Placement, moves_table
 from gen.program.planned import Planned, planned
 from gen.program.program import Entry, Program
 from gen.program.reorder import reorder
 from gen.program.schedule import Node, Schedule, nodes, schedule
+from gen.program.spill import Chooser
 from gen.qlayers import QGraph
 
 
 @dataclass(frozen=True)
-class Maps:
-    """Addresses in the memories of a rank."""
+class Statics:
+    """Addresses of sums and of row statistics in the memories of a rank."""
 
-    store: Allocation
     sums: Allocation
     rows: Allocation
 
 
-def lower(qgraph: QGraph, engine: Engine) -> Program:
-    """The layer program of ``qgraph`` on ``engine``.
+@dataclass(frozen=True)
+class Mapped:
+    """Layers in their order with everything that they keep in a rank's memories."""
+
+    layers: list[Planned]
+    plan: Schedule
+    store: Allocation
+    bound: int
+    homes: Homes
+    tensors: dict[str, Stored]
+    statistics: Statics
+
+
+def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
+    """The layer program of ``qgraph`` on ``engine``. ``spill``: tensors may lie in DDR where the
+    store does not hold all that are alive.
 
     Raises:
         UserError: a layer that the engine cannot run, or memories too small for the graph.
     """
     graph = qgraph.graph
-    tensors = _tensors(qgraph, engine)
-    order, layers = _layers(qgraph, tensors, engine)
-    tensors = {**tensors, **{made.dest.name: made.dest for made in layers}}
-    for made in layers:
-        check_limits(made, engine)
-    check_norms(graph, layers)
-    plan, maps = _best_order(graph, tensors, order, layers, engine)
-    placed = {
-        name: replace(each, row=maps.store.address.get(name, 0)) for name, each in tensors.items()
-    }
-    layers = [_at(made, placed) for made in layers]
+    try:
+        mapped = _in_store(qgraph, engine)
+    except UserError:
+        if not spill:
+            raise
+        mapped = _spilled(qgraph, engine)
+    layers, plan, homes = mapped.layers, mapped.plan, mapped.homes
     static, dynamic = Cursor(), Cursor()
     # what changes per prompt lies together, and so does what changes per step
     hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
     places = [place(made, host, static, dynamic) for made, host in zip(layers, hosts, strict=True)]
     own = [0 if each.host_weight else each.ws_rows for each in places]
     cache = cached(layers, own, engine.cache_rows)
-    statistics = Statistics(maps.sums.address, maps.rows.address)
-    flush = flushes(plan, layers, engine)
+    sums, rows = mapped.statistics.sums, mapped.statistics.rows
+    statistics = Statistics(sums.address, rows.address)
+    flush = flushes(plan, layers, engine, homes.moves)
+    moves, counts = moves_table(homes.moves)
     alone = {segment.first for segment in plan.segments if segment.count == 1}
     entries = [
         _entry(
-            Entries(layers[work.layer], work.strip, statistics),
+            Entries(layers[work.layer], work.strip, statistics, homes.staging[work.layer]),
             places[work.layer],
             flush[index],
+            counts[index],
             cache[work.layer],
             index in alone,
         )
@@ -81,20 +95,23 @@ def lower(qgraph: QGraph, engine: Engine) -> Program:
         output=graph.output,
         segments=list(plan.segments),
         entries=entries,
-        tensors=placed,
-        stats=dict(maps.sums.address),
-        row_stats=dict(maps.rows.address),
+        tensors=mapped.tensors,
+        stats=dict(sums.address),
+        row_stats=dict(rows.address),
         static_words=static.word,
         dynamic_words=max(1, dynamic.word),
         step_biases=[each.step_bias for each in places if each.step_bias],
         step_affines=[each.step_affine for each in places if each.step_affine],
         host_weights=[each.host_weight for each in places if each.host_weight],
-        store_peak=maps.store.peak,
-        store_bound=maps.store.bound,
-        stats_peak=maps.sums.peak,
-        rows_peak=maps.rows.peak,
+        store_peak=mapped.store.peak,
+        store_bound=mapped.bound,
+        stats_peak=sums.peak,
+        rows_peak=rows.peak,
         static_rows=sum(own),
         cache_used=sum(rows for rows, at in zip(own, cache, strict=True) if at >= 0),
+        moves=moves,
+        spilled=homes.ddr,
+        spill_rows=homes.ddr_rows,
     )
 
 
@@ -108,13 +125,13 @@ def _tensors(qgraph: QGraph, engine: Engine) -> dict[str, Stored]:
 
 
 def _layers(
-    qgraph: QGraph, tensors: dict[str, Stored], engine: Engine
+    qgraph: QGraph, tensors: dict[str, Stored], engine: Engine, spill: bool
 ) -> tuple[list[Node], list[Planned]]:
     """Nodes in graph order, and layers whose attention logits are cut into strips that fit."""
     graph = qgraph.graph
     order = nodes(graph)
     layers = [planned(qgraph, qlayer, tensors, engine) for qlayer in qgraph.layers]
-    found = cuts(graph, tensors, order, layers, engine)
+    found = cuts(graph, tensors, order, layers, engine, spill)
     cut = {
         name: replace(tensors[name], strip=each.slots, copies=each.copies)
         for name, each in found.items()
@@ -124,48 +141,100 @@ def _layers(
         if logits:
             (name,) = logits
             layers[index] = planned(qgraph, qlayer, {**tensors, **cut}, engine, found[name].slots)
+    for made in layers:
+        check_limits(made, engine)
+    check_norms(graph, layers)
     return order, layers
 
 
-def _best_order(
-    graph: LayerGraph,
-    tensors: Mapping[str, Stored],
-    order: list[Node],
-    layers: list[Planned],
-    engine: Engine,
-) -> tuple[Schedule, Maps]:
-    """The order with fewer flushes if the memories hold it, else the order of the graph."""
+def _in_store(qgraph: QGraph, engine: Engine) -> Mapped:
+    """All tensors in the store as long as they are alive: in the order with fewer flushes if the
+    memories hold it, else in the order of the graph.
+    """
+    graph, tensors = qgraph.graph, _tensors(qgraph, engine)
+    order, layers = _layers(qgraph, tensors, engine, spill=False)
+    tensors |= {made.dest.name: made.dest for made in layers}
     better = reorder(graph, order, layers, engine.lag, engine.pixels)
-    if better != order:
-        plan = schedule(better, layers)
+    for nodes_in_order in [better, order] if better != order else [order]:
+        plan = schedule(nodes_in_order, layers)
+        intervals = store_intervals(graph, tensors, plan, frozenset())
         try:
-            return plan, _maps(graph, tensors, layers, plan, engine)
+            store = allocate(intervals, 1)
+            check_capacity(intervals, store, engine.store_rows, _labels(plan, layers),
+                           "store rows", "store_rows")  # fmt: skip
+            statistics = _statics(graph, tensors, layers, plan, engine)
+            break
         except UserError:
-            pass
-    plan = schedule(order, layers)
-    return plan, _maps(graph, tensors, layers, plan, engine)
+            if nodes_in_order is order:
+                raise
+    placed = {name: replace(each, row=store.address.get(name, 0)) for name, each in tensors.items()}
+    rows = [{role: placed[tensor.name].row for role, tensor in made.roles} for made in layers]
+    homes = Homes(rows, [{} for _ in layers], moves=[NO_MOVES for _ in plan.work])
+    layers = [_at(made, each) for made, each in zip(layers, rows, strict=True)]
+    return Mapped(layers, plan, store, store.bound, homes, placed, statistics)
 
 
-def _maps(
+def _spilled(qgraph: QGraph, engine: Engine) -> Mapped:
+    """Tensors in the store while they are needed, whole or strip by strip, else in DDR.
+
+    What is chosen may not fit in the order of addresses, as free rows lie apart; then less is
+    chosen.
+    """
+    graph, tensors = qgraph.graph, _tensors(qgraph, engine)
+    order, layers = _layers(qgraph, tensors, engine, spill=True)
+    tensors |= {made.dest.name: made.dest for made in layers}
+    chooser = Chooser(graph, tensors, order, layers)
+    budget = engine.store_rows
+    while True:
+        choice = chooser.choose(budget)
+        cut = list(layers)
+        for index, slots in choice.slots.items():
+            cut[index] = planned(qgraph, qgraph.layers[index], tensors, engine, slots)
+            check_limits(cut[index], engine)
+        plan = schedule(order, cut)
+        placement = Placement(choice, chooser.uses, chooser.size, order, cut, plan)
+        store = allocate(placement.intervals(), 1)
+        if store.peak <= engine.store_rows:
+            break
+        budget -= max(1, (store.peak - engine.store_rows) // 2)
+    statistics = _statics(graph, tensors, cut, plan, engine)
+    homes = placement.homes(store, tensors)
+    first = {each.tensor: each for each in reversed(choice.residences)}
+    last = {each.tensor: each for each in choice.residences}
+    shown = {**first, graph.output: last[graph.output]}
+    placed = {
+        name: replace(each, row=placement.row(name, shown[name].first, store))
+        if name in shown
+        else each
+        for name, each in tensors.items()
+    }
+    cut = [_at(made, rows) for made, rows in zip(cut, homes.rows, strict=True)]
+    return Mapped(cut, plan, store, store.bound, homes, placed, statistics)
+
+
+def _labels(plan: Schedule, layers: Sequence[Planned]) -> list[str]:
+    """Name of the layer at every time."""
+    labels = [""] * plan.end()
+    for work in plan.work:
+        labels[work.time] = layers[work.layer].layer.name
+    return labels
+
+
+def _statics(
     graph: LayerGraph,
     tensors: Mapping[str, Stored],
     layers: Sequence[Planned],
     plan: Schedule,
     engine: Engine,
-) -> Maps:
-    labels = [""] * plan.end()
-    for work in plan.work:
-        labels[work.time] = layers[work.layer].layer.name
+) -> Statics:
+    labels = _labels(plan, layers)
 
     def placed(intervals: Sequence[Interval], align: int, member: str, unit: str) -> Allocation:
         made = allocate(intervals, align)
         check_capacity(intervals, made, getattr(engine, member), labels, unit, member)
         return made
 
-    return Maps(
-        store=placed(
-            store_intervals(graph, tensors, plan, frozenset()), 1, "store_rows", "store rows"
-        ),
+    return Statics(
         # sums of one group of all ranks lie in one word
         sums=placed(
             stats_intervals(graph, tensors, plan), engine.ranks, "stats_words", "words of sums"
@@ -176,23 +245,28 @@ def _maps(
     )
 
 
-def _at(made: Planned, tensors: Mapping[str, Stored]) -> Planned:
-    """A layer whose tensors have addresses."""
+def _at(made: Planned, rows: Mapping[str, int]) -> Planned:
+    """A layer whose tensors have addresses, but for those that are staged."""
 
-    def located(tensor: Stored | None) -> Stored | None:
-        return tensors[tensor.name] if tensor else None
+    def located(role: str, tensor: Stored) -> Stored:
+        return replace(tensor, row=rows.get(role, 0))
 
     return replace(
         made,
-        sources=tuple(tensors[each.name] for each in made.sources),
-        dest=tensors[made.dest.name],
-        weight=located(made.weight),
-        residual=located(made.residual),
+        sources=tuple(located(f"source{s}", each) for s, each in enumerate(made.sources)),
+        dest=located("dest", made.dest),
+        weight=located("weight", made.weight) if made.weight else None,
+        residual=located("residual", made.residual) if made.residual else None,
     )
 
 
 def _entry(
-    make: Entries, places: Places, flush: tuple[int, int, int], cache: int, alone: bool
+    make: Entries,
+    places: Places,
+    flush: tuple[int, int, int],
+    moves: tuple[int, int, int, int],
+    cache: int,
+    alone: bool,
 ) -> Entry:
     made = make.made
     pp_once = int(alone and not places.pp.s0 and not places.pp.s1)
@@ -203,7 +277,7 @@ def _entry(
         weight=made.weight.name if made.weight else None,
         residual=made.layer.residual,
         dest=made.layer.dest,
-        store=make.store(*flush),
+        store=make.store(*flush, moves),
         pre=make.pre(places.uniform, pp_once),
         gather=make.gather(),
         reduce=make.reduce(),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.io import Bytes, from_rows
+from gen.program.io import Bytes
 from gen.program.layout import GROUP
 from gen.program.program import Program
 
@@ -36,16 +36,44 @@ def _channels(program: Program, index: int, i1: int) -> slice:
     return slice(i1 * tensor.head_channels, (i1 + 1) * tensor.head_channels)
 
 
-def stored_part(program: Program, index: int, i0: int, i1: int, rows: Sequence[Bytes]) -> Values:
-    """What execution (i0, i1) of entry ``index`` has written, [items, channels, pixels], from all
-    rows of its destination on all ranks. Channels of attention logits are the tokens.
+def written_rows(program: Program, index: int, i0: int, i1: int) -> tuple[int, int]:
+    """(first, number) of the rows of the store among which are all that execution (i0, i1) of entry
+    ``index`` writes.
     """
-    tensor = program.tensors[program.entries[index].dest]
-    values, pixels = from_rows(tensor, rows), _pixels(program, index)
-    if tensor.logits:
-        copy = i0 * program.segment_of(index).n1 + i1 if tensor.copies > 1 else 0
-        return values[copy : copy + 1, :, : pixels.stop - pixels.start]
-    return values[_items(program, index, i0), _channels(program, index, i1), pixels]
+    store = program.entries[index].store
+    region, octets = store.dest, store.shape.octets
+    per_row, first = 1 if region.wide else 2, region.octet.at(i0, i1)
+    assert first % per_row == 0 and octets % per_row == 0
+    row = region.row.at(i0, i1) + first // per_row
+    return row, (region.groups - 1) * region.group_rows + octets // per_row
+
+
+def stored_part(program: Program, index: int, rows: Sequence[Bytes]) -> Values:
+    """What an execution of entry ``index`` has written, [items, channels, pixels], int8 or int16,
+    from its ``written_rows`` uint8 [number, 128] of every rank. Channels of attention logits are
+    the tokens.
+    """
+    entry, segment = program.entries[index], program.segment_of(index)
+    tensor, region = program.tensors[entry.dest], entry.store.dest
+    octets = entry.store.shape.octets
+    count = octets if region.wide else octets // 2
+    kept = np.arange(region.groups)[:, None] * region.group_rows + np.arange(count)
+    # [local group, rank, row, half, pixel, channel]
+    halves = np.stack([each[kept] for each in rows], axis=1)
+    halves = halves.reshape(region.groups * len(rows), count, 2, GROUP, GROUP)
+    if region.wide:
+        low, high = halves[:, :, 0].astype(np.uint16), halves[:, :, 1].astype(np.uint16)
+        words: Values = (low | high << 8).view(np.int16)
+    else:
+        words = halves.reshape(len(halves), octets, GROUP, GROUP).view(np.int8)
+    lanes = words.transpose(0, 3, 1, 2).reshape(
+        -1, entry.post.items, octets // entry.post.items * 8
+    )
+    by_head = segment.n1 > 1 and not tensor.logits
+    channels = np.arange(tensor.head_channels) if by_head else tensor.physical_channels()
+    pixels = _pixels(program, index)
+    part: Values = lanes[channels].transpose(1, 0, 2)[:, :, : pixels.stop - pixels.start]
+    return part
 
 
 def stored_like(got: Values, expected: Values) -> Values:

@@ -49,6 +49,15 @@ class Planned:
         return self.qlayer.layer
 
     @property
+    def roles(self) -> tuple[tuple[str, Stored], ...]:
+        """Stored tensors of the layer by what it does with them: "source0", "source1", "weight",
+        "residual", "dest".
+        """
+        named = [(f"source{s}", tensor) for s, tensor in enumerate(self.sources)]
+        others = (("weight", self.weight), ("residual", self.residual), ("dest", self.dest))
+        return (*named, *((role, tensor) for role, tensor in others if tensor is not None))
+
+    @property
     def looped(self) -> bool:
         """Runs once per (item, head): a product of attention."""
         return self.layer.heads > 0
@@ -126,9 +135,10 @@ def planned(
     qlayer: QLayer,
     tensors: Mapping[str, Stored],
     engine: Engine,
-    query_slots: int = 0,
+    strip_slots: int = 0,
 ) -> Planned:
-    """Dimensions of ``qlayer``. ``query_slots`` of a strip of an attention product; 0: all.
+    """Dimensions of ``qlayer``. ``strip_slots`` of a strip of an attention product, or the most
+    that a strip of another layer may have; 0: all.
 
     Raises:
         UserError: naming the layer and the rule that it breaks.
@@ -165,9 +175,9 @@ def planned(
     batch = qgraph.graph.batch
     items, slots = batch, batch * window.pitch
     if layer.heads:
-        items, slots = 1, query_slots or window.pitch
+        items, slots = 1, strip_slots or window.pitch
     else:
-        items, slots = _window_share(qlayer, window, batch, sum(subs), engine)
+        items, slots = _window_share(qlayer, window, batch, sum(subs), engine, strip_slots)
     return Planned(
         qlayer=qlayer,
         geometry=window,
@@ -201,18 +211,20 @@ def _strips(window: Geometry, items: int, slots: int, engine: Engine) -> tuple[S
 
 
 def _window_share(
-    qlayer: QLayer, window: Geometry, batch: int, subs: int, engine: Engine
+    qlayer: QLayer, window: Geometry, batch: int, subs: int, engine: Engine, most: int
 ) -> tuple[int, int]:
     """Items and output slots of one entry: all, one item, or strips of one item.
 
-    All items at once where their window fits and the parameters are the same for all of them;
-    otherwise the longest strips of one item, of equal length. If not even a strip of one tile
-    fits, the checks refuse it.
+    All items at once where their window fits, the parameters are the same for all of them, and
+    strips may have any length; otherwise the longest strips of one item, of equal length and of at
+    most ``most`` slots. If not even a strip of one tile fits, the checks refuse it.
     """
     read = qlayer.layer.read
     alike = read.host_affine is None and batch * read.groups <= engine.scales
 
     def fits(items: int, slots: int) -> bool:
+        if most and slots > max(most, engine.pixels):
+            return False
         starts = range(0, window.pitch, slots) if items == 1 else (0,)
         spans = (
             window_span(window, items, at, min(slots, items * window.pitch - at)) for at in starts
@@ -223,7 +235,7 @@ def _window_share(
             for _, plane in spans
         )
 
-    if (batch == 1 or alike) and fits(batch, batch * window.pitch):
+    if (batch == 1 or (alike and not most)) and fits(batch, batch * window.pitch):
         return batch, batch * window.pitch
     count = 1
     slots = window.pitch

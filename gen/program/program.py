@@ -9,6 +9,7 @@ from gen.program.layout import Stored
 from gen.program.structs import (
     GatherEntry,
     MacEntry,
+    Move,
     PostEntry,
     PreEntry,
     ReduceEntry,
@@ -117,7 +118,9 @@ class Program:
     that a layer norm or a softmax reads to its first octet. ``store_peak`` rows are used of the
     store, ``store_bound`` is the least that would do; ``stats_peak`` words of sums, ``rows_peak``
     octets of row statistics are used. ``cache_used`` of ``static_rows`` weight rows stay on the
-    card. Buffers have ``static_words`` and ``dynamic_words`` words of 64 bytes on every rank.
+    card. ``moves`` between the store and ``spill_rows`` rows of DDR; ``spilled`` maps a tensor that
+    lies there for a while to its first row. Buffers have ``static_words`` and ``dynamic_words``
+    words of 64 bytes on every rank.
     """
 
     engine: Engine
@@ -140,6 +143,9 @@ class Program:
     rows_peak: int = 0
     static_rows: int = 0
     cache_used: int = 0
+    moves: list[Move] = field(default_factory=list)
+    spilled: dict[str, int] = field(default_factory=dict)
+    spill_rows: int = 0
 
     @property
     def ranks(self) -> int:
@@ -183,3 +189,17 @@ class Program:
     def segment_of(self, index: int) -> Segment:
         """The segment that holds entry ``index``."""
         return next(s for s in self.segments if s.first <= index < s.first + s.count)
+
+
+def moved_rows(program: Program) -> int:
+    """Rows that a step moves between the store of a rank and DDR."""
+    total = 0
+    for segment in program.segments:
+        for entry in program.entries[segment.first : segment.first + segment.count]:
+            store, loops = entry.store, segment.n0 * segment.n1
+            each = store.moves_first + store.moves_once
+            end = each + store.moves_before + store.moves_after
+            once = program.moves[store.moves_first : each]
+            total += sum(move.rows * move.repeat for move in once)
+            total += loops * sum(m.rows * m.repeat for m in program.moves[each:end])
+    return total

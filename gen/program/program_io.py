@@ -16,15 +16,16 @@ from gen.errors import UserError
 from gen.program.engine import Engine
 from gen.program.layout import Stored
 from gen.program.program import Entry, HostWeight, Program, StepAffine, StepBias
-from gen.program.structs import Segment
+from gen.program.structs import Move, Segment
 
-FORMAT = 3
+FORMAT = 4
 _LISTS = {
     "segments": Segment,
     "entries": Entry,
     "step_biases": StepBias,
     "step_affines": StepAffine,
     "host_weights": HostWeight,
+    "moves": Move,
 }
 _PLAIN = (
     "batch",
@@ -40,6 +41,8 @@ _PLAIN = (
     "cache_used",
     "stats",
     "row_stats",
+    "spilled",
+    "spill_rows",
 )
 
 
@@ -55,7 +58,7 @@ def program_text(program: Program) -> str:
     lines.append(' "tensors": {')
     rows = [f"  {_line(name)}: {_line(asdict(each))}" for name, each in program.tensors.items()]
     lines += [",\n".join(rows), " },"]
-    for name in ("segments", "step_biases", "step_affines", "host_weights"):
+    for name in ("segments", "step_biases", "step_affines", "host_weights", "moves"):
         rows = [f"  {_line(asdict(each))}" for each in getattr(program, name)]
         lines += [f' "{name}": [', ",\n".join(rows), " ],"]
     blocks = []

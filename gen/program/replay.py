@@ -3,7 +3,9 @@
 A write marks cells with the identity of what is written (tensor, copy, local group, octet); a read
 must find the mark of what the layer means to read, and must not come before the write is done
 (docs/engine.md, "Micro-slots of store"). This finds overlapping live tensors, wrong strides and
-addresses, missing flushes. All ranks run the same program, so one of them is replayed.
+addresses, missing flushes. Moves carry marks from the store to DDR and back, so that what was not
+put there, or is overwritten too early, is found where it is read. All ranks run the same program,
+so one of them is replayed.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from gen.program.structs import (
     STATS_GROUP_ADD,
     STATS_NONE,
     Addr,
+    Move,
     Region,
     Segment,
     Shape,
+    StoreEntry,
 )
 
 Int64 = NDArray[np.int64]
@@ -40,7 +44,9 @@ def replay(program: Program) -> str | None:
             for i1 in range(segment.n1):
                 run.enter(i0, i1, segment)
                 for entry in program.entries[segment.first : segment.first + segment.count]:
+                    fault = fault or run.moves_before(entry.store)
                     fault = fault or run.entry(entry)
+                    fault = fault or run.moves_after(entry.store)
                     if fault:
                         return f"layer {entry.layer}: {fault}"
     return run.exchange(program.output, write=False)
@@ -61,6 +67,7 @@ class _Replay:
             sums.add(name, tensor.stat_words)
         self.store = MarkedMemory(2 * self.engine.store_rows, "half row", names)
         self.sums = MarkedMemory(self.engine.stats_words, "word of sums", sums)
+        self.ddr = MarkedMemory(2 * program.spill_rows, "half row of DDR", names)
         self.rows = MarkedMemory(self.engine.row_octets, "octet of row statistics", names)
         # micro-slot of the last write of every cell, and the first one that may not be done
         self.written = np.full(len(self.store.cells), -1)
@@ -145,6 +152,41 @@ class _Replay:
         cells = self.cells(region, groups, octets)
         marks = np.tile(self.part(tensor, groups, octets), 1 + region.wide)
         return self.store.write(cells, marks) if write else self.store.read(name, cells, marks)
+
+    # moves
+
+    def moves_before(self, store: StoreEntry) -> str | None:
+        """Those before an execution."""
+        once = 0 if self.loop == (0, 0) else store.moves_once
+        return self._moves(store.moves_first, once, store.moves_once + store.moves_before)
+
+    def moves_after(self, store: StoreEntry) -> str | None:
+        """Those after it."""
+        first = store.moves_once + store.moves_before
+        return self._moves(store.moves_first, first, first + store.moves_after)
+
+    def _moves(self, base: int, first: int, end: int) -> str | None:
+        if first == end:
+            return None
+        if min(base, first, end - first) < 0 or base + end > len(self.program.moves):
+            return "its moves lie outside of the program's"
+        self.flushed = self.slot  # all is written
+        for move in self.program.moves[base + first : base + end]:
+            fault = self._move(move)
+            if fault:
+                return fault
+        return None
+
+    def _move(self, move: Move) -> str | None:
+        if min(move.rows, move.repeat) < 1:
+            return "a move of no rows"
+        piece, half = _grid(move.repeat, 2 * move.rows)
+        store = 2 * (move.store.at(*self.loop) + piece * move.store_stride) + half
+        ddr = 2 * (move.ddr.at(*self.loop) + piece * move.ddr_stride) + half
+        fault = self.store.outside(store) or self.ddr.outside(ddr)
+        if fault is None and move.put:
+            return self.ddr.write(ddr, self.store.cells[store])
+        return fault or self.store.write(store, self.ddr.cells[ddr])
 
     # entries
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gen.errors import UserError
 from gen.program.cost import StepCost, step_cost
-from gen.program.layout import ceil_div
-from gen.program.program import Entry, Program
+from gen.program.layout import ROW, ceil_div
+from gen.program.program import Entry, Program, moved_rows
 from gen.program.program_io import load_program
 
 COLUMNS = (
@@ -40,6 +40,7 @@ def table(program: Program, cost: StepCost) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [COLUMNS]
     for entry, spent in zip(program.entries, cost.layers, strict=True):
         shape, dest = entry.mac.shape, program.tensors[entry.dest]
+        region = entry.store.dest
         inputs = "+".join(str(program.tensors[name].channels) for name in entry.sources)
         strips = len(program.entries_of(entry.layer))
         rows.append(
@@ -60,7 +61,7 @@ def table(program: Program, cost: StepCost) -> list[tuple[str, ...]]:
                 str(shape.fill),
                 str(spent.cycles),
                 f"{100 * spent.multiply / max(1, spent.cycles):.0f}%",
-                f"{dest.row}..{dest.row + dest.rows - 1}",
+                f"{region.row.base}..{region.row.base + region.groups * region.group_rows - 1}",
             )
         )
     return rows
@@ -101,9 +102,11 @@ def text(program: Program) -> str:
         f"(at least {program.store_bound} are alive at once); sums: {program.stats_peak} of "
         f"{engine.stats_words} words; row statistics: {program.rows_peak} of "
         f"{engine.row_octets} octets",
+        f"spilled: {len(program.spilled)} tensors lie in DDR for a while, in {program.spill_rows} "
+        f"rows; {moved_rows(program)} rows are moved in a step, in {cost.moves} cycles*",
         f"weights: {program.cache_used} of {program.static_rows} rows stay on the card",
         f"buffers of each rank: {program.static_words * 64} bytes static, "
-        f"{program.dynamic_words * 64} dynamic",
+        f"{program.dynamic_words * 64} dynamic, {program.spill_rows * ROW} spilled",
         f"* model: {cost.cycles} cycles a step, {cost.cycles / engine.clock_mhz / 1000:.3f} ms at "
         f"{engine.clock_mhz:g} MHz; {macs / 1e6:.0f} M multiply-accumulates, "
         f"{100 * macs / width / cost.cycles:.0f} % of what the array could do",

@@ -70,6 +70,19 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Rows from the store to DDR (``put``) or back."""
+
+    put: int
+    rows: int
+    repeat: int
+    store_stride: int
+    ddr_stride: int
+    store: Addr
+    ddr: Addr
+
+
+@dataclass(frozen=True)
 class StoreEntry:
     """What the store reads and writes."""
 
@@ -82,6 +95,10 @@ class StoreEntry:
     weights: Region
     residual: Region
     dest: Region
+    moves_first: int = 0
+    moves_once: int = 0
+    moves_before: int = 0
+    moves_after: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from gen.vitis.topology import topology
 
 def _report(build: Path, engine_file: Path | None) -> list[str]:
     program = load_program(build / "program.json")
-    engine = topology(program.ranks)
+    engine = topology(program.ranks, program.engine.weight_bits, bool(program.moves))
     units = {kernel.name: engine.units_of(kernel)[0].name for kernel in engine.kernels}
     measured = gather(build, units)
     path = save(measured, build)

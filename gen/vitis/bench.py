@@ -54,7 +54,12 @@ def pointer_depths(program: Program) -> dict[str, int]:
         "result": ROW_WORDS * program.output_rows,
         "weights": program.static_words,
         "dynamic": program.dynamic_words,
+        **({"spill": ROW_WORDS * program.spill_rows} if program.moves else {}),
     }
+
+
+def _topology(program: Program) -> Topology:
+    return topology(program.ranks, program.engine.weight_bits, bool(program.moves))
 
 
 def bench_units(engine: Topology, kernel: Kernel) -> tuple[Unit, ...]:
@@ -80,7 +85,7 @@ def bench_text(kernel: Kernel, program: Program) -> str:
 def emit_benches(build: Path, program: Program) -> list[Path]:
     """Write the benches and what they include to ``vitis/bench``; return those that changed."""
     folder = build / "vitis" / "bench"
-    kernels = topology(program.ranks, program.engine.weight_bits).kernels
+    kernels = _topology(program).kernels
     texts = {f"{kernel.name}_tb.cpp": bench_text(kernel, program) for kernel in kernels}
     texts["bench.hpp"] = (BENCH / "bench.hpp").read_text()
     for path in folder.glob("*_tb.cpp"):
@@ -137,7 +142,7 @@ def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
             depends on memory that no kernel has written.
     """
     program, qgraph = load_program(build / "program.json"), load_qgraph(build)
-    engine = topology(program.ranks, program.engine.weight_bits)
+    engine = _topology(program)
     weights = np.fromfile(build / "weights.bin", dtype=np.uint8).reshape(program.ranks, -1)
     latent, dynamic, expected = random_step(qgraph, program, seed)
     folder = build / "vitis" / "vectors"
@@ -166,6 +171,7 @@ def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
             "weights": weights,
             "dynamic": dynamic,
             "result": card.rows(program.output),
+            "spill": card.spill,
         }
         for unit in units.values():
             for memory in unit.kernel.memories:

@@ -10,7 +10,7 @@ from gen.vitis.topology import RANKS, WEIGHT_BITS, Kernel, Topology, topology
 
 
 def engine_of(build: Path) -> Topology:
-    """Kernels and streams of a build, by the engine that its ``program.json`` is for.
+    """Kernels and streams of a build, by the engine and the moves of its ``program.json``.
 
     Raises:
         UserError: it is missing or no layer program.
@@ -25,7 +25,7 @@ def engine_of(build: Path) -> Topology:
     ranks, bits = known.get("ranks"), known.get("weight_bits")
     if ranks not in RANKS or bits not in WEIGHT_BITS:
         raise UserError(f"{path} is not a layer program; run make build again")
-    return topology(int(ranks), int(bits))
+    return topology(int(ranks), int(bits), bool(value.get("moves")))
 
 
 def kernel_of(build: Path, name: str) -> Kernel:

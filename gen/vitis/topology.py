@@ -102,6 +102,7 @@ class StreamPort:
         return f"hls::stream<{self.element}>&"
 
 
+SPILL = Memory("spill", written=True, burst=True)
 _MEMORIES = {
     "store": (Memory("latent"), Memory("result", written=True)),
     "wload": (Memory("weights", burst=True), Memory("dynamic", burst=True)),
@@ -112,18 +113,20 @@ _SCALARS = {"wload": (Scalar("reload", "int32_t"),)}
 @dataclass(frozen=True)
 class Kernel:
     """A kernel: its top ``name``, the ``kind`` of docs/engine.md, the rank that it is made for
-    (None: every rank has an instance), and its arguments: memories, scalars, streams.
+    (None: every rank has an instance), and its arguments: memories, scalars, streams. ``spill``:
+    the layer program moves rows between the store and DDR.
     """
 
     name: str
     kind: str
     rank: int | None
     streams: tuple[StreamPort, ...]
+    spill: bool = False
 
     @property
     def memories(self) -> tuple[Memory, ...]:
         """Pointer arguments."""
-        return _MEMORIES.get(self.kind, ())
+        return (*_MEMORIES.get(self.kind, ()), *((SPILL,) if self.spill else ()))
 
     @property
     def scalars(self) -> tuple[Scalar, ...]:
@@ -286,8 +289,10 @@ def _stream_ports(kind: str, rank: int, ranks: int, weight_bits: int) -> tuple[S
 
 
 @functools.cache
-def topology(ranks: int, weight_bits: int = 8) -> Topology:
-    """The engine of 1, 2 or 4 ranks with weight rows of 8 or 4 bits."""
+def topology(ranks: int, weight_bits: int = 8, spill: bool = False) -> Topology:
+    """The engine of 1, 2 or 4 ranks with weight rows of 8 or 4 bits; ``spill``: for a layer program
+    with moves.
+    """
     assert ranks in RANKS
     kernels: list[Kernel] = []
     for kind in _ORDER:
@@ -300,5 +305,5 @@ def topology(ranks: int, weight_bits: int = 8) -> Topology:
             ]
         else:
             ports = _stream_ports(kind, 0, ranks, weight_bits)
-            kernels.append(Kernel(kind, kind, None, ports))
+            kernels.append(Kernel(kind, kind, None, ports, spill and kind == "store"))
     return Topology(ranks, tuple(kernels))

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "hls_burst_maxi.h"
 #include "hls_stream.h"
@@ -25,11 +24,17 @@ struct CardBuffers {
     uint64_t latent_bytes;
     uint8_t* result;
     uint64_t result_bytes;
+    uint8_t* spill;
+    uint64_t spill_bytes;
 };
 
-// A buffer that is read in bursts.
+// A buffer that is read, or read and written, in bursts.
 inline hls::burst_maxi<Word> port_of(const char* name, const uint8_t* data, uint64_t bytes) {
     return hls::burst_maxi<Word>(name, reinterpret_cast<const Word*>(data), bytes / WORD_BYTES);
+}
+
+inline hls::burst_maxi<Word> port_of(const char* name, uint8_t* data, uint64_t bytes) {
+    return hls::burst_maxi<Word>(name, reinterpret_cast<Word*>(data), bytes / WORD_BYTES);
 }
 
 inline void check_access(const char* name, int64_t index, uint64_t words, const char* done) {
@@ -62,39 +67,21 @@ struct ResultBuffer {
     }
 };
 
-typedef void (*EntryCallback)(void* context, int entry, int i0, int i1);
+typedef void (*EntryCallback)(void* context, int rank, int entry, int i0, int i1);
 
-// Executions that every rank has written. All ranks go through the same ones, each at its pace.
-class Completion {
-  public:
-    explicit Completion(int ranks) : written_(std::size_t(ranks), 0) {}
-
-    void on_entry(EntryCallback function, void* context) {
-        function_ = function;
-        context_ = context;
-    }
-    void start() { written_.assign(written_.size(), 0); }
-
-    void written(int rank, int entry, int i0, int i1) {
-        const int64_t mine = ++written_[std::size_t(rank)];
-        if (!function_) return;
-        for (const int64_t other : written_) {
-            if (other < mine) return;
-        }
-        function_(context_, entry, i0, i1);
-    }
-
-  private:
-    std::vector<int64_t> written_;
-    EntryCallback function_ = nullptr;
-    void* context_ = nullptr;
+// Who is told when a rank has written an execution.
+struct Observer {
+    EntryCallback function;
+    void* context;
 };
 
 // The hook of a rank's store.
-struct CompletionHook {
-    Completion* completion;
+struct RankHook {
+    const Observer* observer;
     int rank;
-    void operator()(int entry, int i0, int i1) const { completion->written(rank, entry, i0, i1); }
+    void operator()(int entry, int i0, int i1) const {
+        if (observer->function) observer->function(observer->context, rank, entry, i0, i1);
+    }
 };
 
 }  // namespace lda

@@ -12,8 +12,8 @@
 //   uint64_t lda_card_cycles(card)          modelled clock cycles of the last step
 //   const char* lda_card_report(card)       JSON: per process cycles, per FIFO fill and stalls
 //   void lda_card_on_entry(card, fn, context)
-//       fn(context, entry, i0, i1) after every execution of an entry, when all ranks have written
-//       its last word
+//       fn(context, rank, entry, i0, i1) after every execution of an entry, when the rank has
+//       written its last word
 //   void lda_card_read_rows(card, rank, row, count, bytes)   128-byte rows of a rank's store
 //   int lda_card_set_fifo_depth(card, name, depth)     0, or -1 for an unknown name or depth < 1
 //   void lda_card_measure_peaks(card, on)   record the highest fill of every FIFO (slower)
@@ -25,7 +25,7 @@
 //   int lda_card_set_program(card, blob, bytes)        0, or 3 with lda_card_error
 //   int lda_struct_sizes(sizes, count)      sizeof of StoreIo, Segment, StoreEntry, PreEntry,
 //                                           GatherEntry, ReduceEntry, MacEntry, PostEntry,
-//                                           WloadEntry; returns how many
+//                                           WloadEntry, Move; returns how many
 #ifndef LDA_CARD_HPP
 #define LDA_CARD_HPP
 
@@ -50,13 +50,13 @@ class Card {
   public:
     static const int RANKS = P::RANKS;
 
-    explicit Card(const ProgramView& program) : program_(program), completion_(P::RANKS) {
+    explicit Card(const ProgramView& program) : program_(program), observer_() {
         device_.timing.loop_entry = P::LOOP_ENTRY;
         device_.timing.loop_exit = P::LOOP_EXIT_CYCLES;
         device_.timing.fifo_latency = P::FIFO_LATENCY;
         device_.timing.kernel_start = P::KERNEL_START;
         device_.stack_bytes = std::size_t(8) << 20;
-        line_.spawn(device_, program_, completion_);
+        line_.spawn(device_, program_, observer_);
         line_.connect(device_);
     }
 
@@ -70,7 +70,6 @@ class Card {
             return STEP_TOO_SMALL;
         }
         error_.clear();
-        completion_.start();
         for (int r = 0; r < P::RANKS; ++r)
             line_.rank(r).use(buffers[r], reload);
         try {
@@ -92,7 +91,7 @@ class Card {
         return json_.c_str();
     }
     void on_entry(EntryCallback function, void* context) {
-        completion_.on_entry(function, context);
+        observer_ = Observer{function, context};
     }
     void read_rows(int rank, int row, int count, uint8_t* bytes) {
         if (rank < 0 || rank >= P::RANKS) return;
@@ -118,7 +117,7 @@ class Card {
 
   private:
     ProgramView program_;
-    Completion completion_;
+    Observer observer_;
     std::string error_, json_;
     sim::Report report_;
     Line<P, P::RANKS - 1> line_;

@@ -3,8 +3,8 @@
 // pixels per tile.
 //
 // The program is little-endian int32 (gen/program/binary.py): magic, version, number of segments,
-// number of entries, the four members of StoreIo; then all Segments, StoreEntries, PreEntries,
-// GatherEntries, ReduceEntries, MacEntries, PostEntries, WloadEntries.
+// number of entries, number of moves, the four members of StoreIo; then all Segments, StoreEntries,
+// PreEntries, GatherEntries, ReduceEntries, MacEntries, PostEntries, WloadEntries, Moves.
 #include <vector>
 
 #include "card.hpp"
@@ -40,7 +40,7 @@ struct GenericEngine : lda::EngineDefaults {
 };
 
 const int32_t MAGIC = 0x4C444131;
-const int32_t VERSION = 2;
+const int32_t VERSION = 3;
 
 class GenericCard : public lda::Card<GenericEngine> {
   public:
@@ -48,15 +48,15 @@ class GenericCard : public lda::Card<GenericEngine> {
 
     int set_program(const uint8_t* blob, uint64_t bytes) {
         Reader reader = {blob, bytes};
-        int32_t header[4] = {0, 0, 0, 0};
+        int32_t header[5] = {0, 0, 0, 0, 0};
         lda::ProgramView view = lda::ProgramView();
-        reader.take(header, 4);
+        reader.take(header, 5);
         reader.take(&view.io, 1);
         if (!reader.fine || header[0] != MAGIC || header[1] != VERSION) {
             return refuse("the program is not one of this card's version");
         }
         if (header[2] < 1 || header[3] < 1 || uint64_t(header[2]) > bytes ||
-            uint64_t(header[3]) > bytes) {
+            uint64_t(header[3]) > bytes || uint64_t(header[4]) > bytes) {
             return refuse("the program has no segments or no entries");
         }
         reader.take(segments_, header[2]);
@@ -67,11 +67,20 @@ class GenericCard : public lda::Card<GenericEngine> {
         reader.take(mac_, header[3]);
         reader.take(post_, header[3]);
         reader.take(wload_, header[3]);
+        reader.take(moves_, header[4]);
         if (!reader.fine || reader.left != 0) return refuse("the program has a wrong length");
         for (const lda::Segment& segment : segments_) {
             if (segment.first < 0 || segment.count < 1 ||
                 segment.count > header[3] - segment.first) {
                 return refuse("a segment lies outside of the program's entries");
+            }
+        }
+        for (const lda::StoreEntry& entry : store_) {
+            const int64_t moves =
+                int64_t(entry.moves_once) + entry.moves_before + entry.moves_after;
+            if (entry.moves_first < 0 || entry.moves_once < 0 || entry.moves_before < 0 ||
+                entry.moves_after < 0 || entry.moves_first + moves > header[4]) {
+                return refuse("an entry's moves lie outside of the program's");
             }
         }
         view.segments = segments_.data();
@@ -84,6 +93,7 @@ class GenericCard : public lda::Card<GenericEngine> {
         view.mac = mac_.data();
         view.post = post_.data();
         view.wload = wload_.data();
+        view.moves = moves_.data();
         Card::set_program(view);
         return lda::STEP_DONE;
     }
@@ -129,6 +139,7 @@ class GenericCard : public lda::Card<GenericEngine> {
     std::vector<lda::MacEntry> mac_;
     std::vector<lda::PostEntry> post_;
     std::vector<lda::WloadEntry> wload_;
+    std::vector<lda::Move> moves_;
 };
 
 }  // namespace
@@ -150,10 +161,11 @@ void lda_plant_fault(int fault) {
 #endif
 
 int lda_struct_sizes(int32_t* sizes, int count) {
-    const int32_t all[] = {
-        sizeof(lda::StoreIo),  sizeof(lda::Segment),     sizeof(lda::StoreEntry),
-        sizeof(lda::PreEntry), sizeof(lda::GatherEntry), sizeof(lda::ReduceEntry),
-        sizeof(lda::MacEntry), sizeof(lda::PostEntry),   sizeof(lda::WloadEntry)};
+    const int32_t all[] = {sizeof(lda::StoreIo),     sizeof(lda::Segment),
+                           sizeof(lda::StoreEntry),  sizeof(lda::PreEntry),
+                           sizeof(lda::GatherEntry), sizeof(lda::ReduceEntry),
+                           sizeof(lda::MacEntry),    sizeof(lda::PostEntry),
+                           sizeof(lda::WloadEntry),  sizeof(lda::Move)};
     const int known = int(sizeof all / sizeof all[0]);
     for (int i = 0; i < count && i < known; ++i)
         sizes[i] = all[i];

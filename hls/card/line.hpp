@@ -260,9 +260,9 @@ class Line : public Line<P, RANK - 1> {
   public:
     typedef typename std::conditional<RANK + 1 < P::RANKS, Hop<P, RANK>, NoHop>::type Right;
 
-    void spawn(sim::Scheduler& device, const ProgramView& program, Completion& completion) {
-        Line<P, RANK - 1>::spawn(device, program, completion);
-        rank_.spawn(device, program, completion);
+    void spawn(sim::Scheduler& device, const ProgramView& program, const Observer& observer) {
+        Line<P, RANK - 1>::spawn(device, program, observer);
+        rank_.spawn(device, program, observer);
         processes_.spawn(device, &program, rank_, Line<P, RANK - 1>::before(), right_);
     }
     void connect(sim::Scheduler& device) {
@@ -283,7 +283,7 @@ class Line : public Line<P, RANK - 1> {
 template <class P>
 class Line<P, -1> {
   public:
-    void spawn(sim::Scheduler&, const ProgramView&, Completion&) {}
+    void spawn(sim::Scheduler&, const ProgramView&, const Observer&) {}
     void connect(sim::Scheduler&) {}
     Rank<P>& rank(int) { throw std::out_of_range("there is no such rank"); }
     NoHop& before() { return none_; }

@@ -33,6 +33,7 @@ struct ProgramView {
     const MacEntry* mac;
     const PostEntry* post;
     const WloadEntry* wload;
+    const Move* moves;
 };
 
 // "xs_2" of rank 1.
@@ -68,16 +69,17 @@ class Rank {
 
     Pair row(int row) const { return read_row<P>(memory_->store, row); }
 
-    void spawn(sim::Scheduler& device, const ProgramView& program, Completion& completion) {
+    void spawn(sim::Scheduler& device, const ProgramView& program, const Observer& observer) {
         const ProgramView* const p = &program;
         device.spawn(
             name("store"),
-            [this, p, &completion] {
+            [this, p, &observer] {
                 const LatentBuffer latent = {buffers_.latent, buffers_.latent_bytes / WORD_BYTES};
                 const ResultBuffer result = {buffers_.result, buffers_.result_bytes / WORD_BYTES};
-                const CompletionHook hook = {&completion, rank_};
-                store<P>(latent, result, p->io, p->segments, p->segment_count, p->store,
-                         memory_->store, hook, xs_, rs_, ys_);
+                const RankHook hook = {&observer, rank_};
+                store<P>(latent, result, port_of("spill", buffers_.spill, buffers_.spill_bytes),
+                         p->io, p->segments, p->segment_count, p->store, p->moves, memory_->store,
+                         hook, xs_, rs_, ys_);
             },
             P::STAGES_STORE, sim::Style::flp);
         spawn_wload(device, p);

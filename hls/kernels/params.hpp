@@ -41,7 +41,7 @@ struct EngineDefaults {
     static const int DEPTH_AS = 32;
     static const int DEPTH_RS = 192;
     static const int DEPTH_YS = 192;
-    static const int DEPTH_ST = 64;
+    static const int DEPTH_ST = 32;
     static const int DEPTH_SG = 64;
     static const int DEPTH_SS = 256;
     static const int DEPTH_HD = 4;

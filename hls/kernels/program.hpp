@@ -78,10 +78,24 @@ struct Region {
     int32_t group_rows;
 };
 
+// Rows that go from the store to the rank's DDR bank (put) or back, in `repeat` pieces of `rows`
+// rows; the next piece is `store_stride` rows of the store and `ddr_stride` rows of DDR farther.
+struct Move {
+    int32_t put;
+    int32_t rows;
+    int32_t repeat;
+    int32_t store_stride;
+    int32_t ddr_stride;
+    Addr store;
+    Addr ddr;
+};
+
 // flush: 0 never, 1 before every execution, 2 before the first one of the segment.
 // pending: micro-slots of earlier executions that need not be written when the lead slot of a
 // flushing execution reads; pending_tile: so many fewer for each tile of round 0.
 // residual.groups == 0: none.
+// moves_first: of the program's moves, from which on follow: moves_once before the first execution
+// of the segment, moves_before before every one, moves_after after every one.
 struct StoreEntry {
     Shape shape;
     int32_t flush;
@@ -92,6 +106,10 @@ struct StoreEntry {
     Region weights;  // ring weights
     Region residual;
     Region dest;
+    int32_t moves_first;
+    int32_t moves_once;
+    int32_t moves_before;
+    int32_t moves_after;
 };
 
 // Rows that the store copies from the latent before the first entry and to the result after the

@@ -5,7 +5,8 @@
 // round, tile and output group. A micro-slot reads one octet a cycle, and at the same time writes
 // what the micro-slot LAG earlier has computed, be it of this execution or of one before. Nothing
 // that is read lies where a write is outstanding: where an entry reads what was written lately, it
-// asks for a flush.
+// asks for a flush. Before and after an execution rows may move between the memory and the rank's
+// DDR bank; then everything is written first.
 #ifndef LDA_STORE_HPP
 #define LDA_STORE_HPP
 
@@ -14,6 +15,7 @@
 #include "program.hpp"
 #include "sequence.hpp"
 #include "store_memory.hpp"
+#include "store_moves.hpp"
 #include "store_reads.hpp"
 #include "store_writes.hpp"
 #include "types.hpp"
@@ -181,10 +183,12 @@ RESULTS:
 }
 
 // Source, Sink: anything indexable by 64-byte word, `const PortWord*` and `PortWord*` in hardware.
-template <class P, class Source, class Sink, class Hook>
-void store(Source latent, Sink result, const StoreIo& io, const Segment* segments,
-           int segment_count, const StoreEntry* entries, typename StoreTypes<P>::Memory& memory,
-           Hook hook, hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s, hls::stream<Pair>& ys_s) {
+// Spill: hls::burst_maxi, or NoSpill in a program without moves.
+template <class P, class Source, class Sink, class Spill, class Hook>
+void store(Source latent, Sink result, Spill spill, const StoreIo& io, const Segment* segments,
+           int segment_count, const StoreEntry* entries, const Move* moves,
+           typename StoreTypes<P>::Memory& memory, Hook hook, hls::stream<Pair>& xs_s,
+           hls::stream<Pair>& rs_s, hls::stream<Pair>& ys_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
 INPUT:
@@ -209,11 +213,24 @@ SEGMENTS:
                     const StoreEntry entry = entries[segment.first + k];
                     const bool first = i0 == 0 && i1 == 0;
                     const bool flush = entry.flush == 1 || (entry.flush == 2 && first);
+                    const int once = first ? 0 : entry.moves_once;
+                    const int before = entry.moves_once + entry.moves_before;
+                    const int after = before + entry.moves_after;
+                    if (before > once) {
+                        store_results<P>(0, memory, writes, hook, ys_s);
+                        store_moves<P>(spill, moves, entry.moves_first, once, before, i0, i1,
+                                       memory);
+                    }
                     store_results<P>(EXECUTIONS - 1, memory, writes, hook, ys_s);
                     const Results made = {work_of<P>(entry.shape), location_of(entry.dest, i0, i1),
                                           segment.first + k, i0, i1};
                     writes.add(made);
                     store_entry<P>(entry, i0, i1, flush, memory, writes, hook, xs_s, rs_s, ys_s);
+                    if (after > before) {
+                        store_results<P>(0, memory, writes, hook, ys_s);
+                        store_moves<P>(spill, moves, entry.moves_first, before, after, i0, i1,
+                                       memory);
+                    }
                 }
             }
         }

@@ -112,6 +112,8 @@ class Clock : public Fiber {
 
     void add_request(MemoryPort& port, int64_t word) { port.ask_ahead(word, time()); }
 
+    void add_answer(MemoryPort& port) { require(port.answer(), nullptr, &port); }
+
     // Waits until all writes of the open tick have a slot, then publishes its reads and writes.
     void close_tick() {
         if (SIM_UNLIKELY(flushes_) && required_ > tick_ + stall_) insert_bubbles();

@@ -3,7 +3,8 @@
 // A read that goes on where the last one ended finds its words coming at the sustained rate, up to
 // `buffered_words` ahead of the kernel; one that jumps waits for the latency, counted from where
 // the kernel has asked for it ahead, if it has. A write enters a buffer that empties at the
-// sustained rate. The two directions of a port are independent, as the channels of AXI are. Ports
+// sustained rate; a burst is answered when the latency has passed since its last word left that
+// buffer. The two directions of a port are independent, as the channels of AXI are. Ports
 // do not share bandwidth: two that lie in one bank get half each.
 #ifndef SIM_MEMORY_HPP
 #define SIM_MEMORY_HPP
@@ -30,6 +31,16 @@ class MemoryPort {
     // in their order.
     void ask_ahead(int64_t word, int64_t now) { asked_.push_back(Asked{word, now}); }
 
+    // The next `words` words to be written are a burst.
+    void announce(int64_t words) { announced_.push_back(words); }
+
+    // First cycle in which the process can have the answer to the oldest burst.
+    int64_t answer() {
+        const int64_t time = answers_.empty() ? BEFORE : answers_.front();
+        if (!answers_.empty()) answers_.pop_front();
+        return time;
+    }
+
     // First cycle in which the process can have (or get rid of) `word`, asked for in cycle `now`.
     int64_t request(int64_t word, int64_t now) {
         const bool jumps = word != next_;
@@ -55,6 +66,10 @@ class MemoryPort {
         raise(1000 * time - ahead());
         ready_ += timing_.millicycles_per_word;
         if (++next_ % timing_.burst_words == 0) ready_ += 1000 * int64_t(timing_.burst_gap);
+        if (!announced_.empty() && --announced_.front() == 0) {
+            announced_.pop_front();
+            answers_.push_back((ready_ + ahead() + 999) / 1000 + timing_.latency);
+        }
     }
 
     const char* const name;
@@ -74,9 +89,11 @@ class MemoryPort {
     };
 
     const MemoryTiming timing_;
-    std::deque<Asked> asked_;  // ahead, and not read yet
-    int64_t next_ = -1;        // the word that would go on
-    int64_t ready_ = BEFORE;   // when that word is there, or has room
+    std::deque<Asked> asked_;        // ahead, and not read yet
+    std::deque<int64_t> announced_;  // words left of bursts that are to be written
+    std::deque<int64_t> answers_;    // when the bursts that were written are answered
+    int64_t next_ = -1;              // the word that would go on
+    int64_t ready_ = BEFORE;         // when that word is there, or has room
 };
 
 // The ports that a process has used so far, by name and direction.

@@ -99,6 +99,18 @@ class Process : public Clock {
         if (!in_body_) close_tick();
     }
 
+    // Words that are written next, and are answered together.
+    void memory_burst(const char* port_name, int64_t words) {
+        ports_.find(port_name, true, memory_write_).announce(words);
+    }
+
+    // Waits until the oldest burst is in memory.
+    void memory_answer(const char* port_name) {
+        if (!in_body_) open_single();
+        add_answer(ports_.find(port_name, true, memory_write_));
+        if (!in_body_) close_tick();
+    }
+
     // Opens the tick of an iteration of `loop` (any address that is the same for all of them).
     SIM_INLINE void open_tick(const char* loop, int interval) {
         if (SIM_UNLIKELY(loop != loop_ || in_body_)) enter_loop(loop);

@@ -19,6 +19,8 @@
 #define MEMORY_READ(PORT, WORD) static_cast<void>(0)
 #define MEMORY_WRITE(PORT, WORD) static_cast<void>(0)
 #define MEMORY_REQUEST(PORT, WORD, WORDS) static_cast<void>(0)
+#define MEMORY_BURST(PORT, WORDS) static_cast<void>(0)
+#define MEMORY_ANSWER(PORT) static_cast<void>(0)
 #else
 
 namespace sim {
@@ -50,6 +52,16 @@ inline void memory_request(const char* port, int64_t word) {
     if (Process* process = current()) process->memory_request(port, word);
 }
 
+// The next `words` words that are written form a burst, which is answered.
+inline void memory_burst(const char* port, int64_t words) {
+    if (Process* process = current()) process->memory_burst(port, words);
+}
+
+// Waits for the answer to the oldest such burst, all words of which have been written.
+inline void memory_answer(const char* port) {
+    if (Process* process = current()) process->memory_answer(port);
+}
+
 }  // namespace SIM_MODE
 }  // namespace sim
 
@@ -67,6 +79,8 @@ inline void memory_request(const char* port, int64_t word) {
 #define MEMORY_WRITE(PORT, WORD) ::sim::memory_beat((PORT), true, (WORD))
 #define MEMORY_REQUEST(PORT, WORD, WORDS) \
     (static_cast<void>(WORDS), ::sim::memory_request((PORT), (WORD)))
+#define MEMORY_BURST(PORT, WORDS) ::sim::memory_burst((PORT), (WORDS))
+#define MEMORY_ANSWER(PORT) ::sim::memory_answer((PORT))
 #endif
 
 #endif

@@ -13,7 +13,8 @@ enum class Style {
 
 // One direction of an m_axi port, in words of the port's width.
 struct MemoryTiming {
-    int latency;               // cycles from a request to the first word of a read that jumps
+    int latency;               // cycles from a request to the first word of a read that jumps, and
+                               // from the last word of a write in memory to the answer
     int millicycles_per_word;  // sustained: 1000 * word bytes * clock / bandwidth, >= 1
     int burst_words;           // words of a burst; bursts start at multiples of this, >= 1
     int burst_gap;             // cycles lost between two bursts
@@ -31,7 +32,7 @@ struct Timing {
     // Words of 64 bytes at 222 MHz: one DDR4 bank of a U250 at 13 GB/s read and 11.5 GB/s written.
     // 256 words are 16 bursts of 16 under way, the tool's default.
     MemoryTiming memory_read = {64, 1093, 64, 0, 256};
-    MemoryTiming memory_write = {0, 1236, 64, 0, 256};
+    MemoryTiming memory_write = {64, 1236, 64, 0, 256};
     int max_calls =
         1 << 24;  // of one free-running kernel in one run, before it counts as a livelock
 };

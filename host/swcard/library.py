@@ -25,7 +25,8 @@ class CardLibrary:
 
     def step(self, ranks: Sequence[Sequence[Bytes]], reload: int) -> int:
         """Run the layer program once over the contiguous buffers of every rank (weights, dynamic,
-        latent, result); return 0 or a fault code. ``reload`` is the argument of ``wload``.
+        latent, result, spill if there are moves); return 0 or a fault code. ``reload`` is the
+        argument of ``wload``.
         """
         return int(self._library.lda_card_step(self._card, card_buffers(ranks), len(ranks), reload))
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
+from gen.card_library import BUFFERS
 from gen.vitis.topology import topology
 from host.swcard.buffers import bo
 from host.swcard.devices import Board, loaded
@@ -16,6 +17,7 @@ from host.xclbin import Unit
 
 # of every rank, in the order in which card.so takes its buffers
 KERNELS = ("wload", "store")
+RESULT = BUFFERS.index("result")
 
 
 def execute(board: Board, units: Sequence[Unit]) -> None:
@@ -41,7 +43,7 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
         if code == DONE:
             outcome = ert_cmd_state.ERT_CMD_STATE_COMPLETED
             if injected == "wrong":
-                buffers[0][-1].card[0] ^= 1
+                buffers[0][RESULT].card[0] ^= 1
         else:
             board.diagnosis = library.error or f"card.so returned {code}"
             if code == DEADLOCK:
@@ -54,7 +56,7 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
 def _bad_argument(units: Sequence[Unit], runs: dict[str, Any]) -> str:
     """Why the units cannot run on their arguments, or an empty string."""
     for unit in units:
-        written = topology(1).kernel(unit.kernel).written
+        written = topology(1, spill=True).kernel(unit.kernel).written
         for index, arg in enumerate(unit.args):
             if not arg.mems:
                 continue
@@ -81,7 +83,7 @@ def _scalars(units: Sequence[Unit], runs: dict[str, Any]) -> set[int]:
 
 
 def _buffers(units: Sequence[Unit], runs: dict[str, Any]) -> list[list[bo]]:
-    """Weights, dynamic, latent and result of every rank."""
+    """Weights, dynamic, latent, result and, where there are moves, spill of every rank."""
     by_kernel = [[unit for unit in units if unit.kernel == kernel] for kernel in KERNELS]
     return [
         [

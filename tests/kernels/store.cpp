@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "hls_burst_maxi.h"
 #include "hls_stream.h"
 #include "scheduler.hpp"
 
@@ -53,10 +54,11 @@ void put(std::vector<uint8_t>& to, const Pair& pair) {
 extern "C" {
 
 // Lengths of xs, rs and the log in `counts`; status of the run, cycles in counts[3].
-int t_store(const int32_t* segments, int segment_count, const int32_t* entries, const int32_t* io,
-            const uint8_t* latent, uint8_t* result, uint8_t* memory, const int32_t* steps,
-            int step_count, const uint8_t* ys, int depth, uint8_t* xs, uint8_t* rs, int32_t* log,
-            int32_t* counts, char* text, int text_bytes) {
+int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
+            const int32_t* moves, const int32_t* io, const uint8_t* latent, uint8_t* result,
+            uint8_t* spill, int spill_words, uint8_t* memory, const int32_t* steps, int step_count,
+            const uint8_t* ys, int depth, uint8_t* xs, uint8_t* rs, int32_t* log, int32_t* counts,
+            char* text, int text_bytes) {
     struct Holder {
         StoreTypes<Engine>::Memory memory;
     };
@@ -77,10 +79,13 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries, 
     device.spawn(
         "store",
         [&] {
-            store<Engine>(Words{latent}, reinterpret_cast<Word*>(result), store_io,
+            const hls::burst_maxi<Word> port("spill", reinterpret_cast<Word*>(spill),
+                                             uint64_t(spill_words));
+            store<Engine>(Words{latent}, reinterpret_cast<Word*>(result), port, store_io,
                           reinterpret_cast<const Segment*>(segments), segment_count,
-                          reinterpret_cast<const StoreEntry*>(entries), holder->memory, Log{&done},
-                          xs_s, rs_s, ys_s);
+                          reinterpret_cast<const StoreEntry*>(entries),
+                          reinterpret_cast<const Move*>(moves), holder->memory, Log{&done}, xs_s,
+                          rs_s, ys_s);
         },
         Engine::STAGES_STORE, sim::Style::flp);
     device.spawn(

@@ -405,22 +405,25 @@ std::string unregistered() {
 }
 
 // Words of one port that a loop reads or writes; a second process takes what is read.
-std::string memory_loop(const std::vector<int>& words, bool write, bool own = false,
-                        int ahead = -1) {
+std::string memory_loop(const std::vector<int>& words, bool write, bool own = false, int ahead = -1,
+                        bool answered = false) {
     hls::stream<int, 4> a("a");
     sim::Scheduler device;
     device.timing.memory_read = sim::MemoryTiming{10, 1500, 4, 2, 2};
-    device.timing.memory_write = sim::MemoryTiming{0, 4000, 4, 0, 3};
+    device.timing.memory_write = sim::MemoryTiming{10, 4000, 4, 0, 3};
     int64_t sum = 0;
     const int n = static_cast<int>(words.size());
     device.register_fifo(a, "loader", "sink");
     device.spawn(
         "loader",
         [&] {
+            if (answered) MEMORY_BURST("weights", n - 1);
             for (int word : words) {
                 TICK(1);
                 if (ahead >= 0 && word == words[0]) MEMORY_REQUEST("weights", ahead, 1);
-                if (write) {
+                if (answered && word == words.back()) {
+                    MEMORY_ANSWER("weights");
+                } else if (write) {
                     MEMORY_WRITE("weights", word);
                 } else {
                     MEMORY_READ("weights", word);
@@ -445,6 +448,9 @@ std::string memory_ahead() {
 }
 std::string memory_writes() {
     return memory_loop({0, 1, 2, 3, 4, 5}, true);
+}
+std::string memory_answer() {
+    return memory_loop({0, 1, 2, 3, 4, 5, 6}, true, false, -1, true);
 }
 std::string memory_own() {
     return memory_loop({0, 1, 2, 3, 4, 5, 6, 7}, false, true);
@@ -489,6 +495,7 @@ const std::map<std::string, std::function<std::string()>> cases = {
     {"memory_jumps", memory_jumps},
     {"memory_ahead", memory_ahead},
     {"memory_writes", memory_writes},
+    {"memory_answer", memory_answer},
     {"memory_own", memory_own},
     {"memory_single", memory_single},
     {"leftover", leftover},

@@ -10,7 +10,7 @@ from gen.hlslint.pragma import Pragma
 from gen.hlslint.rules import unit_rules
 from gen.hlslint.syntax import declarators, declared_name, find, row, text
 from gen.hlslint.unit import Function, Parameter, Unit
-from gen.vitis.topology import RANKS, WEIGHT_BITS, topology
+from gen.vitis.topology import RANKS, SPILL, WEIGHT_BITS, topology
 
 # words of Verilog, SystemVerilog, VHDL and C that a port must not be called by
 RESERVED = frozenset((Path(__file__).parent.parent / "reserved.txt").read_text().split())
@@ -165,7 +165,8 @@ def port_order(unit: Unit) -> Found:
     A kernel whose stream has another element than the one at its other end is misfed, too.
     """
     ranks, bits = _constant(unit, "RANKS", RANKS), _constant(unit, "WEIGHT_BITS", WEIGHT_BITS)
-    known = {kernel.name: kernel for kernel in topology(ranks, bits).kernels}
+    spill = any(each.name == SPILL.name for top in unit.tops for each in top.parameters)
+    known = {kernel.name: kernel for kernel in topology(ranks, bits, spill).kernels}
     for top in unit.tops:
         kernel = known.get(top.name)
         if kernel is None:
