@@ -20,7 +20,7 @@ from gen.floatrun import run_float
 from gen.hostints import prompt_weights, quantise_latent, step_affines, step_biases
 from gen.layers import LayerGraph
 from gen.program import DynamicBuffer, Program
-from gen.program.parts import reference_part, stored_like, stored_part
+from gen.program.parts import reference_logits, reference_part, stored_like, stored_part
 from gen.qlayers import Affine, QGraph
 
 Bytes = NDArray[np.uint8]
@@ -179,8 +179,8 @@ class CardCheck:
     ) -> None:
         entry = self.program.entries[index]
         if self.program.tensors[entry.dest].logits:
-            logits = self._logits(integers, stored, entry.layer, i0, i1)[None, None]
-            expected = reference_part(self.program, index, 0, 0, logits)
+            logits = self._logits(integers, stored, entry.layer, i0, entry.heads.at(i1))
+            expected = reference_logits(self.program, index, logits)
         else:
             expected = reference_part(self.program, index, i0, i1, stored[entry.layer])
         got = stored_like(stored_part(self.program, index, rows), expected)
@@ -192,7 +192,7 @@ class CardCheck:
         segment = self.program.segment_of(index)
         where = f" in strip {entry.strip}" if entry.strip else ""
         if segment.n0 * segment.n1 > 1:
-            where += f" in item {i0}, head {i1}"
+            where += f" in item {i0}, head {entry.heads.at(i1)}"
         raise Diverged(
             entry.layer,
             f"{len(wrong)} of {got.size} stored values differ from the reference{where}, the first "

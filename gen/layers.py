@@ -38,8 +38,8 @@ class TensorInfo:
     int8; ``scores`` hold attention logits of one (item, head) at a time; ``input`` and ``output``
     are exchanged with the host.
 
-    ``heads`` > 1 says that channels are grouped into that many heads, each of which starts at a
-    multiple of ``gen.program.layout.head_pitch`` channels in the store.
+    ``heads`` > 1 says that channels are grouped into that many heads, each of which starts with a
+    group of its own in the store (``gen.program.layout``).
     """
 
     name: str

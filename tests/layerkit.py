@@ -295,14 +295,21 @@ class Kit:
         return QGraph(graph, self.formats, self.layers, self.replicas)
 
 
+def _heads(rng: np.random.Generator) -> tuple[int, int]:
+    return int(rng.integers(1, 4)), int(rng.choice([8, 16, 24, 32, 40, 64, 72]))
+
+
 def random_qgraph(
     kind: str,
     rng: np.random.Generator,
     batch: int = 2,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    heads: tuple[int, int] | None = None,
 ) -> QGraph:
-    """A graph that exercises one kind of layer (``KINDS``); shapes are drawn unless given."""
+    """A graph that exercises one kind of layer (``KINDS``); shapes are drawn unless given.
+    ``heads``: their number and channels.
+    """
     size = size or (int(rng.integers(1, 9)), int(rng.integers(1, 9)))
     if kind.startswith("stride2"):
         size = (max(size[0], 2), max(size[1], 2))
@@ -348,16 +355,16 @@ def random_qgraph(
         x = kit.produce("x", c, "stream")
         dest = kit.static("linear", [x], (out, "operand", size, 1), Read("layer", eps=1e-5))
     elif kind == "self_attention":
-        heads, head_dim = int(rng.integers(1, 4)), int(rng.choice([8, 16, 24, 32, 40, 64, 72]))
-        q, k, v = (kit.produce(n, heads * head_dim, "operand", heads=heads) for n in "qkv")
-        dest = kit.attention(q, k, v, heads, host=False)
+        count, head_dim = heads or _heads(rng)
+        q, k, v = (kit.produce(n, count * head_dim, "operand", heads=count) for n in "qkv")
+        dest = kit.attention(q, k, v, count, host=False)
     elif kind == "cross_attention":
-        heads, head_dim = int(rng.integers(1, 4)), int(rng.choice([8, 16, 24, 32, 40, 64, 72]))
-        q = kit.produce("q", heads * head_dim, "operand", heads=heads)
+        count, head_dim = heads or _heads(rng)
+        q = kit.produce("q", count * head_dim, "operand", heads=count)
         tokens = int(rng.choice([1, 5, 16, 77]))
         for n in "kv":
-            kit.host[n] = HostTensor(n, (batch, tokens, heads * head_dim), "prompt")
-        dest = kit.attention(q, "k", "v", heads, host=True)
+            kit.host[n] = HostTensor(n, (batch, tokens, count * head_dim), "prompt")
+        dest = kit.attention(q, "k", "v", count, host=True)
     elif kind == "geglu":
         x = kit.produce("x", c, "stream")
         read = Read("layer", eps=1e-5)

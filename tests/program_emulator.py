@@ -197,7 +197,7 @@ class Execution:
                     q = np.concatenate(self.held[rank, s, group])
                     x = self.operands(rank, s, group, q.reshape(-1, 8), scales)
                     k = group * self.m.ranks + rank
-                    if k < mac.source_groups[s]:
+                    if base + 8 * k // 16 * 16 >= 0 and k < mac.source_groups[s]:
                         for index in places:
                             kept = index >= 0
                             window[index[kept], base + 8 * k : base + 8 * k + 8] = x[kept]
@@ -315,6 +315,7 @@ class Execution:
         first = min(shape.units, shape.per_round)
         units = range(first, shape.units) if later else range(first)
         result = np.zeros((len(units), 8, self.steps, 2, 8), np.int64)
+        skipped = self.entry.gather.ring_first
         for at, unit in enumerate(units):
             if shape.ring == 1:
                 assert shape.ring_words == self.m.ranks * ring.groups
@@ -323,9 +324,9 @@ class Execution:
                 for group in range(ring.groups):
                     for r in range(self.m.ranks):
                         k = group * self.m.ranks + r
-                        if k < self.entry.gather.ring_valid:
+                        if skipped <= k // 2 and k < self.entry.gather.ring_valid:
                             word = self.octets(r, ring, group, token_octet)[0]
-                            result[at, :, k // 2, k % 2] = word
+                            result[at, :, k // 2 - skipped, k % 2] = word
             else:
                 assert shape.ring_words == 2 * self.steps
                 tokens = self.octets(rank, ring, unit, np.arange(2 * self.steps))
@@ -411,7 +412,13 @@ class Execution:
 
     def stored(self, rank, group, octets, y):
         """Writes (rank, row, half, word) of octets int64 [octets, 64]."""
-        dest = self.entry.store.dest
+        dest, shape = self.entry.store.dest, self.shape
+        unit = (group + 1) * shape.gates - 1
+        wload = self.entry.wload
+        words = self.words(rank, wload.scale_buffer, wload.scale, shape.units)
+        scale = words[unit].copy().view("<i4")
+        if scale[8] & 0x200:
+            return []
         row = dest.row.at(*self.loop) + group * dest.group_rows
         at = dest.octet.at(*self.loop) + octets
         if dest.wide:

@@ -55,6 +55,21 @@ def test_every_kind_of_layer(kind, ranks):
     assert compared
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize(
+    "heads, size, rows",
+    [((8, 40), 32, 2048), ((8, 40), 32, 512), ((4, 80), 16, 0), ((5, 24), 24, 1024)],
+)
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_heads(kind, heads, size, rows, ranks):
+    """Strips of one head at a time, all heads at once, heads that begin at any rank."""
+    rng = np.random.default_rng(heads)
+    qgraph = random_qgraph(kind, rng, batch=1, size=(size, size), heads=heads)
+    program = lower(qgraph, Engine(ranks=ranks, scores_rows=rows))
+    cycles = simulated(program, reload=True)
+    assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
+
+
 @pytest.fixture(scope="module")
 def bundled():
     return skeleton(layer_graph(find_model("models/shapes-ldm")))

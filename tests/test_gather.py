@@ -51,22 +51,24 @@ class Program:
         ]
 
 
-def entry(groups=(1, 0), sources=1, row_sums=0, ring_groups=0, ring_valid=0, **shape):
+def entry(groups=(1, 0), sources=1, row_sums=0, ring_groups=0, ring_valid=0, ring_first=0, **shape):
     values = {
         "units": 1, "per_round": 1, "gates": 1, "octets": 4, "steps": 1, "lead": 1, "fill": 1,
         "ring": RING_NONE, "ring_words": 0,
     }  # fmt: skip
     return GatherEntry(
-        Shape(**(values | shape)), sources, groups, ring_groups, ring_valid, row_sums
+        Shape(**(values | shape)), sources, groups, ring_groups, ring_valid, ring_first, row_sums
     )
 
 
-def k_entry(ranks: int, valid: int, spare: int = 0, **changed):
-    """K weights of a head with ``valid`` groups, with ``spare`` local groups behind them."""
+def k_entry(ranks: int, valid: int, spare: int = 0, first: int = 0, **changed):
+    """K weights of a head whose last group is ``valid`` - 1, with ``first`` subs in front of it and
+    ``spare`` local groups behind it.
+    """
     local = -(-valid // ranks) + spare
     return entry(
         ring=RING_K, ring_groups=local, ring_valid=valid, ring_words=ranks * local,
-        steps=(valid + 1) // 2, **changed,
+        ring_first=first, steps=(valid + 1) // 2 - first, **changed,
     )  # fmt: skip
 
 
@@ -118,8 +120,8 @@ def weight_rows(e: GatherEntry, ranks: int, rank: int, ring: np.ndarray) -> list
                 if e.shape.ring == RING_V:
                     word = ring[rank, (unit * e.shape.steps + step) * 2 + half]
                     row[:, 8 * half : 8 * half + 8] = word.reshape(8, 8).T
-                elif 2 * step + half < e.ring_valid:
-                    local, owner = divmod(2 * step + half, ranks)
+                elif 2 * (step + e.ring_first) + half < e.ring_valid:
+                    local, owner = divmod(2 * (step + e.ring_first) + half, ranks)
                     octet = unit * ranks + rank
                     word = ring[owner, octet * e.ring_groups + local]
                     row[:, 8 * half : 8 * half + 8] = word.reshape(8, 8)
@@ -198,6 +200,8 @@ def test_rows_of_k(library, valid, ranks):
     for units, per_round in ((1, 1), (4, 4), (5, 2), (3, 5)):
         program.add(k_entry(ranks, valid, units=units, per_round=per_round, fill=3), 1, 2)
     program.add(k_entry(ranks, valid, spare=2, units=3, per_round=2, fill=2))
+    if valid > 2:
+        program.add(k_entry(ranks, valid, first=1, units=3, per_round=2, fill=2), 1, 2)
     check(library, ranks, program)
 
 

@@ -69,6 +69,16 @@ def test_layer_in_strips_equals_reference(kind, ranks):
 
 
 @RANKS
+@pytest.mark.parametrize("heads", [(8, 40), (6, 80), (5, 8), (7, 24), (3, 32)], ids=str)
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_heads_that_begin_at_any_rank(kind, heads, ranks):
+    """One head after the other, strip by strip, and all at once."""
+    graph = drawn(kind, heads[1], size=(9, 12), heads=heads)
+    assert first_difference(graph, ranks) is None
+    assert first_difference(graph, ranks, **TIGHT) is None
+
+
+@RANKS
 @pytest.mark.parametrize("kind", ["stride2", "stride2_asymmetric", "upsample", "crop"])
 @pytest.mark.parametrize("size", [(26, 18), (17, 24)])
 def test_window_of_another_size_in_strips(kind, size, ranks):

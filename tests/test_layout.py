@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gen.errors import UserError
 from gen.program.io import from_rows, to_rows
-from gen.program.layout import Stored, head_pitch
+from gen.program.layout import HeadPlace, Stored
 from gen.program.memory import Interval, allocate, bound, check_capacity, overlaps
 from gen.program.parameters import Lanes, parameters
 from gen.program.weights import of_rank
@@ -73,7 +73,7 @@ def test_rows_follow_the_formula(tensor, seed):
     rng = np.random.default_rng(seed)
     ranks = tensor.ranks
     dim = tensor.channels // tensor.heads
-    pitch = dim if tensor.heads == 1 else -(-dim // (8 * ranks)) * 8 * ranks
+    pitch = dim if tensor.heads == 1 else -(-dim // 8) * 8
     octets = tensor.items * (-(-tensor.height * tensor.width // 16) * 16) // 8
     for _ in range(20):
         item, c = rng.integers(tensor.items), rng.integers(tensor.channels)
@@ -91,11 +91,26 @@ def test_rows_follow_the_formula(tensor, seed):
         assert value == int(values[item, c, y, x]) % (1 << (16 if tensor.wide else 8))
 
 
-def test_heads_begin_at_the_same_group_on_every_rank():
-    assert [head_pitch(dim, 4) for dim in (8, 32, 33, 40, 64)] == [32, 32, 64, 64, 64]
-    assert head_pitch(40, 1) == 40 and head_pitch(40, 2) == 48
-    tensor = Stored("t", 0, False, 1, 3 * 40, 1, 1, heads=3, ranks=4)
-    assert tensor.head_local_groups == 2 and tensor.local_groups == 6 and tensor.head_groups == 5
+def headed_tensor(dim, ranks):
+    return Stored("t", 0, False, 1, 6 * dim, 1, 1, heads=6, ranks=ranks)
+
+
+def test_heads_follow_each_other_without_a_gap():
+    tensor = headed_tensor(40, 4)
+    assert tensor.head_pitch == 40 and tensor.local_groups == 8 and tensor.head_groups == 5
+    assert [tensor.head(h) for h in range(5)] == [
+        HeadPlace(first, phase, 5, 2) for first, phase in ((0, 0), (1, 1), (2, 2), (3, 3), (5, 0))
+    ]
+    assert headed_tensor(33, 4).head_pitch == 40
+    # groups 9..11 of three: the last rank alone, then two more
+    assert headed_tensor(24, 4).head(1) == HeadPlace(0, 3, 3, 2)
+
+
+def test_heads_after_which_one_begins_at_the_same_rank():
+    for dim, ranks, period in ((40, 4, 4), (80, 4, 2), (160, 4, 1), (8, 2, 2), (40, 1, 1)):
+        tensor = headed_tensor(dim, ranks)
+        assert tensor.head_period == period
+        assert tensor.head(period).phase == 0 and tensor.head(0).phase == 0
 
 
 def test_copies_of_logits_follow_each_other():
@@ -182,7 +197,7 @@ def test_parameters_of_two_sources_on_two_ranks():
     """Channels are numbered over both sources; norm groups cut through them."""
     sources = tuple(Stored(n, 0, True, 1, c, 2, 2, ranks=2) for n, c in (("a", 12), ("b", 20)))
     gamma, beta = np.arange(32) + 100, np.arange(32) + 1000
-    words = [parameters(Lanes(sources, False, 4), gamma, beta, None, rank) for rank in (0, 1)]
+    words = [parameters(Lanes(sources, None, 4), gamma, beta, None, rank) for rank in (0, 1)]
     assert [len(each) for each in words] == [1 + 2, 1 + 2]
     for source, group, channels in (
         (0, 0, range(8)), (0, 1, range(8, 12)), (1, 0, range(12, 20)), (1, 2, range(28, 32)),

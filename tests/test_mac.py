@@ -98,7 +98,8 @@ class Layer:
         for s, values in enumerate(sources):
             used = e.source_groups[s] * 8
             at = e.sub_base[s] * 16
-            operands[:, at : at + used] = values[:, :used]
+            skipped = max(0, -at)  # in front of the first sub
+            operands[:, at + skipped : at + used] = values[:, skipped:used]
         weights = draw(shape.units, e.taps * e.subs, 8, 16)
         if self.bits == 4 and e.row_parts == 1:
             weights >>= 4
@@ -194,6 +195,8 @@ def least_split(e: MacEntry, pixels: int, ranks: int) -> int:
                 for group in range(e.groups[s]):
                     banks: list[tuple[int, int]] = []
                     for k in range(group * ranks, min((group + 1) * ranks, e.source_groups[s])):
+                        if e.sub_base[s] + k // 2 < 0:
+                            continue
                         halves = [k % 2]
                         if k == e.source_groups[s] - 1 and k % 2 == 0:
                             halves.append(1)
@@ -235,6 +238,9 @@ def drawn_layer(
     sources = int(rng.integers(1, 3))
     used = [int(rng.integers(1, 8)) for _ in range(sources)]
     subs = [-(-n // 2) for n in used]
+    # a head may begin with the second sub of its first local group
+    skipped = int(sources == 1 and ranks == 4 and used[0] > 2 and rng.random() < 0.5)
+    subs[0] -= skipped
     steps = len(taps) * sum(subs)
     if bits == 4 and (ring or rng.random() < 0.4):
         steps *= 2
@@ -258,7 +264,7 @@ def drawn_layer(
         ty=padded([t[0] for t in taps], 9), tx=padded([t[1] for t in taps], 9),
         pad=int(rng.integers(-128, 128)), sources=sources,
         groups=padded([-(-n // ranks) for n in used], 2), source_groups=padded(used, 2),
-        sub_base=padded([sum(subs[:s]) for s in range(sources)], 2),
+        sub_base=padded([sum(subs[:s]) - skipped for s in range(sources)], 2),
         first_rows=0 if ring else min(per_round, units) * steps, late=0,
     )  # fmt: skip
     seen = reads(blank, slots)

@@ -59,7 +59,7 @@ class Execution:
     rs: np.ndarray  # uint8 [words, 2, 64]
     qp: np.ndarray  # uint8 [words, 64]
     ss: np.ndarray  # int32 [words, 8]
-    ys: np.ndarray  # uint8 [words, 2, 64]
+    ys: np.ndarray  # uint8 [words, 129]: two planes, whether they are written
     st: np.ndarray  # uint8 [words, 80]
 
 
@@ -97,6 +97,7 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
     low, high = max(1, -e.residual_shift), 46 - max(0, e.residual_shift)
     shift = rng.integers(low, high + 1, (shape.units, 8))
     counts = rng.random((shape.units, 8)) < 0.7
+    written = rng.random(shape.units) < 0.8
     residual = spread(rng, 16, (outputs, slots, 8))
     sums = rng.integers(127, 127 * 1024, slots)
     sums[~valid] = 0
@@ -127,7 +128,8 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
     for first in range(0, shape.units, shape.per_round):
         units = range(first, min(first + shape.per_round, shape.units))
         for unit in units:
-            word = np.concatenate([mult[unit], shift[unit] + 256 * counts[unit]])
+            flags = 256 * counts[unit] + 512 * (not written[unit])
+            word = np.concatenate([mult[unit], shift[unit] + flags])
             qp.append(word.astype("<i4").view(np.uint8))
             pairs = np.zeros((-(-e.items // 2), 2, 8), "<i4")
             pairs.reshape(-1, 8)[: e.items] = bias[unit]
@@ -142,10 +144,10 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
                 stored = np.stack([y[group, o * 8 : o * 8 + 8].ravel() for o in octets])
                 if e.residual:
                     rs += [residual[group, o * 8 : o * 8 + 8].ravel() for o in octets]
-                if e.wide:
-                    ys += list(planes(stored))
-                else:
-                    ys += list(stored.astype(np.int8).view(np.uint8).reshape(-1, 2, 64))
+                if not e.wide:
+                    stored = stored.astype(np.int8).view(np.uint8)
+                pairs = (planes(stored) if e.wide else stored).reshape(-1, 128)
+                ys += list(np.insert(pairs, 128, written[unit], axis=1))
         if e.stats in (STATS_GROUP, STATS_GROUP_ADD):
             for unit in units[shape.gates - 1 :: shape.gates]:
                 for i in range(e.items):

@@ -51,16 +51,17 @@ def drawn(kind, seed, size=None):
     return qgraph, random_inputs(qgraph, rng)
 
 
-def emulate(qgraph, program, inputs, observe=None):
+def emulate(qgraph, program, inputs, observe=None, static=None):
     dynamic = DynamicBuffer(program, qgraph)
     dynamic.set_step(inputs.step_bias)
     dynamic.set_affine(inputs.step_affine)
     dynamic.set_prompt(inputs.prompt_q)
-    emulator = Emulator(program, pack_static(qgraph, program), dynamic.data)
+    static = pack_static(qgraph, program) if static is None else static
+    emulator = Emulator(program, static, dynamic.data)
     return emulator.step(inputs.latent_q, observe)
 
 
-def compared(qgraph, program, inputs):
+def compared(qgraph, program, inputs, static=None):
     """Run a program; every execution of every entry must store what the reference says."""
     want, seen = {}, set()
     expected = reference.run(
@@ -75,7 +76,8 @@ def compared(qgraph, program, inputs):
         np.testing.assert_array_equal(got, right, err_msg=f"{entry.layer} {entry.strip} {i0} {i1}")
         seen.add(entry.layer)
 
-    np.testing.assert_array_equal(emulate(qgraph, program, inputs, observe), expected)
+    got = emulate(qgraph, program, inputs, observe, static)
+    np.testing.assert_array_equal(got, expected)
     assert seen == set(want)
 
 
@@ -128,8 +130,10 @@ def test_logits_of_one_pair_at_a_time(kind, ranks):
     groups = -(-qgraph.graph.tensors["scores"].channels // (8 * ranks))
     program = lower(qgraph, Engine(ranks=ranks, scores_rows=5 * groups))
     verify_program(program)
-    pair = program.segments[1]
-    assert pair.count == 2 and pair.n0 * pair.n1 > 1 and len(program.entries_of("qk")) == 4
+    assert program.tensors["scores"].copies == 1
+    products = [entry.layer for entry in program.entries if entry.layer in ("qk", "pv")]
+    assert products == ["qk", "pv"] * (len(products) // 2)
+    assert max(entry.strip for entry in program.entries) == 3
     compared(qgraph, program, inputs)
 
 
@@ -140,6 +144,43 @@ def test_prompts_of_every_length(ranks):
     program = lower(qgraph, Engine(ranks=ranks))
     for tokens in (1, 7, 8, 9, 31, 32, 33, 36):
         compared(qgraph, program, shortened(inputs, tokens))
+
+
+# (heads, channels): groups of a head that begin on every rank in turn, on every other one, on one;
+# heads that are left over when all of these have had their turn; groups that are not full
+HEADS = [(8, 40), (6, 80), (5, 8), (7, 24), (3, 32), (5, 20), (9, 40)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_heads_that_begin_at_any_rank(kind, heads, ranks):
+    rng = np.random.default_rng(heads)
+    qgraph = random_qgraph(kind, rng, batch=2, size=(5, 7), heads=heads)
+    inputs = random_inputs(qgraph, rng)
+    # all logits at once; those of one head, for a tile of queries
+    tile = 4 * -(-qgraph.graph.tensors["scores"].channels // (8 * ranks))
+    for scores, lag in ((0, 32), (tile, 4)):
+        program = lower(qgraph, Engine(ranks=ranks, scores_rows=scores, lag=lag))
+        verify_program(program)
+        assert program.tensors["attended"].groups == -(-heads[1] // 8) * heads[0]
+        compared(qgraph, program, inputs)
+
+
+def test_store_of_a_group_that_is_not_the_head_s_is_noticed():
+    """The words that a rank computes for a neighbour's group must not be written."""
+    rng = np.random.default_rng(3)
+    qgraph = random_qgraph("self_attention", rng, batch=1, size=(5, 7), heads=(4, 40))
+    inputs = random_inputs(qgraph, rng)
+    program = lower(qgraph, Engine(ranks=4))
+    compared(qgraph, program, inputs)
+    second = next(e for e in program.entries if e.layer == "pv" and e.heads.first == 1)
+    static = np.frombuffer(pack_static(qgraph, program), np.uint8).reshape(4, -1, 64).copy()
+    scale = static[0, second.wload.scale.base].view("<i4")
+    assert scale[8] & 0x200, "rank 0 has no channel of the second head's first local group"
+    scale[8:] &= 0xFF
+    with pytest.raises(AssertionError):
+        compared(qgraph, program, inputs, static)
 
 
 @pytest.mark.parametrize("ranks", [1, 4])

@@ -186,8 +186,10 @@ class Model:
         assert at >= s.fill
         for row in written:
             word = self.rng.integers(0, 256, (2, 64), np.uint8)
-            self.ys.append(word)
-            self.memory[row] = word
+            held = self.rng.random() < 0.9
+            self.ys.append(np.append(word, np.uint8(held)))
+            if held:
+                self.memory[row] = word
             self.dirty.add(row)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gen.layers import HostTensor
-from gen.program.layout import ceil_div
+from gen.program.layout import SUB, ceil_div
 from gen.program.planned import Planned
 from gen.program.program import HostWeight, StepAffine, StepBias
 from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, WloadEntry
@@ -75,7 +75,8 @@ def is_uniform(made: Planned) -> bool:
         return False
     if _masks(made) == "pp":
         return False  # a prompt may end in any group
-    full = made.per_head or made.sources[0].heads == 1
+    source = made.sources[0]
+    full = not made.head.phase if made.per_head else source.head_pitch == source.head_channels
     plain = made.layer.read.norm in ("none", "softmax") and made.layer.read.host_affine is None
     return full and plain and len(set(read.gamma)) == 1 and len(set(read.beta)) == 1
 
@@ -102,8 +103,10 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
     rows = ws_rows(made)
     ws = Addr()
     if host is not None:
-        words = made.engine.row_words * rows
-        ws = Addr(host.word, host.heads * words, words)
+        heads = made.heads
+        first = host.head_word(heads.first)
+        following = host.head_word(heads.first + heads.step) if heads.count > 1 else first
+        ws = Addr(first, host.item_words, following - first)
     elif rows:
         ws = Addr(static.take(made.engine.row_words * rows))
     pp_count = pp_words(made)
@@ -113,7 +116,7 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
     elif host is not None and _masks(made) == "pp":
         pp = Addr(host.mask_word)
     else:
-        copies = made.sources[0].heads if heads_differ(made) else 1
+        copies = made.heads.count if heads_differ(made) else 1
         pp = Addr(static.take(pp_count * copies), 0, pp_count if copies > 1 else 0)
     if host is not None and _masks(made) == "scale":
         scale = Addr(host.mask_word)
@@ -188,8 +191,13 @@ def host_weight(
     if layer.weight.kind != "host":
         return None
     _, tokens, channels = hosts[layer.weight.key].shape
+    tensor = made.dest if made.softmax else made.sources[0]
+    places = [tensor.head(head) for head in range(layer.heads)]
+    outputs = [each.local_groups if made.softmax else made.output_groups for each in places]
+    # a step of the product with K begins with an even group
+    lanes = [each.lane if made.softmax else each.lane % SUB for each in places]
     mask_words = pp_words(made) if _masks(made) == "pp" else made.units
-    words = made.n0 * layer.heads * made.engine.row_words * ws_rows(made) + mask_words
+    words = made.n0 * sum(outputs) * made.engine.row_words * made.steps + mask_words
     return HostWeight(
         layer=layer.name,
         host=layer.weight.key,
@@ -200,7 +208,8 @@ def host_weight(
         tokens=tokens,
         head_channels=channels // layer.heads,
         transposed=layer.weight.transposed,
-        groups=made.output_groups,
+        groups=tuple(outputs),
+        lanes=tuple(lanes),
         steps=made.steps // made.engine.byte_rows,
         mask_words=mask_words,
     )

@@ -118,7 +118,7 @@ class DynamicBuffer:
         table = self._qlayers[place.layer].read.table
         assert (table is not None) == place.table, place.layer
         sources = tuple(self._program.tensors[name] for name in place.sources)
-        lanes = Lanes(sources, False, place.norm_groups)
+        lanes = Lanes(sources, None, place.norm_groups)
         for rank in range(self._ranks):
             words = [
                 parameters(lanes, gamma, beta, table, rank)
@@ -155,25 +155,20 @@ class DynamicBuffer:
         # [item, head, output, input]
         matrices = split.transpose(0, 2, 3, 1) if place.transposed else split.transpose(0, 2, 1, 3)
         outputs, inputs = matrices.shape[2:]
-        padded = np.zeros(
-            (
-                place.items * place.heads,
-                place.groups * self._ranks * GROUP,
-                1,
-                place.steps * SUB,
-            ),
-            dtype=np.int8,
-        )
         engine = self._program.engine
-        padded[:, :outputs, 0, :inputs] = matrices.reshape(-1, outputs, inputs)
+        words: list[list[Bytes]] = [[] for _ in range(self._ranks)]
+        for item, head in np.ndindex(place.items, place.heads):
+            lane = place.lanes[head]
+            row, column = (lane, 0) if place.transposed else (0, lane)
+            groups = place.groups[head] * self._ranks
+            padded = np.zeros((1, groups * GROUP, 1, place.steps * SUB), dtype=np.int8)
+            padded[0, row : row + outputs, 0, column : column + inputs] = matrices[item, head]
+            for rank, mine in enumerate(words):
+                part = of_rank(padded, rank, self._ranks)
+                mine.append(weight_words(part, engine.weight_bits, engine.byte_rows))
         for rank, mask in enumerate(self._masks(place, tokens)):
-            words = [
-                weight_words(
-                    of_rank(each[None], rank, self._ranks), engine.weight_bits, engine.byte_rows
-                )
-                for each in padded
-            ]
-            self._rows[rank, place.word : place.word + place.words] = np.concatenate([*words, mask])
+            span = slice(place.word, place.word + place.words)
+            self._rows[rank, span] = np.concatenate([*words[rank], mask])
         return place.word * WORD, place.words * WORD
 
     def _masks(self, place: HostWeight, tokens: int) -> list[Bytes]:
@@ -181,9 +176,9 @@ class DynamicBuffer:
         qlayer, ranks = self._qlayers[place.layer], self._ranks
         if not place.transposed:
             lanes = np.arange(place.tokens, dtype=np.int64)
-            return row_scales(qlayer, lanes, place.groups * ranks, ranks, tokens)
+            return row_scales(qlayer, lanes, place.groups[0] * ranks, ranks, tokens)
         read = qlayer.read
-        lanes_of_logits = Lanes((self._program.tensors[qlayer.layer.sources[0]],), False, 0)
+        lanes_of_logits = Lanes((self._program.tensors[qlayer.layer.sources[0]],), None, 0)
         return [
             parameters(lanes_of_logits, read.gamma, read.beta, read.table, rank, tokens)
             for rank in range(ranks)

@@ -91,18 +91,28 @@ class Entries:
         """Place of the present item's and head's attention logits, ``size`` units each; of their
         only copy if they exist for one pair at a time.
         """
-        heads = self.made.n1
+        heads = self.made.heads
         if self._logits.copies == 1:
             return Addr(base)
-        return Addr(base, self._by_item(heads * size), size if heads > 1 else 0)
+        return Addr(
+            base + heads.first * size,
+            self._by_item(self.made.layer.heads * size),
+            heads.step * size if heads.count > 1 else 0,
+        )
 
     def region(self, tensor: Stored, slot: int, groups: int, per_head: bool) -> Region:
         """``groups`` local groups from pixel slot ``slot`` of a tensor on, or of one head."""
         if tensor.logits:
             row, octet = self._copy(tensor.row, tensor.copy_rows), Addr()
         else:
-            head_rows = tensor.head_local_groups * tensor.group_rows
-            row = Addr(tensor.row, 0, head_rows if per_head and tensor.heads > 1 else 0)
+            row = Addr(tensor.row)
+            if per_head:
+                heads = self.made.heads
+                first, second = (
+                    tensor.row + tensor.head(head).first * tensor.group_rows
+                    for head in (heads.first, heads.first + heads.step)
+                )
+                row = Addr(first, 0, second - first if heads.count > 1 else 0)
             octet = Addr(slot // GROUP, self._by_item(tensor.item_octets))
         return Region(row, octet, groups, int(tensor.wide), tensor.group_rows)
 
@@ -136,7 +146,7 @@ class Entries:
         ]
         weights = residual = Region()
         if made.weight is not None:
-            weights = self.region(made.weight, 0, made.weight.head_local_groups, True)
+            weights = self.region(made.weight, 0, made.head.local_groups, True)
         if made.residual is not None:
             residual = self._of_strip("residual", made.residual, out_slot, made.output_groups)
         return StoreEntry(
@@ -214,13 +224,14 @@ class Entries:
         """What travels between the ranks."""
         made = self.made
         keys = made.weight is not None and not made.layer.weight.transposed
-        weight = made.weight if keys else None
+        head = made.head if keys else None
         return GatherEntry(
             shape=self.shape,
             sources=len(made.sources),
             groups=padded(made.local_groups, MAX_SOURCES, 0),
-            ring_groups=weight.head_local_groups if weight else 0,
-            ring_valid=weight.head_groups if weight else 0,
+            ring_groups=head.local_groups if head else 0,
+            ring_valid=head.end if head else 0,
+            ring_first=head.phase // 2 if head else 0,
             row_sums=int(made.softmax),
         )
 

@@ -116,7 +116,7 @@ class Outstanding:
         """An execution of a layer; ``once``: the only one that writes its destination."""
         dest = made.dest.name
         self.single.pop(dest, None)
-        if once:
+        if once and made.layer.heads <= 1:
             self.single[dest] = (self.now, shape)
         self.now += made.output_groups * ceil_div(shape.octets, self.pixels // GROUP)
         self.last[dest] = self.now - 1
@@ -128,15 +128,14 @@ def flushes(
     """(flush, pending, pending_tile) of every entry, in order. All is written before moves."""
     state = Outstanding(engine.lag, engine.pixels)
     result = [(FLUSH_NEVER, 0, 0)] * len(plan.work)
-    strips = [layers[work.layer].strips[work.strip] for work in plan.work]
-    shapes = [
-        layers[work.layer].shape(strip) for work, strip in zip(plan.work, strips, strict=True)
-    ]
+    works = [layers[work.layer].of_heads(work.heads) for work in plan.work]
+    strips = [made.strips[work.strip] for made, work in zip(works, plan.work, strict=True)]
+    shapes = [made.shape(strip) for made, strip in zip(works, strips, strict=True)]
     for segment in plan.segments:
         loops = segment.n0 * segment.n1
         for loop in range(loops):
             for index in range(segment.first, segment.first + segment.count):
-                made, shape = layers[plan.work[index].layer], shapes[index]
+                made, shape = works[index], shapes[index]
                 if moves[index].before or (moves[index].once and loop == 0):
                     state.flush()
                 if state.needs_flush(made, shape):

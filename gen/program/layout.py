@@ -1,13 +1,15 @@
 """Where the values of a tensor lie: physical channels, groups on ranks, rows of the store.
 
-A logical channel c of a tensor with heads is physical channel (c div d) * pitch + c mod d, with
-d channels per head; without heads they are the same. Group G = physical channels 8G..8G+7 lies on
-rank G mod R as local group G div R. Rows follow docs/engine.md, "Activation store".
+A logical channel c of a tensor with heads is physical channel (c div d) * pitch + c mod d, with d
+channels per head and pitch = d rounded up to whole groups; without heads they are the same. Group
+G = physical channels 8G..8G+7 lies on rank G mod R as local group G div R. Rows follow
+docs/engine.md, "Activation store".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +32,39 @@ def ceil_div(value: int, by: int) -> int:
     return -(-value // by)
 
 
-def head_pitch(head_channels: int, ranks: int) -> int:
-    """Physical channels from head to head: every head begins at the same local group on all
-    ranks.
+@dataclass(frozen=True)
+class HeadPlace:
+    """Where the ``groups`` groups of a head lie: from rank ``phase`` of local group ``first`` on,
+    in ``local_groups`` local groups.
     """
-    return up_to(head_channels, GROUP * ranks)
+
+    first: int
+    phase: int
+    groups: int
+    local_groups: int
+
+    @property
+    def lane(self) -> int:
+        """First channel of the head, counted from those of its first local group."""
+        return self.phase * GROUP
+
+    @property
+    def end(self) -> int:
+        """Groups from its first local group on, until the head ends."""
+        return self.phase + self.groups
+
+
+@dataclass(frozen=True)
+class HeadLoop:
+    """Heads ``first``, ``first + step`` ..: ``count`` of them, one after the other."""
+
+    first: int = 0
+    step: int = 0
+    count: int = 1
+
+    def at(self, i1: int) -> int:
+        """Head of an iteration."""
+        return self.first + i1 * self.step
 
 
 @dataclass(frozen=True)
@@ -87,7 +117,7 @@ class Stored:
     @property
     def head_pitch(self) -> int:
         """Physical channels from head to head; all channels without heads."""
-        return head_pitch(self.head_channels, self.ranks) if self.heads > 1 else self.channels
+        return self.head_groups * GROUP if self.heads > 1 else self.channels
 
     @property
     def physical(self) -> int:
@@ -109,10 +139,16 @@ class Stored:
         """Groups of one head that hold channels."""
         return ceil_div(self.head_channels, GROUP)
 
+    def head(self, number: int) -> HeadPlace:
+        """Where a head lies."""
+        first, phase = divmod(number * self.head_groups, self.ranks)
+        local = ceil_div(phase + self.head_groups, self.ranks)
+        return HeadPlace(first, phase, self.head_groups, local)
+
     @property
-    def head_local_groups(self) -> int:
-        """Local groups from head to head."""
-        return ceil_div(self.head_groups, self.ranks)
+    def head_period(self) -> int:
+        """Heads after which one begins at the same rank again."""
+        return self.ranks // gcd(self.head_groups, self.ranks)
 
     @property
     def group_rows(self) -> int:

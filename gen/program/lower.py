@@ -9,14 +9,14 @@ from gen.errors import UserError
 from gen.layers import LayerGraph
 from gen.program.ahead import send_rows_ahead
 from gen.program.attention import cuts
-from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry
+from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry, ws_rows
 from gen.program.cache import cached
 from gen.program.engine import Engine
 from gen.program.entries import Entries, Statistics
 from gen.program.flush import flushes
 from gen.program.gate_tables import load_tables_early
 from gen.program.intervals import check_norms, row_intervals, stats_intervals, store_intervals
-from gen.program.layout import Stored, stored
+from gen.program.layout import HeadLoop, Stored, stored
 from gen.program.limits import check_limits
 from gen.program.memory import Allocation, Interval, allocate, check_capacity
 from gen.program.moves import NO_MOVES, Homes, Placement, moves_table
@@ -67,8 +67,13 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     static, dynamic = Cursor(), Cursor()
     # what changes per prompt lies together, and so does what changes per step
     hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
-    places = [place(made, host, static, dynamic) for made, host in zip(layers, hosts, strict=True)]
-    own = [0 if each.host_weight else each.ws_rows for each in places]
+    works = [layers[work.layer].of_heads(work.heads) for work in plan.work]
+    served = {(work.layer, work.heads): made for work, made in zip(plan.work, works, strict=True)}
+    places = {
+        (layer, heads): place(served[layer, heads], hosts[layer], static, dynamic)
+        for layer, heads in sorted(served, key=_place_order)
+    }
+    own = [0 if made.looped else ws_rows(made) for made in layers]
     cache = cached(layers, own, engine.cache_rows)
     sums, rows = mapped.statistics.sums, mapped.statistics.rows
     statistics = Statistics(sums.address, rows.address)
@@ -77,8 +82,8 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     alone = {segment.first for segment in plan.segments if segment.count == 1}
     entries = [
         _entry(
-            Entries(layers[work.layer], work.strip, statistics, homes.staging[work.layer]),
-            places[work.layer],
+            Entries(works[index], work.strip, statistics, homes.staging[work.layer]),
+            places[work.layer, work.heads],
             flush[index],
             counts[index],
             cache[work.layer],
@@ -100,9 +105,9 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         row_stats=dict(rows.address),
         static_words=static.word,
         dynamic_words=max(1, dynamic.word),
-        step_biases=[each.step_bias for each in places if each.step_bias],
-        step_affines=[each.step_affine for each in places if each.step_affine],
-        host_weights=[each.host_weight for each in places if each.host_weight],
+        step_biases=[each.step_bias for each in places.values() if each.step_bias],
+        step_affines=[each.step_affine for each in places.values() if each.step_affine],
+        host_weights=[each for each in hosts if each],
         store_peak=mapped.store.peak,
         store_bound=mapped.bound,
         stats_peak=sums.peak,
@@ -113,6 +118,12 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         spilled=homes.ddr,
         spill_rows=homes.ddr_rows,
     )
+
+
+def _place_order(key: tuple[int, HeadLoop]) -> tuple[int, int]:
+    """Words of the layers lie in graph order, of one layer by head."""
+    layer, heads = key
+    return layer, heads.first
 
 
 def _tensors(qgraph: QGraph, engine: Engine) -> dict[str, Stored]:
@@ -277,6 +288,7 @@ def _entry(
         weight=made.weight.name if made.weight else None,
         residual=made.layer.residual,
         dest=made.layer.dest,
+        heads=made.heads,
         store=make.store(*flush, moves),
         pre=make.pre(places.uniform, pp_once),
         gather=make.gather(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import GROUP, Stored
+from gen.program.layout import GROUP, HeadPlace, Stored
 from gen.program.words import Bytes, Int, parameter_words
 
 Int64 = NDArray[np.int64]
@@ -15,23 +15,23 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Lanes:
-    """Lanes of the sources of a layer; of one head each if ``per_head``. Channels are numbered
-    over all sources and fall into ``norm_groups`` groups of equal size (0: none).
+    """Lanes of the sources of a layer, or of the local groups in which ``head`` lies. Channels are
+    numbered over all sources and fall into ``norm_groups`` groups of equal size (0: none).
     """
 
     sources: tuple[Stored, ...]
-    per_head: bool
+    head: HeadPlace | None
     norm_groups: int
 
     def channels(self, source: Stored) -> Int64:
         """Physical channel of every logical one."""
-        if self.per_head:
-            return np.arange(source.head_channels, dtype=np.int64)
+        if self.head is not None:
+            return self.head.lane + np.arange(source.head_channels, dtype=np.int64)
         return source.physical_channels()
 
     def local_groups(self, source: Stored) -> int:
         """Local groups that are read."""
-        return source.head_local_groups if self.per_head else source.local_groups
+        return source.local_groups if self.head is None else self.head.local_groups
 
 
 def parameters(

@@ -29,11 +29,13 @@ def _items(program: Program, index: int, i0: int) -> slice:
 
 
 def _channels(program: Program, index: int, i1: int) -> slice:
-    """All channels, or those of head ``i1`` of the result of an attention."""
-    tensor = program.tensors[program.entries[index].dest]
-    if program.segment_of(index).n1 == 1:
+    """All channels, or those of one head of the result of an attention."""
+    entry = program.entries[index]
+    tensor = program.tensors[entry.dest]
+    if not entry.post.row_sums:
         return slice(None)
-    return slice(i1 * tensor.head_channels, (i1 + 1) * tensor.head_channels)
+    head = entry.heads.at(i1)
+    return slice(head * tensor.head_channels, (head + 1) * tensor.head_channels)
 
 
 def written_rows(program: Program, index: int, i0: int, i1: int) -> tuple[int, int]:
@@ -53,7 +55,7 @@ def stored_part(program: Program, index: int, rows: Sequence[Bytes]) -> Values:
     from its ``written_rows`` uint8 [number, 128] of every rank. Channels of attention logits are
     the tokens.
     """
-    entry, segment = program.entries[index], program.segment_of(index)
+    entry = program.entries[index]
     tensor, region = program.tensors[entry.dest], entry.store.dest
     octets = entry.store.shape.octets
     count = octets if region.wide else octets // 2
@@ -69,8 +71,9 @@ def stored_part(program: Program, index: int, rows: Sequence[Bytes]) -> Values:
     lanes = words.transpose(0, 3, 1, 2).reshape(
         -1, entry.post.items, octets // entry.post.items * 8
     )
-    by_head = segment.n1 > 1 and not tensor.logits
-    channels = np.arange(tensor.head_channels) if by_head else tensor.physical_channels()
+    channels = tensor.physical_channels()
+    if entry.post.row_sums:
+        channels = tensor.head(entry.heads.first).lane + np.arange(tensor.head_channels)
     pixels = _pixels(program, index)
     part: Values = lanes[channels].transpose(1, 0, 2)[:, :, : pixels.stop - pixels.start]
     return part
@@ -81,6 +84,12 @@ def stored_like(got: Values, expected: Values) -> Values:
     return got[:, : expected.shape[1]]
 
 
+def reference_logits(program: Program, index: int, values: Values) -> Values:
+    """The part of the logits [pixels, tokens] of the pair of an execution that it writes."""
+    part: Values = np.swapaxes(values[_pixels(program, index)], 0, 1)[None]
+    return part
+
+
 def reference_part(program: Program, index: int, i0: int, i1: int, values: Values) -> Values:
     """The same part of what ``gen.reference.run`` observes of the layer: [batch, channels, height,
     width], or [batch, heads, pixels, tokens] of attention logits.
@@ -88,8 +97,7 @@ def reference_part(program: Program, index: int, i0: int, i1: int, values: Value
     tensor = program.tensors[program.entries[index].dest]
     pixels = _pixels(program, index)
     if tensor.logits:
-        part: Values = np.swapaxes(values[i0, i1, pixels], 0, 1)[None]
-        return part
+        return reference_logits(program, index, values[i0, program.entries[index].heads.at(i1)])
     flat = values.reshape(*values.shape[:2], -1)
     whole: Values = flat[_items(program, index, i0), _channels(program, index, i1), pixels]
     return whole

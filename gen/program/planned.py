@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gen.errors import UserError
 from gen.layers import Layer
 from gen.program.engine import Engine
 from gen.program.geometry import Geometry, Strip, geometry, strip, window_span
-from gen.program.layout import SUB, Stored, ceil_div, up_to
+from gen.program.layout import SUB, HeadLoop, HeadPlace, Stored, ceil_div, up_to
 from gen.program.rounds import per_round
 from gen.program.structs import MAX_SOURCES, RING_K, RING_NONE, RING_V, Shape
 from gen.qlayers import QGraph, QLayer
@@ -20,8 +20,10 @@ class Planned:
     """A layer with its tensors and dimensions.
 
     ``strips`` has one element per entry, each executed ``n0`` x ``n1`` times (items, heads).
-    Per source: ``groups`` n that are multiplied, ``local_groups`` read on every rank, ``subs``.
-    ``units`` output groups of a rank x ``gates``; ``steps`` of the reduction, one weight row each.
+    A product of attention is that of ``heads``, which all begin at the same rank (``of_heads``).
+    Per source: ``groups`` n up to which is multiplied, ``local_groups`` read on every rank,
+    ``subs``, the number ``sub_base`` of the first one read. ``units`` output groups of a rank x
+    ``gates``; ``steps`` of the reduction, one weight row each.
     """
 
     qlayer: QLayer
@@ -32,10 +34,11 @@ class Planned:
     residual: Stored | None
     strips: tuple[Strip, ...]
     n0: int
-    n1: int
+    heads: HeadLoop
     groups: tuple[int, ...]
     local_groups: tuple[int, ...]
     subs: tuple[int, ...]
+    sub_base: tuple[int, ...]
     units: int
     gates: int
     steps: int
@@ -83,9 +86,31 @@ class Planned:
         return self.units // self.gates
 
     @property
-    def sub_base(self) -> tuple[int, ...]:
-        """First sub of every source."""
-        return tuple(sum(self.subs[:s]) for s in range(len(self.subs)))
+    def n1(self) -> int:
+        """Heads of an entry."""
+        return self.heads.count
+
+    @property
+    def head(self) -> HeadPlace:
+        """Where the first head of Q, or that of the result, lies."""
+        return (self.dest if self.softmax else self.sources[0]).head(self.heads.first)
+
+    def of_heads(self, heads: HeadLoop) -> Planned:
+        """The same layer for other heads."""
+        if not self.looped or heads == self.heads:
+            return self
+        made = replace(self, heads=heads)
+        head = made.head
+        if self.softmax:
+            return replace(made, units=head.local_groups)
+        words = self.engine.ranks * head.local_groups if self.weight is not None else 0
+        return replace(
+            made,
+            groups=(head.end,),
+            local_groups=(head.local_groups,),
+            sub_base=(-(head.phase // 2),),
+            ring_words=words,
+        )
 
     def tiles(self, part: Strip) -> int:
         """Tiles of a strip."""
@@ -161,10 +186,10 @@ def planned(
     softmax = layer.read.norm == "softmax"
     per_head = layer.heads > 0 and not softmax
     groups = tuple(s.head_groups if per_head else s.groups for s in sources)
-    local_groups = tuple(s.head_local_groups if per_head else s.local_groups for s in sources)
+    local_groups = tuple(s.head(0).local_groups if per_head else s.local_groups for s in sources)
     subs = tuple(ceil_div(8 * n, SUB) for n in groups)
     gates = 2 if layer.gate == "geglu" else 1
-    outputs = dest.head_local_groups if layer.heads and softmax else dest.local_groups
+    outputs = dest.head(0).local_groups if layer.heads and softmax else dest.local_groups
     weight = tensors[layer.weight.key] if layer.weight.kind == "tensor" else None
     inputs = len(window.ty) * sum(subs)
     steps = inputs * max(1, qlayer.weight_bits // engine.weight_bits)
@@ -187,10 +212,11 @@ def planned(
         residual=tensors[layer.residual] if layer.residual else None,
         strips=_strips(window, items, slots, engine),
         n0=batch // items,
-        n1=layer.heads or 1,
+        heads=HeadLoop(0, 1, layer.heads or 1),
         groups=groups,
         local_groups=local_groups,
         subs=subs,
+        sub_base=tuple(sum(subs[:s]) for s in range(len(subs))),
         units=outputs * gates,
         gates=gates,
         steps=steps,

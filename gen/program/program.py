@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gen.program.engine import Engine
-from gen.program.layout import Stored
+from gen.program.layout import HeadLoop, Stored
 from gen.program.structs import (
     GatherEntry,
     MacEntry,
@@ -23,7 +23,7 @@ from gen.program.structs import (
 @dataclass(frozen=True)
 class Entry:
     """A strip of a layer (most have one) in the ROMs of the kernels, and the stored tensors that
-    it uses.
+    it uses; for some heads if it is a product of attention.
     """
 
     layer: str
@@ -32,6 +32,7 @@ class Entry:
     weight: str | None
     residual: str | None
     dest: str
+    heads: HeadLoop
     store: StoreEntry
     pre: PreEntry
     gather: GatherEntry
@@ -84,10 +85,11 @@ class StepAffine:
 class HostWeight:
     """Weights of one attention product in the dynamic buffer of every rank, from a host tensor.
 
-    One slice of ``groups`` units x ``steps`` of 16 inputs for each of ``items`` x ``heads``.
-    ``transposed``: weight[channel, token] (V), else weight[token, channel] (K). ``tokens`` is how
-    many a prompt may have; the last ``mask_words`` of the ``words`` say which ones it has: scale
-    words of the units (K), parameters of the probabilities (V).
+    For each of ``items``, one slice per head of ``groups`` units x ``steps`` of 16 inputs, whose
+    first output (``transposed``, V: weight[channel, token]) or input (K: weight[token, channel])
+    that belongs to the head is ``lanes``; ``groups`` and ``lanes`` by head. ``tokens`` is how many
+    a prompt may have; the last ``mask_words`` of the ``words`` say which ones it has: scale words
+    of the units (K), parameters of the probabilities (V).
     """
 
     layer: str
@@ -99,7 +101,8 @@ class HostWeight:
     tokens: int
     head_channels: int
     transposed: bool
-    groups: int
+    groups: tuple[int, ...]
+    lanes: tuple[int, ...]
     steps: int
     mask_words: int
 
@@ -107,6 +110,16 @@ class HostWeight:
     def mask_word(self) -> int:
         """First of the words that say which tokens there are."""
         return self.word + self.words - self.mask_words
+
+    def head_word(self, head: int) -> int:
+        """First word of a head of the first item; of head ``heads``: the end of the item."""
+        unit = self.item_words // sum(self.groups)
+        return self.word + unit * sum(self.groups[:head])
+
+    @property
+    def item_words(self) -> int:
+        """Words of an item."""
+        return (self.words - self.mask_words) // self.items
 
 
 @dataclass
@@ -183,7 +196,7 @@ class Program:
         return sum(each.count * each.n0 * each.n1 for each in self.segments)
 
     def entries_of(self, layer: str) -> list[int]:
-        """Indices of the entries of a layer, one per strip."""
+        """Indices of the entries of a layer, one per strip and loop over heads."""
         return [index for index, each in enumerate(self.entries) if each.layer == layer]
 
     def segment_of(self, index: int) -> Segment:

@@ -73,19 +73,21 @@ class _Replay:
         self.written = np.full(len(self.store.cells), -1)
         self.flushed = self.lead_flushed = self.slot = 0
         self.enter(0, 0, Segment(0, 0))
+        self.head = 0
 
     def enter(self, i0: int, i1: int, segment: Segment) -> None:
         """The next iteration of a segment."""
         self.loop = (i0, i1)
         self.item = i0 if segment.n0 > 1 else 0
-        self.heads = segment.n1
-        self.by_head = segment.n1 > 1
 
     def _pairs(self, logits: str) -> int:
         """Items x heads of an attention."""
-        index = next(i for i, e in enumerate(self.program.entries) if e.dest == logits)
-        segment = self.program.segment_of(index)
-        return segment.n0 * segment.n1
+        return self.program.batch * self._heads(logits)
+
+    def _heads(self, logits: str) -> int:
+        """Heads of an attention."""
+        entry = next(e for e in self.program.entries if e.dest == logits)
+        return self.program.tensors[entry.sources[0]].heads
 
     # identities
 
@@ -93,14 +95,16 @@ class _Replay:
     def _octets(tensor: Stored) -> int:
         return tensor.items * tensor.pitch // GROUP
 
-    def part(self, tensor: Stored, groups: Int64, octets: Int64) -> Int64:
-        """Marks of local groups and octets of an item, in the present iteration."""
+    def part(self, tensor: Stored, groups: Int64, octets: Int64, head: int = -1) -> Int64:
+        """Marks of local groups and octets of an item, in the present iteration; groups of a
+        ``head`` count from its first one.
+        """
         copy = 0
         item = self.item
         if tensor.logits:
-            copy, item = self.loop[0] * self.heads + self.loop[1], 0
-        elif self.by_head and tensor.heads > 1:
-            groups = groups + self.loop[1] * tensor.head_local_groups
+            copy, item = self.loop[0] * self._heads(tensor.name) + self.head, 0
+        elif head >= 0:
+            groups = groups + tensor.head(head).first
         octets = octets + item * tensor.pitch // GROUP
         first = self.store.names.first[tensor.name]
         return first + (copy * tensor.local_groups + groups) * self._octets(tensor) + octets
@@ -123,6 +127,7 @@ class _Replay:
         first: int,
         when: Int64 | int,
         flushed: Int64 | int,
+        head: int = -1,
     ) -> str | None:
         """Check that (group, octet) pairs hold octets ``first`` + octet of an item, written before
         micro-slot ``when``; those before ``flushed`` are.
@@ -132,7 +137,7 @@ class _Replay:
             return f"{name} is {'wide' if tensor.wide else 'narrow'}, its region is not"
         groups, octets = pairs
         cells, times = self.cells(region, groups, octets), 1 + region.wide
-        marks = np.tile(self.part(tensor, groups, octets + first), times)
+        marks = np.tile(self.part(tensor, groups, octets + first, head), times)
         fault = self.store.read(name, cells, marks)
         if fault:
             return fault
@@ -193,6 +198,7 @@ class _Replay:
     def entry(self, entry: Entry) -> str | None:
         """All reads of an execution, then its writes."""
         store, shape = entry.store, entry.store.shape
+        self.head = entry.heads.at(self.loop[1])
         first = self.loop == (0, 0)
         before = self.flushed
         if store.flush == FLUSH_ALWAYS or (store.flush == FLUSH_FIRST and first):
@@ -214,7 +220,13 @@ class _Replay:
             pairs = _grid(region.groups, shape.fill)
             flushed = written(np.maximum((pairs[1] - shape.lead) // tile, -1))
             fault = fault or self.read(
-                name, region, pairs, entry.mac.fill_slot // GROUP, self.slot, flushed
+                name,
+                region,
+                pairs,
+                entry.mac.fill_slot // GROUP,
+                self.slot,
+                flushed,
+                self._head_of(entry, name),
             )
         if shape.ring != RING_NONE:
             fault = fault or self._ring(entry)
@@ -233,9 +245,13 @@ class _Replay:
 
     def _needed(self, name: str, entry: Entry) -> int:
         """Local groups of a source that hold channels."""
-        tensor = self.program.tensors[name]
-        head = self.by_head and tensor.heads > 1
-        return tensor.head_local_groups if head else tensor.local_groups
+        tensor, head = self.program.tensors[name], self._head_of(entry, name)
+        return tensor.head(head).local_groups if head >= 0 else tensor.local_groups
+
+    def _head_of(self, entry: Entry, name: str) -> int:
+        """The head that a product of attention reads of Q, K or V, or writes; -1: all channels."""
+        logits = self.program.tensors[entry.dest].logits or entry.post.row_sums
+        return self.head if logits and not self.program.tensors[name].logits else -1
 
     def _ring(self, entry: Entry) -> str | None:
         """K: token octets unit*R + rank, all channels; V: local group unit, all tokens."""
@@ -243,7 +259,8 @@ class _Replay:
         assert entry.weight is not None
         tensor = self.program.tensors[entry.weight]
         if shape.ring == RING_K:
-            groups, octets = _grid(tensor.head_local_groups, shape.units * self.engine.ranks)
+            local = tensor.head(self.head).local_groups
+            groups, octets = _grid(local, shape.units * self.engine.ranks)
             if shape.ring_words != self.engine.ranks * store.weights.groups:
                 return f"{shape.ring_words} words of K per unit are sent"
         else:
@@ -257,7 +274,7 @@ class _Replay:
         held = octets < tensor.pitch // GROUP
         pairs = (groups[held], octets[held])
         return fault or self.read(
-            entry.weight, store.weights, pairs, 0, self.slot, self.lead_flushed
+            entry.weight, store.weights, pairs, 0, self.slot, self.lead_flushed, self.head
         )
 
     def _write(self, entry: Entry, pairs: tuple[Int64, Int64], when: Int64) -> str | None:
@@ -266,7 +283,8 @@ class _Replay:
         cells, times = self.cells(region, groups, octets), 1 + region.wide
         if region.wide != int(tensor.wide):
             return f"{entry.dest} is {'wide' if tensor.wide else 'narrow'}, its region is not"
-        marks = np.tile(self.part(tensor, groups, octets + entry.post.out_octet), times)
+        head = self._head_of(entry, entry.dest)
+        marks = np.tile(self.part(tensor, groups, octets + entry.post.out_octet, head), times)
         fault = self.store.write(cells, marks)
         if fault is None:
             self.written[cells] = np.tile(when, times)

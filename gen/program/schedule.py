@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gen.errors import UserError
 from gen.layers import Layer, LayerGraph
+from gen.program.layout import HeadLoop
 from gen.program.planned import Planned
 from gen.program.structs import Segment
 
@@ -16,7 +17,8 @@ Node = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Work:
-    """What an entry does: strip ``strip`` of layer ``layer`` (indices), at time ``time``.
+    """What an entry does: strip ``strip`` of layer ``layer`` (indices) for ``heads``, at time
+    ``time``.
 
     All entries of a repeated segment share one time: what one iteration reads last may be read
     again by the next.
@@ -25,6 +27,7 @@ class Work:
     layer: int
     strip: int
     time: int
+    heads: HeadLoop
 
 
 @dataclass(frozen=True)
@@ -69,24 +72,40 @@ def nodes(graph: LayerGraph) -> list[Node]:
     return found
 
 
+def head_loops(made: Sequence[Planned]) -> list[list[HeadLoop]]:
+    """The heads of both products of an attention, as loops that run together.
+
+    An entry serves heads that begin at the same rank: every ``period``-th one. Heads that are left
+    over have entries of their own.
+    """
+    heads = made[0].layer.heads
+    tensors = [made[0].sources[0], made[1].dest, *(each.weight for each in made if each.weight)]
+    period = min(heads, max(each.head_period for each in tensors))
+    whole, rest = divmod(heads, period)
+    loops = [[HeadLoop(first, period, whole) for first in range(period)]]
+    if rest:
+        loops.append([HeadLoop(whole * period + first, period, 1) for first in range(rest)])
+    return loops
+
+
 def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
     """Entries and segments of nodes in execution order.
 
     What runs once shares a segment with its neighbours. Strips of a layer that runs once per item
-    are a segment of their own. Attention: strip by strip, one segment of the product with K over
-    all items and heads and one of the product with V, or one segment of both if the logits of one
-    pair exist at a time.
+    are a segment of their own. Attention: strip by strip, the product with K over all items and
+    heads and then the product with V, or a segment of both if the logits of one pair exist at a
+    time; with an entry for every rank at which a head begins.
     """
     segments: list[Segment] = []
     work: list[Work] = []
     now = 0
 
-    def segment(entries: Sequence[tuple[int, int]], n0: int, n1: int) -> None:
+    def segment(entries: Sequence[tuple[int, int, HeadLoop]], n0: int, n1: int) -> None:
         nonlocal now
         first = len(work)
         once = n0 * n1 == 1
-        for layer, strip in entries:
-            work.append(Work(layer, strip, now))
+        for layer, strip, heads in entries:
+            work.append(Work(layer, strip, now, heads))
             now += once
         now += not once
         last = segments[-1] if segments else None
@@ -99,15 +118,15 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
         made = layers[node[0]]
         parts = range(len(made.strips))
         if len(node) == 1:
-            segment([(node[0], part) for part in parts], made.n0, made.n1)
+            segment([(node[0], part, made.heads) for part in parts], made.n0, made.n1)
             continue
+        loops = head_loops([layers[layer] for layer in node])
+        together = [node] if made.dest.copies == 1 else [(layer,) for layer in node]
         for part in parts:
-            products = [(layer, part) for layer in node]
-            if made.dest.copies == 1:
-                segment(products, made.n0, made.n1)
-            else:
-                for each in products:
-                    segment([each], made.n0, made.n1)
+            for products in together:
+                for heads in loops:
+                    entries = [(layer, part, each) for each in heads for layer in products]
+                    segment(entries, made.n0, heads[0].count)
     return Schedule(tuple(segments), tuple(work))
 
 

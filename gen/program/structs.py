@@ -153,6 +153,7 @@ class GatherEntry:
     groups: tuple[int, ...] = field(metadata={"length": MAX_SOURCES})
     ring_groups: int
     ring_valid: int
+    ring_first: int
     row_sums: int
 
 

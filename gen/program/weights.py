@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.program.layout import GROUP, SUB, WORD, Stored
+from gen.program.layout import GROUP, SUB, WORD, HeadLoop, Stored
 from gen.program.parameters import Lanes, parameters
 from gen.program.program import Entry, Program
 from gen.program.structs import BUFFER_STATIC, STATS_SOFTMAX
 from gen.program.words import (
     COUNTS,
+    SKIPPED,
     Bytes,
     bias_words,
     grouped_rows,
@@ -23,11 +26,12 @@ from gen.qlayers import QGraph, QLayer
 Int64 = NDArray[np.int64]
 
 
-def row_lanes(dest: Stored, qlayer: QLayer) -> Int64:
+def row_lanes(dest: Stored, qlayer: QLayer, heads: HeadLoop) -> Int64:
     """Physical channel, within one execution's destination, of every weight row of one half."""
     rows = len(qlayer.bias) // (2 if qlayer.layer.gate == "geglu" else 1)
     if qlayer.layer.heads:
-        return np.arange(rows, dtype=np.int64)
+        lane = 0 if dest.logits else dest.head(heads.first).lane
+        return lane + np.arange(rows, dtype=np.int64)
     lanes = dest.physical_channels()
     assert rows == len(lanes), f"{qlayer.layer.name}: {rows} rows for {len(lanes)} channels"
     return lanes
@@ -43,7 +47,7 @@ def static_weights(qlayer: QLayer, entry: Entry, program: Program) -> NDArray[np
         [base * SUB + s.physical_channels() for base, s in zip(mac.sub_base, sources, strict=False)]
     )
     assert inputs == len(columns), f"{entry.layer}: {inputs} inputs for {len(columns)} channels"
-    lanes = row_lanes(program.tensors[entry.dest], qlayer)
+    lanes = row_lanes(program.tensors[entry.dest], qlayer, entry.heads)
     gates = mac.shape.gates
     groups = mac.shape.units // gates * program.ranks
     matrix = np.zeros((gates, groups * GROUP, kh * kw, mac.subs * SUB), dtype=np.int8)
@@ -59,9 +63,17 @@ def of_rank(matrix: NDArray[np.int8], rank: int, ranks: int) -> NDArray[np.int8]
     return split[:, rank::ranks].reshape(gates, -1, taps, inputs)
 
 
-def row_scales(qlayer: QLayer, lanes: Int64, groups: int, ranks: int, counted: int) -> list[Bytes]:
+def row_scales(
+    qlayer: QLayer,
+    lanes: Int64,
+    groups: int,
+    ranks: int,
+    counted: int,
+    neighbours: Sequence[slice] = (),
+) -> list[Bytes]:
     """Scale words of every rank. ``lanes``: as :func:`row_lanes` gives them; ``groups``: output
     groups of all ranks; ``counted``: so many rows, the first ones, count in softmax statistics.
+    Groups ``neighbours`` are not written.
     """
     gates = 2 if qlayer.layer.gate == "geglu" else 1
     mult = grouped_rows(qlayer.mult, lanes, groups, gates, 0)
@@ -69,6 +81,8 @@ def row_scales(qlayer: QLayer, lanes: Int64, groups: int, ranks: int, counted: i
     # a padding row must keep shift + residual_shift >= 0 as every row does
     idle = max(1, -qlayer.residual_shift)
     shift = grouped_rows(qlayer.shift | counts, lanes, groups, gates, idle)
+    for each in neighbours:
+        shift[each] |= SKIPPED
     return [
         scale_words(mult[q::ranks].reshape(-1, GROUP), shift[q::ranks].reshape(-1, GROUP))
         for q in range(ranks)
@@ -94,9 +108,10 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
         put(word, [words] * ranks)
 
     norms = _row_norms(qgraph)
-    for qlayer in qgraph.layers:
-        entry = program.entries[program.entries_of(qlayer.layer.name)[0]]
-        wload, shape = entry.wload, entry.mac.shape
+    qlayers = {qlayer.layer.name: qlayer for qlayer in qgraph.layers}
+    # strips of a layer read the same words
+    for entry in {(each.layer, each.heads): each for each in reversed(program.entries)}.values():
+        qlayer, wload, shape = qlayers[entry.layer], entry.wload, entry.mac.shape
         if wload.ws_rows and wload.ws_buffer == BUFFER_STATIC:
             matrix = static_weights(qlayer, entry, program)
             bits, parts = program.engine.weight_bits, entry.mac.row_parts
@@ -109,17 +124,29 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
         shared(wload.hd.base, header_word(qlayer.read.eps, *norms.get(entry.dest, (0, 0))))
         if qlayer.gate_table is not None:
             shared(wload.table.base, qlayer.gate_table.astype("<i2").view(np.uint8).reshape(-1, 64))
-        lanes = row_lanes(program.tensors[entry.dest], qlayer)
+        dest = program.tensors[entry.dest]
+        lanes = row_lanes(dest, qlayer, entry.heads)
         groups = shape.units // shape.gates * ranks
         if wload.scale_buffer == BUFFER_STATIC:
             counted = len(qlayer.shift) if entry.post.stats == STATS_SOFTMAX else 0
-            put(wload.scale.base, row_scales(qlayer, lanes, groups, ranks, counted))
+            others = _neighbours(dest, entry.heads) if qlayer.layer.heads else []
+            put(wload.scale.base, row_scales(qlayer, lanes, groups, ranks, counted, others))
         if wload.bias_buffer == BUFFER_STATIC:
             bias = np.tile(qlayer.bias, (entry.post.items, 1))
             rows = grouped_rows(bias, lanes, groups, shape.gates, 0)
             put(wload.bias.base, [bias_words(rows[q::ranks]) for q in range(ranks)])
     assert written.all()
     return buffer.tobytes()
+
+
+def _neighbours(dest: Stored, heads: HeadLoop) -> list[slice]:
+    """Groups of other heads in the local groups of a head; those behind the last one are nobody's
+    and are written.
+    """
+    if dest.logits:
+        return []
+    head = dest.head(heads.first)
+    return [slice(0, head.phase), slice(head.end, dest.groups - head.first * dest.ranks)]
 
 
 def _row_norms(qgraph: QGraph) -> dict[str, tuple[int, int]]:
@@ -133,18 +160,20 @@ def _row_norms(qgraph: QGraph) -> dict[str, tuple[int, int]]:
 
 
 def _static_parameters(qlayer: QLayer, entry: Entry, program: Program) -> list[Bytes]:
-    """The pp words of a layer, per rank; one copy per head where heads differ."""
+    """The pp words of an entry, per rank; one copy per head where heads differ."""
     read = qlayer.read
     sources = [program.tensors[name] for name in entry.sources]
     per_head = bool(qlayer.layer.heads) and qlayer.layer.read.norm != "softmax"
-    copies = sources[0].heads if per_head and entry.wload.pp.s1 else 1
-    of_head = np.array_split(np.arange(len(read.gamma)), sources[0].heads) if per_head else None
+    head = sources[0].head(entry.heads.first) if per_head else None
+    copies = entry.heads.count if per_head and entry.wload.pp.s1 else 1
+    lanes = Lanes(tuple(sources), head, qlayer.layer.read.groups)
+    size = sources[0].head_channels
     result = []
     for rank in range(program.ranks):
         parts = []
-        for head in range(copies):
-            chosen = slice(None) if of_head is None else of_head[head]
-            lanes = Lanes(tuple(sources), per_head, qlayer.layer.read.groups)
+        for copy in range(copies):
+            start = entry.heads.at(copy) * size
+            chosen = slice(start, start + size) if per_head else slice(None)
             words = parameters(lanes, read.gamma[chosen], read.beta[chosen], read.table, rank)
             if entry.pre.uniform:
                 first = len(words) - entry.pre.groups[0]

@@ -12,7 +12,8 @@ from gen.program.layout import GROUP, SUB, WORD
 Bytes = NDArray[np.uint8]
 Int = NDArray[Any]
 
-COUNTS = 1 << 8  # bit of a scale word's shift: the lane counts in softmax statistics
+# bits of a scale word's shift: the lane counts in softmax statistics, the unit is not written
+COUNTS, SKIPPED = 1 << 8, 1 << 9
 
 
 def weight_words(matrix: NDArray[np.int8], row_bits: int = 8, row_parts: int = 1) -> Bytes:

@@ -22,7 +22,7 @@ RANKS = (1, 2, 4)
 WEIGHT_BITS = (8, 4)
 
 # bits of the stream elements of hls/kernels/types.hpp; StatWord has no padding
-_BITS = {"Word": 512, "Pair": 1024, "AccWord": 2048, "SumWord": 256}
+_BITS = {"Word": 512, "Pair": 1024, "ResultPair": 1032, "AccWord": 2048, "SumWord": 256}
 _BITS |= {"WeightRow<8>": 1024, "WeightRow<4>": 512}
 _BITS_PER_RANK = {"Beat": 512, "StatBeat": 640}
 _BITS["StatWord"] = _BITS_PER_RANK["StatBeat"]
@@ -36,7 +36,7 @@ _STREAMS = {
     "ws": ("wload", "mac", "WeightRow"),
     "as": ("mac", "post", "AccWord"),
     "rs": ("store", "post", "Pair"),
-    "ys": ("post", "store", "Pair"),
+    "ys": ("post", "store", "ResultPair"),
     "st": ("post", "reduce", "StatWord"),
     "sg": ("reduce", "pre", "StatBeat"),
     "ss": ("gather", "post", "SumWord"),

@@ -195,7 +195,7 @@ class Rank {
 
     hls::stream<Pair, P::DEPTH_XS> xs_{name("xs")};
     hls::stream<Pair, P::DEPTH_RS> rs_{name("rs")};
-    hls::stream<Pair, P::DEPTH_YS> ys_{name("ys")};
+    hls::stream<ResultPair, P::DEPTH_YS> ys_{name("ys")};
     hls::stream<AccWord, P::DEPTH_AS> as_{name("as")};
     hls::stream<MacJob, JOBS_DEPTH> jobs_{name("mac.jobs")};
     hls::stream<Word, P::DEPTH_HD> hd_{name("hd")};

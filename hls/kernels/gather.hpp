@@ -229,7 +229,8 @@ ROWS:
         TICK(1);
         if (part == 0) kept = kept_s.read();
         const bool last = beat == beats - 1;
-        const bool due = word / 2 < steps;
+        const int step = word / 2 - (values ? 0 : entry.ring_first);
+        const bool due = step >= 0 && step < steps;
         const int b = 2 * part;
         const Word first = word < valid ? kept.b[b] : none;
         if (width > 1) {

@@ -51,7 +51,8 @@ static const int TABLE_READY = TABLE_ROWS + POST_DISTANCE;
 template <class P>
 void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
                 hls::stream<AccWord>& as_s, hls::stream<Pair>& rs_s, hls::stream<Word>& qp_s,
-                hls::stream<SumWord>& ss_s, hls::stream<Pair>& ys_s, hls::stream<StatWord>& st_s) {
+                hls::stream<SumWord>& ss_s, hls::stream<ResultPair>& ys_s,
+                hls::stream<StatWord>& st_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
     const int TILE_WORDS = P::PP / GROUP, BIAS_WORDS = PostMemory<P>::BIAS_WORDS;
@@ -201,9 +202,10 @@ WORDS:
                     saturate_word(scaled, entry.wide != 0, result);
                 }
                 const bool odd = (word & 1) != 0;
-                Pair pair;
+                ResultPair pair;
                 pair.b[0] = entry.wide ? plane_of(result, 0) : even;
                 pair.b[1] = plane_of(result, entry.wide ? 1 : 0);
+                pair.written = scale.written ? 1 : 0;
                 if (entry.wide || odd) ys_s.write(pair);
                 even = pair.b[1];
 
@@ -284,7 +286,7 @@ WORDS:
 template <class P>
 void post(const Segment* segments, int segment_count, const PostEntry* entries,
           PostMemory<P>& memory, hls::stream<AccWord>& as_s, hls::stream<Pair>& rs_s,
-          hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s, hls::stream<Pair>& ys_s,
+          hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s, hls::stream<ResultPair>& ys_s,
           hls::stream<StatWord>& st_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");

@@ -14,6 +14,7 @@ struct WordScale {
     int32_t mult[GROUP];
     int32_t shift[GROUP];
     bool counts[GROUP];  // in softmax statistics
+    bool written;        // the unit, of output 0
 };
 
 inline WordScale scale_of(const Word& word) {
@@ -27,6 +28,7 @@ OUTPUTS:
         scale.shift[o] = shift & 255;
         scale.counts[o] = ((shift >> 8) & 1) != 0;
     }
+    scale.written = ((int32_at(word, GROUP) >> 9) & 1) == 0;
     return scale;
 }
 

@@ -164,13 +164,14 @@ struct PreEntry {
 
 // row_sums: 1: send the sums of every fill octet's operands to post
 // groups: local groups of each source; ring_groups: local groups of a K head, ring_valid: its
-// groups n, two to a row
+// groups n, two to a row; ring_first: rows in front of the head
 struct GatherEntry {
     Shape shape;
     int32_t sources;
     int32_t groups[MAX_SOURCES];
     int32_t ring_groups;
     int32_t ring_valid;
+    int32_t ring_first;
     int32_t row_sums;
 };
 

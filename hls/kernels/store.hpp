@@ -31,7 +31,7 @@ static const int EARLY = 4;
 template <class P, class Hook>
 void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
                  typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
-                 hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s, hls::stream<Pair>& ys_s) {
+                 hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s, hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory complete dim = 1
 #pragma HLS array_partition variable = writes.results complete
@@ -166,7 +166,7 @@ SLOTS:
 // Writes results until those of no more than `left` executions are outstanding.
 template <class P, class Hook>
 void store_results(int left, typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
-                   hls::stream<Pair>& ys_s) {
+                   hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory complete dim = 1
 #pragma HLS array_partition variable = writes.results complete
@@ -188,7 +188,7 @@ template <class P, class Source, class Sink, class Spill, class Hook>
 void store(Source latent, Sink result, Spill spill, const StoreIo& io, const Segment* segments,
            int segment_count, const StoreEntry* entries, const Move* moves,
            typename StoreTypes<P>::Memory& memory, Hook hook, hls::stream<Pair>& xs_s,
-           hls::stream<Pair>& rs_s, hls::stream<Pair>& ys_s) {
+           hls::stream<Pair>& rs_s, hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
 INPUT:

@@ -96,12 +96,16 @@ struct Writes {
 
     // Whether that was the last word of a micro-slot.
     template <class Hook>
-    bool write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<Pair>& ys_s) {
+    bool write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline
         const Results& made = results[oldest];
         const int octet = slot.tile * (P::PP / GROUP) + (made.place.wide ? word : 2 * word);
         const int group = slot.first + slot.group;
-        write_row<P>(memory, row_of(made.place, group, octet), ys_s.read());
+        const ResultPair result = ys_s.read();
+        Pair row;
+        row.b[0] = result.b[0];
+        row.b[1] = result.b[1];
+        if (result.written) write_row<P>(memory, row_of(made.place, group, octet), row);
         if (++word < words()) return false;
         word = 0;
         --due;

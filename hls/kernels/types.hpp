@@ -79,6 +79,12 @@ struct Pair {
     Word b[2];
 };
 
+// A row of results. written: 0: of a group that is not the execution's, which the store skips.
+struct ResultPair {
+    Word b[2];
+    int8_t written;
+};
+
 // One reduction step of one output group, weights of BITS bits (8 or 4), two's complement.
 //   8: byte = output*16 + input
 //   4: of byte k of those, k < 64, in the low half of byte k, of byte 64 + k in its high half

@@ -16,7 +16,7 @@
 namespace lda {
 
 // Which words of a Beat are kept, and where: word r is group `first` + r of a source of `groups`
-// groups whose first sub is `sub`.
+// groups whose first sub is `sub`; what lies in front of sub 0 is not kept.
 struct BeatPlace {
     int32_t first;
     int32_t groups;
@@ -52,8 +52,9 @@ inline void write_window(Window<P>& window, int subs, const BeatPlace& place,
         const int at = (i * subs + place.sub) * SUB + place.first * GROUP;
         LDA_CHECK((i / P::PP + 1) * P::PP * subs <= size,
                   "mac: a window pixel outside of the window buffer");
-        for (int r = 0; r < words; ++r)
-            store_operands(beat.b[r].b + l * GROUP, window.operand + at + r * GROUP);
+        // words in front of sub 0 are not kept
+        for (int r = most(0, -2 * place.sub - place.first); r < words; ++r)
+            store_operands(beat.b[r].b + l * GROUP, window.operand + (at + r * GROUP));
         if (clears) clear_operands(window.operand + at + words * GROUP);
     }
 }
@@ -91,8 +92,9 @@ BANKS:
                 // with several ranks `first` is even
                 const int own_half = (P::RANKS > 1 ? r : k) & 1;
                 const int sub = k >> 1;
-                const bool data = k < place.groups && own_half == half;
-                const bool zero = k == place.groups - 1 && own_half == 0 && half == 1;
+                const bool kept = place.sub + sub >= 0;
+                const bool data = kept && k < place.groups && own_half == half;
+                const bool zero = kept && k == place.groups - 1 && own_half == 0 && half == 1;
                 for (int l = 0; l < GROUP; ++l) {
 #pragma HLS unroll
                     const int i = lanes.index[l];

@@ -56,7 +56,7 @@ int t_post(const int32_t* segments, int segment_count, const int32_t* entries, u
     hls::stream<Pair, Engine::DEPTH_RS> rs_s("rs");
     hls::stream<Word, Engine::DEPTH_QP> qp_s("qp");
     hls::stream<SumWord, Engine::DEPTH_SS> ss_s("ss");
-    hls::stream<Pair, Engine::DEPTH_YS> ys_s("ys");
+    hls::stream<ResultPair, Engine::DEPTH_YS> ys_s("ys");
     hls::stream<StatWord, Engine::DEPTH_ST> st_s("st");
     sim::Scheduler device;
     device.timing.pipeline_depth = 1;
@@ -72,7 +72,7 @@ int t_post(const int32_t* segments, int segment_count, const int32_t* entries, u
                          ss_s, ys_s, st_s);
         },
         Engine::STAGES_POST);
-    device.spawn("writes", [&] { Bench<Pair>{ys, counts[4], intervals[4]}.take(ys_s); });
+    device.spawn("writes", [&] { Bench<ResultPair>{ys, counts[4], intervals[4]}.take(ys_s); });
     device.spawn("reduce", [&] { Bench<StatWord>{st, counts[5], intervals[5]}.take(st_s); });
     device.register_fifo(as_s, "mac", "post");
     device.register_fifo(rs_s, "store", "post");

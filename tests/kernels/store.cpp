@@ -74,7 +74,7 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
     hls::stream<Pair, Engine::DEPTH_XS> xs_s("xs");
     hls::stream<Pair, Engine::DEPTH_PX> px_s("px");
     hls::stream<Pair, Engine::DEPTH_RS> rs_s("rs");
-    hls::stream<Pair, Engine::DEPTH_YS> ys_s("ys");
+    hls::stream<ResultPair, Engine::DEPTH_YS> ys_s("ys");
     sim::Scheduler device;
     device.spawn(
         "store",
@@ -122,7 +122,7 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
                     if (i < step.xs) put(xs_got, px_s.read());
                     if (i < step.rs) put(rs_got, rs_s.read());
                     if (i < step.ys) {
-                        Pair pair;
+                        ResultPair pair;
                         std::memcpy(&pair, next, sizeof pair);
                         next += sizeof pair;
                         ys_s.write(pair);
