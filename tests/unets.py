@@ -247,3 +247,7 @@ ALL = (
     pytest.param(sd15_like, marks=pytest.mark.slow),
     pytest.param(sdxl_like, marks=pytest.mark.slow),
 )
+
+
+def layers_of(graph: LayerGraph) -> dict[str, object]:
+    return {layer.name: layer for layer in graph.layers}
