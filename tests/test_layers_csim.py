@@ -5,14 +5,10 @@ the integer reference.
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from cpp import ROOT
 from generic_card import GenericCard, GraphRun, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -333,39 +329,6 @@ def test_struct_sizes_are_those_of_the_generator():
     pointer = sizes.ctypes.data_as(ctypes.c_void_p)
     assert GenericCard().lib.lda_struct_sizes(pointer, len(sizes)) == len(sizes)
     assert sizes.tolist() == [4 * len(list(words(each))) for each in structs]
-
-
-SANITISED = """
-import sys
-from dataclasses import replace
-sys.path[:0] = [{tests!r}, {root!r}]
-import test_layers_csim as t
-card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
-                     "-fno-sanitize-recover=all", "-DLDA_RANKS=2", *{flags!r})
-for kind in t.KINDS:
-    narrow = "-DLDA_WEIGHT_BITS=4" in {flags!r}
-    graph = (t.drawn_narrow if narrow else t.drawn)(kind, 11)
-    assert t.first_difference(graph, 2, card, weight_bits=4 if narrow else 8) is None, kind
-print("clean")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "flags",
-    [(), ("-DLDA_PLAIN",), (NIBBLES,), (NIBBLES, "-DLDA_PLAIN")],
-    ids=["fast", "plain", "fast4", "plain4"],
-)
-def test_sanitisers_find_nothing(flags):
-    libasan = subprocess.run(
-        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    script = SANITISED.format(tests=str(ROOT / "tests"), root=str(ROOT), flags=flags)
-    environment = {**os.environ, "LD_PRELOAD": libasan, "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "clean", done.stderr[-3000:]
 
 
 @RANKS

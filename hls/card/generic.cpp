@@ -121,7 +121,7 @@ class GenericCard : public lda::Card<GenericEngine> {
                 return;
             }
             to.resize(std::size_t(count));
-            take(to.data(), uint64_t(count));
+            if (count > 0) take(to.data(), uint64_t(count));
         }
     };
 
