@@ -106,9 +106,9 @@ def compare(accelerator: Accelerator, unet: Any, repetitions: int) -> dict[str, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    arguments = parser("Time one U-Net forward pass on the card and in torch.")
+    arguments = parser("host.bench", "Time one U-Net forward pass on the card and in torch.")
     arguments.add_argument("--model", type=Path, help="its float U-Net (default: the build's)")
-    arguments.add_argument("--repetitions", type=int, default=15)
+    arguments.add_argument("--repetitions", type=int, default=15, help="of each (default: 15)")
     parsed = arguments.parse_args(argv)
 
     def work() -> None:

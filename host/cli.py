@@ -9,13 +9,24 @@ from gen.errors import UserError
 from host.settings import SCHEDULERS, Settings
 
 
-def parser(description: str, out: str = "out") -> argparse.ArgumentParser:
-    """Arguments of every command."""
-    arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("--build", type=Path, required=True, help="folder of a build")
-    arguments.add_argument("--out", type=Path, default=Path(out), help="folder for results")
-    arguments.add_argument("--xclbin", type=Path, help="xclbin of a real card (default: software)")
-    arguments.add_argument("--device", type=_device, default=0, help="index or address of the card")
+def parser(command: str, description: str, out: str = "out") -> argparse.ArgumentParser:
+    """Arguments of every command; ``command``: the module that is run."""
+    arguments = argparse.ArgumentParser(prog=f"python -m {command}", description=description)
+    arguments.add_argument(
+        "--build", type=Path, required=True, help="folder that make build has made: build/NAME"
+    )
+    arguments.add_argument(
+        "--out", type=Path, default=Path(out), help=f"folder for results (default: {out})"
+    )
+    arguments.add_argument(
+        "--xclbin", type=Path, help="linked file of a real card (default: the software card)"
+    )
+    arguments.add_argument(
+        "--device",
+        type=_device,
+        default=0,
+        help="the card: its index, or its PCI address such as 0000:65:00.1 (default: 0)",
+    )
     return arguments
 
 
@@ -26,9 +37,25 @@ def _device(text: str) -> int | str:
 def add_sampling(arguments: argparse.ArgumentParser) -> None:
     """Arguments of commands that sample."""
     defaults = Settings()
-    arguments.add_argument("--seed", type=int, default=defaults.seed, help="of the first prompt")
-    arguments.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
-    arguments.add_argument("--guidance", type=float, default=defaults.guidance)
+    arguments.add_argument(
+        "--seed",
+        type=int,
+        default=defaults.seed,
+        help=f"of the first prompt, others count up (default: {defaults.seed})",
+    )
+    arguments.add_argument(
+        "--steps",
+        type=int,
+        default=defaults.steps,
+        help=f"denoising steps (default: {defaults.steps})",
+    )
+    arguments.add_argument(
+        "--guidance",
+        type=float,
+        default=defaults.guidance,
+        help="how much the prompt counts; 1 and less: no guidance "
+        f"(default: {defaults.guidance:g})",
+    )
     arguments.add_argument(
         "--scheduler", choices=SCHEDULERS, default="", help="default: ddim, or lcm for its models"
     )

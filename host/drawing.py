@@ -123,10 +123,16 @@ def run(
 def add_cards(arguments: argparse.ArgumentParser) -> None:
     """Arguments of commands that draw on several cards."""
     arguments.add_argument(
-        "--cards", type=int, default=1, help="cards to draw on, from --device on, one picture each"
+        "--cards",
+        type=int,
+        default=1,
+        help="cards to draw on, from --device on, a picture each (default: 1)",
     )
     arguments.add_argument(
-        "--timeout", type=float, default=20.0, help="seconds after which a step is given up"
+        "--timeout",
+        type=float,
+        default=20.0,
+        help="seconds after which a step is given up (default: 20)",
     )
 
 

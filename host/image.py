@@ -70,8 +70,10 @@ def draw_grid(rows: Sequence[tuple[Job, Row]], out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    arguments = parser("Draw pictures: every denoising step on the card.")
-    arguments.add_argument("--prompt", action="append", help="may be given several times")
+    arguments = parser("host.image", "Draw pictures: every denoising step on the card.")
+    arguments.add_argument(
+        "--prompt", action="append", help="may be given several times (default: six)"
+    )
     add_cards(arguments)
     add_sampling(arguments)
     parsed = arguments.parse_args(argv)

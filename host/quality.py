@@ -95,8 +95,10 @@ def summary(verdicts: Sequence[Verdict], settings: Settings) -> dict[str, object
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    arguments = parser("Compare the accelerator's pictures with the float U-Net's.")
-    arguments.add_argument("--prompts", type=int, default=32, help="number of held-out prompts")
+    arguments = parser("host.quality", "Compare the accelerator's pictures with the float U-Net's.")
+    arguments.add_argument(
+        "--prompts", type=int, default=32, help="number of held-out prompts (default: 32)"
+    )
     add_cards(arguments)
     add_sampling(arguments)
     parsed = arguments.parse_args(argv)
