@@ -17,6 +17,8 @@ OUT     ?= out
 SEED    ?= 1
 STEPS   ?= 25
 GUIDANCE ?= 2.5
+# steps per start of an engine that has the sampler (empty: the scheduler runs on the host)
+SAMPLER ?=
 PROMPTS ?= 32
 CARDS   ?= 1
 MODELS  ?= models/shapes-ldm,ldm-celebahq-256,sd15
@@ -33,7 +35,7 @@ include vitis/vitis.mk
 help: ## list every goal
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: MODEL=$(MODEL) PROMPT=\"...\" SEED=$(SEED) STEPS=$(STEPS) GUIDANCE=$(GUIDANCE) PROMPTS=$(PROMPTS) CARDS=$(CARDS) OUT=$(OUT)"
+	@echo "  Settings: MODEL=$(MODEL) PROMPT=\"...\" SEED=$(SEED) STEPS=$(STEPS) GUIDANCE=$(GUIDANCE) SAMPLER=$(SAMPLER) PROMPTS=$(PROMPTS) CARDS=$(CARDS) OUT=$(OUT)"
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; install Python 3.10 or newer, or name one by PYTHON=..."; exit 2; }
@@ -45,16 +47,16 @@ $(VENV)/ready: pyproject.toml constraints.txt
 venv: $(VENV)/ready ## set up the virtual environment (.venv)
 
 build: $(VENV)/ready ## generate the accelerator from MODEL and build its software card
-	$(BIN)/python -m gen build $(MODEL) $(foreach lora,$(LORA),--lora $(lora)) --board $(or $(ENGINE),$(BOARD)) --out $(BUILD)
+	$(BIN)/python -m gen build $(MODEL) $(foreach lora,$(LORA),--lora $(lora)) --board $(or $(ENGINE),$(BOARD)) --out $(BUILD) $(if $(SAMPLER),--sampler)
 
 plan: $(VENV)/ready ## choose the engine for MODEL under the board's limits (out/plan.json, out/engine.toml)
 	$(BIN)/python -m gen plan $(MODEL) --board $(BOARD) --out $(OUT)/plan.json --engine $(OUT)/engine.toml
 
 image: build ## draw images: every denoising step on the software card
-	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE) --cards $(CARDS)
+	$(BIN)/python -m host.image --build $(BUILD) --out $(OUT) $(if $(value PROMPT),--prompt "$$PROMPT") --seed $(SEED) --steps $(STEPS) --guidance $(GUIDANCE) --cards $(CARDS) $(if $(SAMPLER),--on-card-sampler $(SAMPLER))
 
 quality: build ## PSNR, SSIM and attribute accuracy against the float U-Net (out/quality.json)
-	$(BIN)/python -m host.quality --build $(BUILD) --out $(OUT) --prompts $(PROMPTS) --steps $(STEPS) --guidance $(GUIDANCE) --cards $(CARDS)
+	$(BIN)/python -m host.quality --build $(BUILD) --out $(OUT) --prompts $(PROMPTS) --steps $(STEPS) --guidance $(GUIDANCE) --cards $(CARDS) $(if $(SAMPLER),--on-card-sampler $(SAMPLER))
 
 bench: build ## software card against torch fp32 (out/bench.json)
 	$(BIN)/python -m host.bench --build $(BUILD) --out $(OUT)

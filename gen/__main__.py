@@ -51,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--untimed", action="store_true", help="software card without clock cycles: faster"
     )
 
+    build.add_argument(
+        "--sampler", action="store_true", help="engine that updates the latent itself between steps"
+    )
+
     plan = commands.add_parser("plan", help="choose the engine for a model, before building it")
     plan.add_argument("model", help="diffusers folder, hub id or architecture name")
     plan.add_argument("--board", default="u250", help="board file below gen/boards")
@@ -63,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--width", type=int, default=0, help="latent width")
     plan.add_argument(
         "--tokens", type=int, default=0, help="longest prompt (default: the pipeline's own)"
+    )
+    plan.add_argument(
+        "--sampler", action="store_true", help="engine that updates the latent itself between steps"
     )
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.add_argument("--out", type=Path, help="write the JSON to this file")
@@ -98,6 +105,7 @@ def _build(parsed: argparse.Namespace) -> None:
         subjects=read_subjects(parsed.calibration),
         quantise=Options(weight_bits=BITS[parsed.bits]),
         untimed=parsed.untimed,
+        sampler=parsed.sampler,
     )
     out = parsed.out or Path("build") / model.path.stem
     run_build(model, out, settings)
@@ -118,6 +126,7 @@ def _plan(parsed: argparse.Namespace) -> None:
         parsed.height,
         parsed.width,
         parsed.tokens,
+        parsed.sampler,
         parsed.json,
         parsed.out,
         parsed.engine,

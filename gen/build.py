@@ -73,7 +73,7 @@ class Settings:
     ``height``, ``width``: latent pixels, 0 for the model's own; ``batch``: 2 serves a guided pair
     at once; ``tokens``: of the longest prompt, 0 for the pipeline's own. ``subjects``: what to
     calibrate on, nothing for the defaults. ``untimed``: a software card that does not model clock
-    cycles, which is faster.
+    cycles, which is faster. ``sampler``: several steps per start.
     """
 
     board: str = "u250"
@@ -84,6 +84,7 @@ class Settings:
     subjects: Subjects = field(default_factory=Subjects)
     quantise: Options = field(default_factory=Options)
     untimed: bool = False
+    sampler: bool = False
 
 
 def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
@@ -130,7 +131,7 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
             QUANT,
             PROGRAM,
             lambda folder, scratch: _program(folder, settings, scratch),
-            {"board": settings.board},
+            {"board": settings.board, "sampler": settings.sampler},
         ),
         Stage(
             "emit",
@@ -200,7 +201,7 @@ def _quantise(folder: Path, settings: Settings, scratch: Path) -> None:
 
 def _program(folder: Path, settings: Settings, scratch: Path) -> None:
     qgraph = load_qgraph(folder)
-    program, planned = fitted(qgraph, settings.board)
+    program, planned = fitted(qgraph, settings.board, settings.sampler)
     if planned:
         engine = program.engine
         print(
@@ -223,5 +224,5 @@ def _compile(folder: Path, settings: Settings, scratch: Path) -> None:
     for name in PROGRAM[:1]:
         os.link(folder / name, scratch / name)
     program = load_program(folder / PROGRAM[0])
-    units = engine_units(program.ranks, bool(program.moves))
+    units = engine_units(program.ranks, bool(program.moves), program.has_sampler)
     write_container(scratch, units=units, mems=board_mems(program.ranks))

@@ -22,7 +22,7 @@ Functions = Mapping[str, tuple[Any, list[Any]]]
 STEP: Functions = {
     "lda_card_new": (_POINTER, []),
     "lda_card_free": (None, [_POINTER]),
-    "lda_card_step": (_INT, [_POINTER, _POINTER, _INT, _INT]),
+    "lda_card_step": (_INT, [_POINTER, _POINTER, _INT, _INT, _INT]),
     "lda_card_error": (ctypes.c_char_p, [_POINTER]),
     "lda_card_cycles": (ctypes.c_uint64, [_POINTER]),
     "lda_card_report": (ctypes.c_char_p, [_POINTER]),

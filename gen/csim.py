@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from gen.card_library import (
 )
 from gen.program.binary import program_bytes
 from gen.program.io import pack_latent, unpack_result
-from gen.program.layout import ROW
+from gen.program.layout import ROW, WORD
 from gen.program.parts import written_rows
 from gen.program.program import Program
+from gen.program.sampler import result_words
 
 Bytes = NDArray[np.uint8]
 EntryObserver = Callable[[int, int, int, list[Bytes]], None]
@@ -131,6 +132,27 @@ class CsimCard:
             CsimError: a deadlock, leftover tokens, or a buffer that is too small.
             Exception: whatever ``observe`` raised.
         """
+        rows = pack_latent(self.program, latent)
+        result, _ = self.start(weights, dynamic, rows, 1, observe, reload)
+        return result
+
+    def start(
+        self,
+        weights: Bytes,
+        dynamic: Sequence[Bytes] | Bytes,
+        latent: Sequence[Bytes],
+        steps: int,
+        observe: EntryObserver | None = None,
+        reload: bool = True,
+    ) -> tuple[NDArray[np.int16], list[Bytes]]:
+        """Run ``steps`` steps in one start: the last one's result, and the result buffers.
+
+        ``dynamic`` and ``latent``, the ranks' buffers, hold what gen.program.sampler says.
+
+        Raises:
+            CsimError: a deadlock, leftover tokens, or a buffer that is too small.
+            Exception: whatever ``observe`` raised.
+        """
         raised: list[BaseException] = []
 
         written: dict[tuple[int, int, int], dict[int, Bytes]] = {}
@@ -150,22 +172,24 @@ class CsimCard:
 
         callback = CALLBACK(call) if observe else CALLBACK()
         ranks = self.program.ranks
-        results = [np.zeros((self.program.output_rows, ROW), np.uint8) for _ in range(ranks)]
+        words = result_words(self.program, steps)
+        results = [np.zeros((words, WORD), np.uint8) for _ in range(ranks)]
         arrays = [
             [np.ascontiguousarray(each) for each in rank]
-            for rank in zip(weights, dynamic, pack_latent(self.program, latent), strict=True)
+            for rank in zip(weights, dynamic, latent, strict=True)
         ]
         buffers = card_buffers(
             [[*rank, *out] for rank, *out in zip(arrays, results, self.spill, strict=True)]
         )
         self._library.lda_card_on_entry(self._card, callback, None)
-        code = int(self._library.lda_card_step(self._card, buffers, ranks, int(reload)))
+        code = int(self._library.lda_card_step(self._card, buffers, ranks, int(reload), steps))
         self._library.lda_card_on_entry(self._card, CALLBACK(), None)
         if raised:
             raise raised[0]
         if code != DONE:
             raise CsimError(code, self.error)
-        return unpack_result(self.program, results)
+        rows = 2 * self.program.output_rows
+        return unpack_result(self.program, [each[:rows] for each in results]), results
 
     def close(self) -> None:
         """Give the card's memory back."""

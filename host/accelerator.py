@@ -8,7 +8,7 @@ transfer back, for every rank; the prompt's keys and values are sent when the pr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen.errors import UserError
+from gen.reference.sampler import Coefficients, Int32
 from host.card import TIMEOUT_MS, Buffer, Card
-from host.codec import Codec, Extra
+from host.codec import MAX_STEPS, Codec, Extra, SamplerFormat
 from host.folder import BuildFolder
 from host.selftest import known_step
 from host.session import Session
@@ -25,6 +26,7 @@ from host.xclbin import CONTAINER_NAME
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Int16 = NDArray[np.int16]
 
 # Sets of dynamic buffers kept on the card: one for each prompt (pair) that a large batch is split
 # into.
@@ -45,14 +47,41 @@ class Stepper(Protocol):
         ...
 
 
-class Slot:
-    """Dynamic buffers on the card, one per rank, and what they hold."""
+class Starter(Stepper, Protocol):
+    """Computes several steps in one start, too (``Accelerator.run_steps``)."""
 
-    def __init__(self, buffers: list[Buffer]) -> None:
-        self.buffers = buffers
+    @property
+    def sampler(self) -> SamplerFormat:
+        """The latents of a start."""
+        ...
+
+    @property
+    def several(self) -> bool:
+        """Whether a start may be several steps."""
+        ...
+
+    def run_steps(
+        self,
+        state: Int32,
+        timesteps: Sequence[float],
+        updates: Sequence[Coefficients],
+        encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
+    ) -> tuple[Int16, Int32]:
+        """The last result, and the state that it was computed from."""
+        ...
+
+
+class Slot:
+    """Dynamic buffers on the card, one per rank, and what they hold: a prompt, and the timesteps
+    (one per item) of every step of a start, of which there is room for ``steps``.
+    """
+
+    def __init__(self, buffers: list[Buffer], steps: int) -> None:
+        self.buffers, self.steps = buffers, steps
         self.arrays = [buffer.array for buffer in buffers]
         self.context: tuple[bytes, ...] | None = None
-        self.timesteps: tuple[float, ...] | None = None
+        self.timesteps: tuple[tuple[float, ...], ...] | None = None
         self.used = 0
 
     def push(self, part: tuple[int, int]) -> None:
@@ -221,31 +250,96 @@ class Accelerator:
         """One run of the layer program; all but the timesteps with its batch."""
         slot = self._slot(prompt, extra)
         wanted = timesteps if len(timesteps) == self.batch else timesteps * self.batch
-        if slot.timesteps != wanted:
-            slot.timesteps = None  # until all of it is on the card
-            self._codec.write_step(slot.arrays, wanted, extra)
-            slot.push(self._codec.step_range)
-            slot.timesteps = wanted
+        self._prepare(slot, (wanted,), extra)
         session = self._session
         self._codec.write_latent(session.latents, latent)
         session.step(slot.buffers)
         return self._codec.read_result(session.results)
 
-    def _slot(self, prompt: Float32 | None, extra: Extra) -> Slot:
-        """The slot that holds ``prompt`` and ``extra``, filled if none does."""
+    def _prepare(self, slot: Slot, steps: tuple[tuple[float, ...], ...], extra: Extra) -> None:
+        """Send what steps with these timesteps have of their own, unless it is there."""
+        if slot.timesteps == steps:
+            return
+        slot.timesteps = None  # until all of it is on the card
+        for index, timesteps in enumerate(steps):
+            self._codec.write_step(slot.arrays, timesteps, extra, index)
+        size, offset = self._codec.step_range
+        slot.push((len(steps) * size, offset))
+        slot.timesteps = steps
+
+    @property
+    def sampler(self) -> SamplerFormat:
+        """The latents of a start, for samplers that are a linear recurrence."""
+        return self._codec.sampler
+
+    @property
+    def several(self) -> bool:
+        """Whether a start may be several steps: the engine has a sampler."""
+        return self._codec.several
+
+    def run_steps(
+        self,
+        state: Int32,
+        timesteps: Sequence[float],
+        updates: Sequence[Coefficients],
+        encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
+    ) -> tuple[Int16, Int32]:
+        """Several steps in one start: one for every timestep, with an update of the latent behind
+        each but the last.
+
+        Args:
+            state: int32 [samples, channels, height, width] of ``sampler``.
+            timesteps: of the steps.
+            updates: one fewer.
+            encoder_hidden_states: float32 [batch, tokens, width], or None.
+            extra: arrays [batch, ...] of ``extra_inputs``.
+
+        Returns:
+            The last result int16 [batch, channels, height, width], and the state that it was
+            computed from.
+
+        Raises:
+            UserError: wrong shapes, or several steps of an engine without a sampler.
+            CardFault: the card failed; open it again, or another one.
+        """
+        steps = len(timesteps)
+        shape = (self.sampler.samples, *self._codec.latent_shape)
+        if state.shape != shape or len(updates) != steps - 1:
+            raise UserError(
+                f"a start of {steps} steps takes {steps - 1} updates of a state of shape "
+                f"{list(shape)}, not {len(updates)} of {list(state.shape)}"
+            )
+        if steps > 1 and not self.several:
+            raise UserError(
+                "this accelerator has no sampler on the card; build the model with --sampler"
+            )
+        if steps > MAX_STEPS:
+            raise UserError(f"{steps} steps in one start; {MAX_STEPS} are possible")
+        items = np.broadcast_to(np.float32(0), (self.batch, *self._codec.latent_shape))
+        _, prompt = self._check(items, timesteps[0], encoder_hidden_states)
+        others = self._check_extra(extra or {}, self.batch)
+        slot = self._slot(prompt, others, steps)
+        self._prepare(slot, tuple((float(each),) * self.batch for each in timesteps), others)
+        session = self._session
+        self._codec.write_start(session.latents, state, updates)
+        session.start(slot.buffers, steps, *self._codec.start_bytes(steps))
+        result = self._codec.result_values(session.results)
+        return result, state if steps == 1 else self._codec.read_state(session.results)
+
+    def _slot(self, prompt: Float32 | None, extra: Extra, steps: int = 1) -> Slot:
+        """The slot that holds ``prompt`` and ``extra``, filled if none does, with room for
+        ``steps`` steps.
+        """
         self._clock += 1
         # compared as bytes: faster than as numbers
         given = [] if prompt is None else [prompt]
         content = tuple(value.tobytes() for value in (*given, *extra.values()))
         for slot in self._slots:
-            if slot.used and slot.context == content:
+            if slot.used and slot.context == content and slot.steps >= steps:
                 slot.used = self._clock
                 return slot
-        if len(self._slots) < PROMPTS_ON_CARD:
-            slot = Slot(self._session.dynamic())
-            self._slots.append(slot)
-        else:
-            slot = min(self._slots, key=lambda each: each.used)
+        slot = self._free_slot(steps)
         slot.context = None  # until all of it is on the card
         if extra:
             slot.timesteps = None  # their biases depend on it too
@@ -254,6 +348,18 @@ class Accelerator:
             slot.push(self._codec.prompt_range)
         slot.context = content
         slot.used = self._clock
+        return slot
+
+    def _free_slot(self, steps: int) -> Slot:
+        """A new slot, or the one that was used longest ago, with room for ``steps`` steps."""
+        if len(self._slots) == PROMPTS_ON_CARD:
+            oldest = min(self._slots, key=lambda each: each.used)
+            if oldest.steps >= steps:
+                return oldest
+            self._slots.remove(oldest)
+        size, _ = self._codec.step_range
+        slot = Slot(self._session.dynamic((steps - 1) * size), steps)
+        self._slots.append(slot)
         return slot
 
     def _check(

@@ -92,8 +92,9 @@ class Command:
             ) from error
         self._bound: set[int] = set()
         self._buffers = {index for index, arg in enumerate(unit.args) if arg.mems}
-        self._scalars = {index for index, arg in enumerate(unit.args) if arg.scalar}
-        self._needed = self._buffers | self._scalars
+        # scalar arguments: number by name
+        self.scalars = {arg.name: index for index, arg in enumerate(unit.args) if arg.scalar}
+        self._needed = self._buffers | set(self.scalars.values())
         self._running = False
 
     def group(self, index: int) -> int:
@@ -141,7 +142,7 @@ class Command:
         Raises:
             UserError: the argument is no scalar.
         """
-        if index not in self._scalars:
+        if index not in self.scalars.values():
             raise UserError(
                 f"argument {index} of kernel {self.unit.name} is not a scalar in this xclbin; "
                 "build it again"
@@ -254,8 +255,9 @@ class Card:
                 "use it"
             ) from error
 
-    def execute(self, commands: list[Command]) -> None:
-        """Start the commands in order (consumers first) and wait for all of them.
+    def execute(self, commands: list[Command], steps: int = 1) -> None:
+        """Start the commands in order (consumers first) and wait for all of them, ``steps`` times
+        the time limit at most.
 
         Raises:
             CardFault: a time limit, an error state, or a start that the driver refuses; with the
@@ -265,13 +267,14 @@ class Card:
         try:
             for command in commands:
                 command.start()
-            end = started + self.timeout_ms / 1000
+            limit = steps * self.timeout_ms
+            end = started + limit / 1000
             for command in commands:
                 state = command.wait(round((end - time.perf_counter()) * 1000))
                 if state == self.completed:
                     continue
                 if state == self.timed_out:
-                    what = f"did not finish within {self.timeout_ms / 1000:g} s"
+                    what = f"did not finish within {limit / 1000:g} s"
                 else:
                     what = f"ended in state {getattr(state, 'name', state)}"
                 raise self.fault(f"kernel {command.unit.name} {what}")
@@ -289,12 +292,12 @@ class Card:
 
     @property
     def cycles(self) -> int | None:
-        """Modelled clock cycles of the last step; None on a real card, and on one in software that
+        """Modelled clock cycles of the last start; None on a real card, and on one in software that
         does not model them.
         """
         return int(self.xrt.cycles(self.device)) or None if self.software else None
 
     @property
     def report(self) -> str:
-        """The software card's report of the last step."""
+        """The software card's report of the last start."""
         return str(self.xrt.report(self.device)) if self.software else ""

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gen.errors import UserError
-from host.settings import SCHEDULERS, Settings
+from host.settings import SCHEDULERS, STEPS_PER_START, Settings
 
 
 def parser(command: str, description: str, out: str = "out") -> argparse.ArgumentParser:
@@ -59,12 +59,30 @@ def add_sampling(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--scheduler", choices=SCHEDULERS, default="", help="default: ddim, or lcm for its models"
     )
+    arguments.add_argument(
+        "--on-card-sampler",
+        type=_steps_per_start,
+        nargs="?",
+        const=STEPS_PER_START,
+        default=0,
+        metavar="STEPS",
+        help=f"the card updates the latent itself, STEPS (default: {STEPS_PER_START}) per start",
+    )
     arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
+
+
+def _steps_per_start(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 def settings(parsed: argparse.Namespace) -> Settings:
     """The sampler settings of parsed arguments, checked."""
-    chosen = Settings(parsed.seed, parsed.steps, parsed.guidance, parsed.scheduler)
+    chosen = Settings(
+        parsed.seed, parsed.steps, parsed.guidance, parsed.scheduler, parsed.on_card_sampler
+    )
     chosen.check()
     return chosen
 

@@ -16,7 +16,15 @@ from gen.hostints import prompt_weights, step_affines, step_biases
 from gen.program import DynamicBuffer, Program
 from gen.program.layout import ROW, WORD
 from gen.program.program import HostWeight, StepAffine, StepBias
+from gen.program.sampler import (
+    latent_buffers,
+    latent_words,
+    result_state,
+    result_words,
+    samples,
+)
 from gen.qlayers import QGraph
+from gen.reference.sampler import Coefficients, Int32
 from host.packing import LatentPacker, ResultReader
 
 Bytes = NDArray[np.uint8]
@@ -30,12 +38,18 @@ NO_EXTRA: Extra = MappingProxyType({})
 STEPS_KEPT = 256
 
 
+# of a start: what the latent buffers have room for
+MAX_STEPS = 1000
+
+
 @dataclass(frozen=True)
 class RankBuffers:
     """Buffers of one rank, sizes in bytes; ``weights`` is the static one, uint8.
 
     ``latent`` and ``result`` say whether values of them lie on this rank; if not, the buffer exists
-    but holds padding only. ``spill`` is scratch memory of a program with moves.
+    but holds padding only. ``spill`` is scratch memory of a program with moves. ``latent_room`` and
+    ``result_room``: what the buffers have room for, where starts of several steps take more than
+    one step.
     """
 
     weights: Bytes
@@ -45,6 +59,22 @@ class RankBuffers:
     latent: bool = True
     result: bool = True
     spill_bytes: int = 0
+    latent_room: int = 0
+    result_room: int = 0
+
+
+@dataclass(frozen=True)
+class SamplerFormat:
+    """Latents of a start of several steps: ``samples`` of them; where ``partner`` is not 0, item
+    s + partner is the other one of sample s in a guided pair. Values of one unit of the input and
+    of the result.
+    """
+
+    samples: int
+    partner: int
+    input_scale: float
+    result_scale: float
+    replicas: int
 
 
 class Codec:
@@ -52,8 +82,9 @@ class Codec:
 
     ``ranks`` says what buffers every rank has; the methods take one array for each of them.
     ``step_range`` and ``prompt_range`` are (size, offset) in bytes of what changes per step and per
-    prompt in every rank's dynamic buffer. ``weights`` is the static buffer, uint8, one rank's after
-    the other.
+    prompt in every rank's dynamic buffer; what later steps of a start have of their own follows
+    behind the former. ``weights`` is the static buffer, uint8, one rank's after the other.
+    ``sampler`` describes the latents of linear samplers; ``several``: the card updates them itself.
     """
 
     def __init__(
@@ -63,7 +94,7 @@ class Codec:
         host: HostGraph,
         weights: Bytes,
     ) -> None:
-        self._qgraph, self._host = qgraph, host
+        self._program, self._qgraph, self._host = program, qgraph, host
         self._dynamic = DynamicBuffer(program, qgraph)
         self._steps: OrderedDict[tuple[object, ...], Bytes] = OrderedDict()
         info = qgraph.graph.tensors[qgraph.graph.input]
@@ -82,6 +113,16 @@ class Codec:
         self._result = ResultReader(program, qgraph)
         self.step_range = _span([*program.step_biases, *program.step_affines])
         self.prompt_range = _span(program.host_weights)
+        count, partner = samples(qgraph.graph)
+        self.sampler = SamplerFormat(
+            count,
+            partner,
+            qgraph.tensors[qgraph.graph.input].scale,
+            qgraph.tensors[qgraph.graph.output].scale,
+            qgraph.input_replicas,
+        )
+        self.several = program.has_sampler
+        room = self.start_bytes(MAX_STEPS if self.several else 1)
         self.ranks = tuple(
             RankBuffers(
                 weights=of_rank,
@@ -91,16 +132,30 @@ class Codec:
                 latent=rank in self._latent.ranks,
                 result=rank in self._result.ranks,
                 spill_bytes=program.spill_rows * ROW,
+                latent_room=room[0],
+                result_room=room[1],
             )
             for rank, of_rank in enumerate(weights.reshape(program.ranks, -1))
         )
 
+    def start_bytes(self, steps: int) -> tuple[int, int]:
+        """Bytes of latent and result of every rank in a start of so many steps."""
+        return (
+            latent_words(self._program, steps) * WORD,
+            result_words(self._program, steps) * WORD,
+        )
+
     def write_step(
-        self, dynamic: Sequence[Bytes], timesteps: tuple[float, ...], extra: Extra = NO_EXTRA
+        self,
+        dynamic: Sequence[Bytes],
+        timesteps: tuple[float, ...],
+        extra: Extra = NO_EXTRA,
+        step: int = 0,
     ) -> None:
         """Write what one timestep per sample changes into the ranks' dynamic buffers.
 
         ``extra``: what the U-Net takes besides (``extra_inputs``), arrays [batch, ...] by name.
+        ``step``: of a start, which one has these timesteps.
         """
         key = (timesteps, *(value.tobytes() for value in extra.values()))
         kept = self._steps.get(key)
@@ -112,7 +167,8 @@ class Codec:
             self._steps[key] = kept
             if len(self._steps) > STEPS_KEPT:
                 self._steps.popitem(last=False)
-        _write(dynamic, kept, self.step_range)
+        size, offset = self.step_range
+        _write(dynamic, kept, (size, offset + step * size))
 
     def _part(self, of: Range) -> Bytes:
         """A range of all dynamic buffers, [ranks, bytes]."""
@@ -148,6 +204,21 @@ class Codec:
     def write_latent(self, buffers: Sequence[Bytes], latent: Float32) -> None:
         """Write the latent [batch, channels, height, width] into the ranks' latent buffers."""
         self._latent.write(buffers, latent)
+
+    def write_start(
+        self, buffers: Sequence[Bytes], state: Int32, updates: Sequence[Coefficients]
+    ) -> None:
+        """Write the state int32 [samples, channels, height, width] that a start begins with, and
+        the update behind every step but its last, into the ranks' latent buffers.
+        """
+        made = latent_buffers(self._program, self._qgraph, state, updates)
+        for buffer, words in zip(buffers, made, strict=True):
+            buffer[: words.size] = words.reshape(-1)
+
+    def read_state(self, buffers: Sequence[Bytes]) -> Int32:
+        """The state that the last step of a start of several was computed from."""
+        _, size = self.start_bytes(2)
+        return result_state(self._program, buffers[0][:size])
 
     def read_result(self, buffers: Sequence[Bytes]) -> Float32:
         """The noise prediction, new float32 [batch, channels, height, width]."""

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gen.reference.sampler import Coefficients, Int32
+from host.codec import Extra, SamplerFormat
+
 if TYPE_CHECKING:
-    from host.accelerator import Stepper
-from host.codec import Extra
+    from host.accelerator import Starter
 
 Float32 = NDArray[np.float32]
+Int16 = NDArray[np.int16]
 
 _HEAD = struct.Struct("<32sI")
 _SUM = 8
@@ -95,7 +99,7 @@ class Journaled:
     ``computed`` says of every step so far whether the card computed it.
     """
 
-    def __init__(self, stepper: Stepper, journal: Journal) -> None:
+    def __init__(self, stepper: Starter, journal: Journal) -> None:
         self._stepper, self._journal = stepper, journal
         self.computed: list[bool] = []
 
@@ -107,18 +111,63 @@ class Journaled:
         extra: Extra | None = None,
     ) -> Float32:
         """Noise prediction, float32 [batch, output channels, height, width]."""
-        key = hashlib.sha256(np.asarray(timestep, np.float64).tobytes())
-        key.update(latent.tobytes())
-        if encoder_hidden_states is not None:
-            key.update(encoder_hidden_states.tobytes())
-        for name, value in (extra or {}).items():
-            key.update(name.encode() + value.tobytes())
-        kept = self._journal.find(key.digest())
+        key = _key(np.asarray(timestep, np.float64), latent, encoder_hidden_states, extra)
+        kept = self._journal.find(key)
         self.computed.append(kept is None)
         if kept is not None:
             batch, _, height, width = latent.shape
             result: Float32 = np.frombuffer(kept, np.float32).copy()
             return result.reshape(batch, -1, height, width)
         result = self._stepper.step(latent, timestep, encoder_hidden_states, extra)
-        self._journal.add(key.digest(), result.tobytes())
+        self._journal.add(key, result.tobytes())
         return result
+
+    @property
+    def sampler(self) -> SamplerFormat:
+        """Of the stepper's starts of several steps."""
+        return self._stepper.sampler
+
+    @property
+    def several(self) -> bool:
+        """Whether the stepper's starts may be several steps."""
+        return self._stepper.several
+
+    def run_steps(
+        self,
+        state: Int32,
+        timesteps: Sequence[float],
+        updates: Sequence[Coefficients],
+        encoder_hidden_states: Float32 | None = None,
+        extra: Extra | None = None,
+    ) -> tuple[Int16, Int32]:
+        """A start, as ``Accelerator.run_steps``; it is kept as a whole."""
+        numbers = [value for by in updates for value in (by.a, by.c0, by.c1)]
+        of_steps = np.array([*timesteps, len(timesteps), *numbers], np.float64)
+        key = _key(of_steps, state, encoder_hidden_states, extra)
+        kept = self._journal.find(key)
+        self.computed += [kept is None] * len(timesteps)
+        if kept is not None:
+            left = np.frombuffer(kept, np.int32, state.size).reshape(state.shape).copy()
+            values = np.frombuffer(kept, np.int16, offset=state.nbytes)
+            return values.reshape(-1, *state.shape[1:]).copy(), left
+        result, left = self._stepper.run_steps(
+            state, timesteps, updates, encoder_hidden_states, extra
+        )
+        self._journal.add(key, left.tobytes() + result.tobytes())
+        return result, left
+
+
+def _key(
+    of_steps: NDArray[np.float64],
+    latent: NDArray[Any],
+    prompt: Float32 | None,
+    extra: Extra | None,
+) -> bytes:
+    """Hash of all inputs."""
+    key = hashlib.sha256(of_steps.tobytes())
+    key.update(latent.tobytes())
+    if prompt is not None:
+        key.update(prompt.tobytes())
+    for name, value in (extra or {}).items():
+        key.update(name.encode() + value.tobytes())
+    return key.digest()

@@ -31,9 +31,9 @@ def waiting_card(seconds: float = WAIT_S) -> Iterator[None]:
     """Software cards that wait instead of computing."""
     compute = CardLibrary.step
 
-    def wait(self: CardLibrary, ranks: Sequence[Any], reload: int) -> int:
+    def wait(self: CardLibrary, ranks: Sequence[Any], reload: int, steps: int = 1) -> int:
         if seconds:
-            time.sleep(seconds)
+            time.sleep(steps * seconds)
         return DONE
 
     CardLibrary.step = wait  # type: ignore[method-assign]

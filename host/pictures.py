@@ -135,7 +135,7 @@ class Painter:
 
         self._accelerator, self._settings, self._state = accelerator, settings, state
         self._pipe = load_pipeline(model, loras, settings.scheduler)
-        self._float = self._pipe.unet
+        self._float, self._scheduler = self._pipe.unet, self._pipe.scheduler
         self._card = AcceleratedUNet(accelerator, self._float)
 
     def paint(self, job: Job, on_step: Callable[[int, int], None]) -> Row:
@@ -152,12 +152,12 @@ class Painter:
 
         from host.journal import Journal, Journaled
         from host.metrics import psnr, ssim
+        from host.oncard import scheduler_for
         from host.sampling import draw
 
         pipe, settings, out = self._pipe, self._settings, self._state.out
         journal = Journal(self._state.journal(job), self._state.identity)
         card = Journaled(self._accelerator, journal)
-        self._card.accelerator = card
         drawn = 0
 
         def after_step() -> None:
@@ -165,15 +165,19 @@ class Painter:
             drawn += 1
             on_step(drawn, sum(card.computed))
 
+        schedulers = (
+            self._scheduler,
+            scheduler_for(self._card, card, self._scheduler, settings.steps_per_start),
+        )
         samples = []
         try:
-            for label, unet in zip(LABELS, (self._float, self._card), strict=True):
-                pipe.unet = unet
+            both = zip(LABELS, (self._float, self._card), schedulers, strict=True)
+            for label, pipe.unet, pipe.scheduler in both:
                 sample = draw(pipe, job.prompt, settings, job.seed, after_step)
                 Image.fromarray(sample.picture).save(out / f"{job.stem}.{label}.png")
                 samples.append(sample)
         finally:
-            pipe.unet = self._float
+            pipe.unet, pipe.scheduler = self._float, self._scheduler
         reference, accelerated = samples
         times = [t for t, new in zip(accelerated.step_seconds, card.computed, strict=False) if new]
         row = Row(

@@ -8,7 +8,7 @@ it in ``selftest.safetensors``.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gen.errors import UserError
+from gen.reference.sampler import coefficients, to_state
 from host.swcard.library import DONE, CardLibrary
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ Bytes = NDArray[np.uint8]
 FILE = "selftest.safetensors"
 LIBRARY = "card.so"
 TIMESTEP = 500.0
+SEVERAL = 2  # steps of a start of several
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,25 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class KnownStart:
+    """Of a start of several steps from the same inputs: the last result, and the result buffers of
+    all ranks [ranks, bytes], which hold the sampler's state.
+    """
+
+    steps: int
+    result: NDArray[np.int16]
+    buffers: Bytes
+
+
+@dataclass(frozen=True)
 class KnownStep:
-    """Inputs of every rank, and the result int16 [batch, channels, height, width]."""
+    """Inputs of every rank, and the result int16 [batch, channels, height, width]; ``several``: of
+    an engine with a sampler.
+    """
 
     inputs: tuple[Inputs, ...]
     result: NDArray[np.int16]
+    several: KnownStart | None = None
 
 
 def known_step(build: Path, identity: str, codec: Codec) -> KnownStep:
@@ -59,6 +75,9 @@ def known_step(build: Path, identity: str, codec: Codec) -> KnownStep:
         return kept
     made = _compute(build, codec)
     tensors: dict[str, NDArray[Any]] = {"result": made.result}
+    if made.several is not None:
+        tensors["several.result"] = made.several.result
+        tensors["several.buffers"] = made.several.buffers
     for rank, inputs in enumerate(made.inputs):
         tensors[f"{rank}.latent"] = inputs.latent
         tensors[f"{rank}.dynamic"] = inputs.dynamic
@@ -83,6 +102,11 @@ def _read(path: Path, identity: str, ranks: int) -> KnownStep | None:
                     for r in range(ranks)
                 ),
                 file.get_tensor("result"),
+                KnownStart(
+                    SEVERAL, file.get_tensor("several.result"), file.get_tensor("several.buffers")
+                )
+                if "several.result" in file.keys()  # noqa: SIM118 - not a mapping
+                else None,
             )
     except (OSError, SafetensorError):
         return None
@@ -90,26 +114,46 @@ def _read(path: Path, identity: str, ranks: int) -> KnownStep | None:
 
 def _compute(build: Path, codec: Codec) -> KnownStep:
     rng = np.random.default_rng(0)
-    latents = [np.zeros(each.latent_bytes, np.uint8) for each in codec.ranks]
-    dynamics = [np.zeros(each.dynamic_bytes, np.uint8) for each in codec.ranks]
-    results = [np.zeros(each.result_bytes, np.uint8) for each in codec.ranks]
+    steps = SEVERAL if codec.several else 1
+    latent_bytes, result_bytes = codec.start_bytes(steps)
+    size, _ = codec.step_range
+    latents = [np.zeros(latent_bytes, np.uint8) for _ in codec.ranks]
+    dynamics = [np.zeros(each.dynamic_bytes + (steps - 1) * size, np.uint8) for each in codec.ranks]
+    results = [_words(np.zeros(result_bytes, np.uint8)) for _ in codec.ranks]
     shape = (codec.batch, *codec.latent_shape)
-    codec.write_latent(latents, rng.standard_normal(shape, np.float32))
+    latent = rng.standard_normal(shape, np.float32)
+    codec.write_latent(latents, latent)
+    if codec.several:
+        form = codec.sampler
+        by = coefficients(
+            0.9, -0.3, 2.5 if form.partner else None, form.input_scale, form.result_scale
+        )
+        codec.write_start(latents, to_state(latent[: form.samples], form.input_scale), [by])
     extra = {
         name: np.zeros((codec.batch, *shape), dtype)
         for name, (shape, dtype) in codec.extra_inputs.items()
     }
-    codec.write_step(dynamics, (TIMESTEP,) * codec.batch, extra)
+    for step in range(steps):
+        codec.write_step(dynamics, (TIMESTEP - step,) * codec.batch, extra, step)
     if codec.prompt_shape is not None:
         prompt = rng.standard_normal((codec.batch, *codec.prompt_shape), np.float32)
         codec.write_prompt(dynamics, prompt, extra)
     card = CardLibrary(build / LIBRARY)
     weights = [_words(each.weights) for each in codec.ranks]
     buffers = list(zip(weights, dynamics, latents, results, strict=True))
-    if card.step(buffers, reload=1) != DONE:
-        raise UserError(f"{build / LIBRARY} does not run a step ({card.error}); run `make build`")
+
+    def run(count: int) -> NDArray[np.int16]:
+        if card.step(buffers, reload=1, steps=count) != DONE:
+            raise UserError(
+                f"{build / LIBRARY} does not run a step ({card.error}); run `make build`"
+            )
+        return codec.result_values(results)
+
+    known = KnownStep(tuple(map(Inputs, latents, dynamics)), run(1))
+    if codec.several:
+        known = replace(known, several=KnownStart(steps, run(steps), np.stack(results)))
     card.close()
-    return KnownStep(tuple(map(Inputs, latents, dynamics)), codec.result_values(results))
+    return known
 
 
 def _words(data: Bytes) -> Bytes:

@@ -14,6 +14,8 @@ DEFAULT_PROMPTS = (
     "a pink heart on a sky background",
     "a cyan circle and a red cross on a desert background",
 )
+# of a start with the sampler on the card; progress and resuming go by starts
+STEPS_PER_START = 10
 # name on the command line -> class of diffusers
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -28,13 +30,15 @@ SCHEDULERS = {
 @dataclass(frozen=True)
 class Settings:
     """Sampler settings; ``guidance`` is the classifier-free guidance scale (1 or less: none),
-    ``scheduler`` a key of ``SCHEDULERS`` ("": the model's default).
+    ``scheduler`` a key of ``SCHEDULERS`` ("": the model's default), ``steps_per_start`` the most
+    steps of one start with the sampler on the card (0: the scheduler runs on the host).
     """
 
     seed: int = 1
     steps: int = 25
     guidance: float = 2.5
     scheduler: str = ""
+    steps_per_start: int = 0
 
     def check(self) -> None:
         """Refuse settings that the sampler cannot run with.
@@ -44,5 +48,10 @@ class Settings:
         """
         if not 1 <= self.steps <= 1000:
             raise UserError(f"{self.steps} steps cannot be sampled; give 1 to 1000 by --steps")
+        if not 0 <= self.steps_per_start <= 1000:
+            raise UserError(
+                f"{self.steps_per_start} steps cannot be one start; give 1 to 1000 by "
+                "--on-card-sampler"
+            )
         if self.seed < 0:
             raise UserError(f"seed {self.seed} is negative; give one of 0 or more by --seed")

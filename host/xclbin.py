@@ -119,9 +119,9 @@ class Container:
         return Metadata(self.uuid, self.platform, None, self.units, self.mems)
 
 
-def engine_units(ranks: int = 1, spill: bool = False) -> tuple[Unit, ...]:
+def engine_units(ranks: int = 1, spill: bool = False, sampler: bool = False) -> tuple[Unit, ...]:
     """Compute units of ``ranks`` engines, named as the link step names them; rank r uses bank r.
-    ``spill``: of a layer program with moves.
+    ``spill``: of a layer program with moves; ``sampler``: of an engine with one.
     """
     return tuple(
         Unit(
@@ -137,7 +137,7 @@ def engine_units(ranks: int = 1, spill: bool = False) -> tuple[Unit, ...]:
                 for name in unit.kernel.ports
             ),
         )
-        for unit in topology(ranks, spill=spill).units
+        for unit in topology(ranks, spill=spill, sampler=sampler).units
     )
 
 

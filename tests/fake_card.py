@@ -25,7 +25,7 @@ extern "C" {
 void* lda_card_new() { return new FakeCard; }
 void lda_card_free(void* c) { delete static_cast<FakeCard*>(c); }
 // weights[0] of any rank is the code to return; result = latent + dynamic[0] + kept
-int lda_card_step(void* p, const Buffers* ranks, int count, int reload) {
+int lda_card_step(void* p, const Buffers* ranks, int count, int reload, int) {
     FakeCard* c = static_cast<FakeCard*>(p);
     c->error.clear();
     c->cycles += 1000;

@@ -47,7 +47,7 @@ def library(*flags: str, source: str = "hls/card/generic.cpp") -> ctypes.CDLL:
     lib.lda_card_new.restype = pointer
     lib.lda_card_free.argtypes = [pointer]
     lib.lda_card_ranks.argtypes = [pointer]
-    lib.lda_card_step.argtypes = [pointer, pointer, integer, integer]
+    lib.lda_card_step.argtypes = [pointer, pointer, integer, integer, integer]
     lib.lda_card_set_program.argtypes = [pointer, ctypes.c_char_p, size]
     for name in ("lda_card_error", "lda_card_report"):
         getattr(lib, name).restype = ctypes.c_char_p
@@ -107,8 +107,10 @@ class GenericCard:
     def poison(self, byte: int) -> None:
         self.lib.lda_card_poison(self.card, byte)
 
-    def step(self, weights, dynamic, latent, result, spill=None, reload: bool = True) -> int:
-        """One step; every argument is a list of contiguous uint8 arrays, one per rank."""
+    def step(
+        self, weights, dynamic, latent, result, spill=None, reload: bool = True, steps: int = 1
+    ) -> int:
+        """One start; every argument is a list of contiguous uint8 arrays, one per rank."""
         buffers = (CardBuffers * len(weights))()
         given = [weights, dynamic, latent, result, *([spill] if spill else [])]
         for rank, of_rank in enumerate(zip(*given, strict=True)):
@@ -116,7 +118,7 @@ class GenericCard:
                 assert each.dtype == np.uint8 and each.flags.c_contiguous
                 setattr(buffers[rank], name, each.ctypes.data)
                 setattr(buffers[rank], f"{name}_bytes", each.nbytes)
-        return self.lib.lda_card_step(self.card, buffers, len(weights), int(reload))
+        return self.lib.lda_card_step(self.card, buffers, len(weights), int(reload), steps)
 
     def read_rows(self, rank: int, row: int, count: int) -> np.ndarray:
         """Rows of the store of a rank, uint8 [count, 128]."""

@@ -55,7 +55,12 @@ def test_lists_of_faults():
 
 def test_steps_of_faults():
     faults = Faults(1, "timeout@2:1,error@4+,wrong@1:0")
-    assert [faults.of_step(step) for step in range(6)] == ["", "", "timeout", "", "error", "error"]
+    met = [faults.of_steps(step, step + 1) for step in range(6)]
+    assert met == ["", "", "timeout", "", "error", "error"]
+    # a start of several steps meets the first one
+    assert (faults.of_steps(0, 2), faults.of_steps(1, 9), faults.of_steps(3, 9)) == (
+        "", "timeout", "error"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

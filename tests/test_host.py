@@ -42,7 +42,7 @@ class FakeCodec:
         for rank in dynamic:
             rank[64:66] = prompt.reshape(-1)
 
-    def write_step(self, dynamic, timesteps, extra):
+    def write_step(self, dynamic, timesteps, extra, step):
         self.calls["step"] += 1
         for rank in dynamic:
             rank[0] = timesteps[0]

@@ -26,6 +26,7 @@ from gen.program import (
 from gen.program.binary import KERNELS, header, program_bytes
 from gen.program.cost import step_cost
 from gen.program.parts import reference_part, stored_like, stored_part, written_rows
+from gen.program.program_io import FORMAT
 from gen.program.show import text
 from gen.qlayers import Affine
 
@@ -270,7 +271,7 @@ def test_damaged_program_files_are_refused(tmp_path):
     whole = path.read_text()
     for damaged, words in (
         (whole[:1000], "is not JSON"),
-        (whole.replace('"format": 4', '"format": 99'), "another format"),
+        (whole.replace(f'"format": {FORMAT}', '"format": 99'), "another format"),
         (whole.replace('"first_rows"', '"last_rows"', 1), "incomplete"),
         (whole.replace('"batch"', '"bunch"'), "incomplete"),
     ):
@@ -326,10 +327,10 @@ def test_binary_holds_everything_once():
     _, program = some_program()
     data = np.frombuffer(program_bytes(program), "<i4")
     one = {k: len(list(structs.words(getattr(program.entries[0], k)))) for k in KERNELS}
-    count = 9 + 4 * len(program.segments) + len(program.entries) * sum(one.values())
+    count = 15 + 4 * len(program.segments) + len(program.entries) * sum(one.values())
     assert len(data) == count
-    assert list(data[:9]) == header(program)
-    assert list(data[9:13]) == list(structs.words(program.segments[0]))
+    assert list(data[:15]) == header(program)
+    assert list(data[15:19]) == list(structs.words(program.segments[0]))
     last = list(structs.words(program.entries[-1].wload))
     assert list(data[-len(last) :]) == last
     with pytest.raises(AssertionError):

@@ -24,8 +24,9 @@ from gen.program import Engine, lower, verify_program
 from gen.program.check import ProgramError
 from gen.program.cost import step_cost
 from gen.program.program import moved_rows
+from gen.program.sampler import buffer_words
 from gen.program.structs import Addr
-from gen.vitis.bench import pointer_depths, record
+from gen.vitis.bench import record
 from gen.vitis.board import load_board
 from gen.vitis.emit import emit
 from gen.vitis.gcc_run import run_bench
@@ -205,7 +206,7 @@ def test_kernels_with_moves_pass_their_bench_and_the_linter(tmp_path):
     record(folder, progress=False)
     assert run_bench(folder, "store") == ["store_1: store: PASS", "store_2: store: PASS"]
     vectors = folder / "vitis" / "vectors" / "store_2"
-    words = pointer_depths(program)["spill"]
+    words = buffer_words(program)["spill"]
     data = bytearray((vectors / "spill.bin").read_bytes())
     assert len(data) == 64 * words and any(data)
     data[0] ^= 1

@@ -144,7 +144,7 @@ def test_ranks_that_differ_in_their_scalar_are_an_error(tmp_path):
     card = Ranks(fake_container(tmp_path, engine_units(2), board_mems(2)), 2)
     card.runs[1].set_arg(RELOAD, 1)  # wload_1 alone
     assert card.step() == {ert_cmd_state.ERT_CMD_STATE_ERROR}
-    assert "ranks differ" in swcard.diagnosis(card.device)
+    assert "differ in their scalar argument reload" in swcard.diagnosis(card.device)
 
 
 def test_forgotten_sync_of_new_data_shows(rig):

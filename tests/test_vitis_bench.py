@@ -10,12 +10,12 @@ from bench_builds import ENGINE, KERNELS, QUICK, SMALL, make_build
 
 from gen.errors import UserError
 from gen.hlslint.check import check_paths, gather
+from gen.program.sampler import buffer_words
 from gen.vitis.bench import (
     _compare,
     bench_units,
     build_first_layers,
     first_layers,
-    pointer_depths,
     record,
     unit_cycles,
 )
@@ -52,7 +52,7 @@ def test_vectors_are_complete_and_agree(recorded):
             assert len(data) % (each.output.bits // 8) == 0
             # nothing is added, and keys and values come from the host
             assert bool(data) == (each.output.stream not in ("rs", "ks"))
-    for name, words in pointer_depths(program).items():
+    for name, words in buffer_words(program).items():
         paths = list(vectors.rglob(f"{name}.bin"))
         assert len(paths) == 2  # of two ranks
         assert [path.stat().st_size for path in paths] == [64 * words] * 2

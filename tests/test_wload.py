@@ -24,8 +24,10 @@ class Card:
         self.lib.t_wload_new.restype = ctypes.c_void_p
         self.card = ctypes.c_void_p(self.lib.t_wload_new())
 
-    def step(self, segments, entries, weights, dynamic, reload, sizes, wait=1):
-        """(streams, cycles); ``sizes`` is room for words of hd, pp, ws and qp."""
+    def step(self, segments, entries, weights, dynamic, reload, sizes, wait=1, steps=1, own=(0, 0)):
+        """(streams, cycles); ``sizes`` is room for words of hd, pp, ws and qp; ``own``: first word
+        and words of what a step has of its own.
+        """
         first = np.array([w for s in segments for w in words(s)], np.int32)
         rest = np.array([w for e in entries for w in words(e)], np.int32)
         row = 16 * self.bits
@@ -38,8 +40,8 @@ class Card:
 
         status = self.lib.t_wload(
             self.card, pointer(weights), ctypes.c_uint64(len(weights)), pointer(dynamic),
-            ctypes.c_uint64(len(dynamic)), int(reload), pointer(first), len(segments),
-            pointer(rest), wait, *map(pointer, streams), pointer(counts), text, 400,
+            ctypes.c_uint64(len(dynamic)), int(reload), steps, *own, pointer(first),
+            len(segments), pointer(rest), wait, *map(pointer, streams), pointer(counts), text, 400,
         )  # fmt: skip
         assert status == 0, text.value.decode()
         return [s[:n] for s, n in zip(streams, counts, strict=False)], int(counts[4])
@@ -186,3 +188,31 @@ def test_a_cache_that_is_too_small_is_refused():
     entry = plain_entry(8, 60, cache=100)
     with pytest.raises(AssertionError, match="a row outside of the cache"):
         Card().step([Segment(0, 1)], [entry], memory, memory, True, [9, 9, 999, 99])
+
+
+def test_steps_have_their_own_words():
+    """Behind word ``first`` of the dynamic buffer only; cached rows are read in step 0 alone."""
+    rng = np.random.default_rng(3)
+    weights, dynamic = rng.integers(0, 256, (2, WORDS, 64), np.uint8)
+    first, words_of_step, steps = 1000, 700, 3
+    entries = [
+        replace(plain_entry(4, 6), ws_buffer=BUFFER_DYNAMIC, pp_buffer=BUFFER_DYNAMIC,
+                pp=Addr(first - 4), bias_buffer=BUFFER_DYNAMIC, bias=Addr(first)),
+        replace(plain_entry(3, 5, cache=7), pp_buffer=BUFFER_DYNAMIC, pp=Addr(first + 10, 4)),
+    ]  # fmt: skip
+    segments = [Segment(0, 1), Segment(1, 1, 2)]
+    parts = []
+    for step in range(steps):
+        moved = np.roll(dynamic, -step * words_of_step, axis=0)
+        moved[:first] = dynamic[:first]
+        parts.append(model(segments, entries, weights, moved))
+    expected = [np.concatenate(stream) for stream in zip(*parts, strict=True)]
+    sizes = [len(stream) for stream in expected]
+    card = Card()
+    for reload in (1, 0):
+        got, _ = card.step(
+            segments, entries, weights, dynamic, reload, sizes, 1, steps, (first, words_of_step)
+        )
+        got[2] = got[2].reshape(-1, 64)
+        for stream, wanted in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(stream, wanted)

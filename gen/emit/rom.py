@@ -29,6 +29,8 @@ CONSTANTS = {
     "normalisers": "NORMALISERS",
     "items": "ITEMS",
     "scales": "SCALES",
+    "sampler_pixels": "SAMPLER_PIXELS",
+    "sampler_channels": "SAMPLER_CHANNELS",
     "lag": "LAG",
     "guard": "GUARD",
 }

@@ -10,6 +10,7 @@ import jinja2
 from gen.emit.rom import engine_constants, entry_rows, segment_rows
 from gen.program.binary import KERNELS, program_bytes
 from gen.program.program import Program
+from gen.program.sampler import buffer_words
 from gen.program.structs import initialiser
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates" / "card"
@@ -57,7 +58,10 @@ def emit_sources(program: Program, folder: Path) -> list[Path]:
     texts = {
         "engine.hpp": _render("engine.hpp.j2", constants=engine_constants(program.engine)),
         "program_rom.hpp": _render(
-            "program_rom.hpp.j2", segments=segment_rows(program), io=initialiser(program.io)
+            "program_rom.hpp.j2",
+            segments=segment_rows(program),
+            io=initialiser(program.io),
+            updates=initialiser(program.updates),
         ),
         "card.cpp": _render(
             "card.cpp.j2",
@@ -75,7 +79,11 @@ def emit_sources(program: Program, folder: Path) -> list[Path]:
             moves=[initialiser(move) for move in program.moves] if kernel == "store" else [],
         )
     for name, kernel, rank in kernel_tops(program.ranks):
-        values: dict[str, object] = {"program": program}
+        values: dict[str, object] = {
+            "program": program,
+            "several": program.updates.octets > 0,
+            "depths": buffer_words(program),
+        }
         if rank is not None:
             values = {
                 "name": name,

@@ -77,8 +77,9 @@ def _build_choices(folder: Path) -> tuple[Board, Topology, int]:
     try:
         choices = json.loads((folder / "vitis.json").read_text())
         board, ranks = load_board(str(choices["board"])), int(choices["ranks"])
-        spill = SPILL.name in choices["kernels"]["store"]
-        return board, topology(ranks, spill=spill), int(choices["hls_clock_mhz"])
+        ports = choices["kernels"]["store"]
+        engine = topology(ranks, spill=SPILL.name in ports, sampler="steps" in ports)
+        return board, engine, int(choices["hls_clock_mhz"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}/vitis.json cannot be read ({error}); run make vitis-files"

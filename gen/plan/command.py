@@ -17,6 +17,7 @@ from gen.plan.report import Plan, as_dict, as_text
 from gen.plan.search import search
 from gen.plan.structure import layer_graph, skeleton
 from gen.program.engine import Engine, load_engine, narrowed
+from gen.program.sampler import with_sampler
 from gen.stages import write_json, write_text
 
 BITS = {"w8a8": 8, "w4a8": 4}
@@ -32,11 +33,12 @@ def make_plan(
     height: int = 0,
     width: int = 0,
     tokens: int = 0,
+    sampler: bool = False,
 ) -> Plan:
     """The best engine for a model on ``cards`` boards, each with its share of the batch.
 
     ``clock_mhz``, ``batch``, ``height``, ``width``, ``tokens``: 0 for the board's and the model's
-    own.
+    own. ``sampler``: the engine updates the latent itself between steps.
 
     Raises:
         UserError: bad input, or a model that fits no engine; names what is missing and what would
@@ -52,6 +54,8 @@ def make_plan(
     model = find_model(name)
     whole = batch or model.batch
     graph = layer_graph(model, ceil(whole / cards), height, width, tokens)
+    if sampler:
+        base = with_sampler(base, graph)
     try:
         choice = search(skeleton(graph, BITS[bits]), base, limits, macs_per_step(graph))
     except UserError as error:
@@ -108,12 +112,13 @@ def run(
     height: int,
     width: int,
     tokens: int,
+    sampler: bool,
     as_json: bool,
     out: Path | None,
     engine_file: Path | None,
 ) -> None:
     """Print a plan; write it as JSON to ``out`` and its engine as TOML to ``engine_file``."""
-    plan = make_plan(name, board, clock_mhz, cards, bits, batch, height, width, tokens)
+    plan = make_plan(name, board, clock_mhz, cards, bits, batch, height, width, tokens, sampler)
     data = as_dict(plan)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from gen.plan.search import search
 from gen.program.engine import Engine, load_engine, narrowed
 from gen.program.lower import lower
 from gen.program.program import Program
+from gen.program.sampler import with_sampler
 from gen.qlayers import QGraph
 
 
@@ -28,12 +29,13 @@ def qgraph_macs(qgraph: QGraph) -> int:
     return total
 
 
-def fitted(qgraph: QGraph, board: str) -> tuple[Program, bool]:
+def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, bool]:
     """The program of ``qgraph`` on the engine of ``board``, and whether that engine was planned.
 
     ``board`` is an engine file, which is taken as it is, or the name of a board. A board's own
     engine is taken if its store holds the model's tensors, with rows of 4-bit weights if the model
-    has such, else the best one that fits the board is searched.
+    has such, else the best one that fits the board is searched. ``sampler``: with one for the
+    model's latent.
 
     Raises:
         UserError: a layer or a memory that no engine of the board can hold.
@@ -43,6 +45,8 @@ def fitted(qgraph: QGraph, board: str) -> tuple[Program, bool]:
         return lower(qgraph, engine), False
     if any(q.weight_bits == 4 for q in qgraph.layers):
         engine = narrowed(engine)
+    if sampler:
+        engine = with_sampler(engine, qgraph.graph)
     try:
         return lower(qgraph, engine, spill=False), False
     except UserError:

@@ -11,10 +11,13 @@ from gen.macs import layer_macs, macs_per_step
 from gen.plan.limits import KINDS, Limits
 from gen.plan.resources import link_wires, rank_costs
 from gen.plan.search import Choice
+from gen.program.cost import start_cycles, update_cycles
 from gen.program.program import moved_rows
+from gen.program.sampler import latent_words, result_words
 from gen.qlayers import layer_bits
 
 TOP = 10
+STEPS_PER_START = 10  # with a sampler; what the host takes by default
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Plan:
         """Time of ``cycles`` at the plan's clock."""
         return cycles / self.clock_mhz / 1000.0
 
-    def transfer_ms(self) -> float:
-        """PCIe transfers and the start of the kernels in one step.
+    def transfer_ms(self, steps: int = 1) -> float:
+        """PCIe transfers and the start of the kernels, per step of a start of ``steps`` steps.
 
         Latent, result and the dynamic buffers of all ranks, one transfer each (fact sheet A.7:
         bandwidth plus a fixed time per transfer), and one start.
@@ -59,11 +62,25 @@ class Plan:
         ranks = self.choice.engine.ranks
         changing = sum(each.words for each in program.step_biases)
         changing += sum(each.words for each in program.step_affines)
-        to_card = (program.input_rows * 128 + changing * 64) * ranks
-        to_host = program.output_rows * 128 * ranks
+        latent, result = latent_words(program, steps), result_words(program, steps)
+        to_card = (latent + steps * changing) * 64 * ranks
+        to_host = result * 64 * ranks
         moved = to_card / limits.host_to_card_gb_per_s + to_host / limits.card_to_host_gb_per_s
         transfers = 3 * ranks
-        return moved / 1e6 + (transfers * limits.transfer_us + limits.start_us) / 1000.0
+        fixed = (transfers * limits.transfer_us + limits.start_us) / 1000.0
+        return (moved / 1e6 + fixed) / steps
+
+    def several_steps(self) -> dict[str, float]:
+        """A step of a start of several, where the engine has a sampler."""
+        program, steps = self.choice.program, STEPS_PER_START
+        if not program.has_sampler:
+            return {}
+        cycles = start_cycles(program, self.choice.cost.cycles, steps) / steps
+        return {
+            "steps_per_start": steps,
+            "update_cycles": update_cycles(program),
+            "ms_per_step_with_transfers": self.milliseconds(cycles) + self.transfer_ms(steps),
+        }
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -97,6 +114,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "clock_mhz": plan.clock_mhz,
         "ms_per_step": plan.milliseconds(cost.cycles),
         "ms_per_step_with_transfers": plan.milliseconds(cost.cycles) + plan.transfer_ms(),
+        "several_steps": plan.several_steps(),
         "fits": True,
         "source": "modelled",
         "resources": {
@@ -188,6 +206,15 @@ def top_layers(plan: Plan, count: int = TOP) -> list[dict[str, Any]]:
     ]
 
 
+def _several_line(data: dict[str, float]) -> list[str]:
+    if not data:
+        return []
+    return [
+        f"sampler    {data['steps_per_start']} steps per start, {data['update_cycles']:,} cycles "
+        f"between two; with PCIe and start {data['ms_per_step_with_transfers']:.3f} ms per step"
+    ]
+
+
 def as_text(plan: Plan) -> str:
     """The plan for people."""
     data = as_dict(plan)
@@ -208,6 +235,7 @@ def as_text(plan: Plan) -> str:
         f"step       {data['cycles_per_step']:,} cycles = {data['ms_per_step']:.3f} ms, "
         f"efficiency {data['efficiency']:.1%}; with PCIe and start "
         f"{data['ms_per_step_with_transfers']:.3f} ms",
+        *_several_line(data["several_steps"]),
     ]
     kept = data["spilled"]
     if kept["tensors"]:

@@ -182,6 +182,25 @@ def _pre(engine: Engine) -> list[Cost]:
     ]
 
 
+def _sampler(engine: Engine) -> list[Cost]:
+    values = engine.sampler_pixels * engine.sampler_channels
+    if not values:
+        return []
+    channels, bytes_made = engine.sampler_channels, 16 if engine.ranks == 1 else 8
+    # a sum of three products (31 x 32 and twice 16 x 47 bits: 4 + 2 x 3 DSP) of 64 bits, rounded;
+    # bytes of two octets by 8:1 multiplexers per channel; input bytes, each a selection of 32
+    # bits, a sum and saturation; words of memory to and from values of 32 bits
+    select = 32 * (2 * channels + ceil(channels / 4))
+    lut = 4 * 64 + select + ceil(bytes_made / channels) * 80 + 2 * 32 * 5 + 300
+    return [
+        Cost(
+            "store: sampler",
+            _logic(lut, 10) + memory(values, 32, engine.sampler_memory),
+            "widths in hls/kernels/sampler.hpp, 4:1 multiplexer per LUT6 (UG574)",
+        )
+    ]
+
+
 def _ports() -> list[Cost]:
     lut, rule = RULES["m_axi"]
     one = Resources(lut=lut, ff=9000, bram36=10)
@@ -219,6 +238,7 @@ def rank_costs(engine: Engine) -> list[Cost]:
         *_post(engine),
         *_pre(engine),
         *_ports(),
+        *_sampler(engine),
         *_fifos(engine),
         Cost("control of seven kernels", control, CONTROL_SOURCE),
     ]

@@ -1,8 +1,8 @@
 """The layer program as bytes, for the generic card that takes its program at run time.
 
-int32, little endian: magic, version, counts of segments, entries and moves, input row and rows,
-output row and rows; then all segments, all entries of each kernel in the order of ``KERNELS``, and
-all moves, each a run of int32 in the order of program.hpp. The bytes are the same for all ranks.
+int32, little endian: magic, version, counts of segments, entries and moves, the members of StoreIo
+and Updates; then all segments, all entries of each kernel in the order of ``KERNELS``, and all
+moves, each a run of int32 in the order of program.hpp. The bytes are the same for all ranks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gen.program.program import Program
 from gen.program.structs import words
 
 MAGIC = 0x4C444131  # "LDA1"
-VERSION = 3
+VERSION = 4
 KERNELS = ("store", "pre", "gather", "reduce", "mac", "post", "wload")
 
 
@@ -28,6 +28,7 @@ def header(program: Program) -> list[int]:
         len(program.entries),
         len(program.moves),
         *words(program.io),
+        *words(program.updates),
     ]
 
 

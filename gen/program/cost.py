@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gen.program.cost_clocks import DDR_LATENCY
 from gen.program.cost_rank import RankClock, difference, steady
 from gen.program.engine import Engine
+from gen.program.layout import GROUP
 from gen.program.program import Program
 
 
@@ -54,6 +56,31 @@ class StepCost:
     def weights(self) -> int:
         """Cycles that wait for the weight stream."""
         return sum(layer.weights for layer in self.layers)
+
+
+def update_cycles(program: Program) -> int:
+    """Cycles of the sampler's update between two steps of a start (hls/kernels/sampler.hpp)."""
+    octets = program.updates.octets + 2
+    return DDR_LATENCY + octets * GROUP * program.engine.sampler_channels + _loop(program)
+
+
+def start_cycles(program: Program, step: int, steps: int) -> int:
+    """Cycles of a start of ``steps`` steps, one of which takes ``step``: latent and result pass
+    once, so does the sampler's state, and the latent is updated between steps.
+    """
+    if steps == 1:
+        return step
+    moved = 2 * (program.input_rows + program.output_rows)
+    once = program.engine.timing.kernel_start + DDR_LATENCY + moved + 2 * _loop(program)
+    values = program.updates.octets * GROUP * program.engine.sampler_channels
+    state = DDR_LATENCY + 2 * values + 3 * _loop(program)
+    return steps * step + (steps - 1) * (update_cycles(program) - once) + state
+
+
+def _loop(program: Program) -> int:
+    """Cycles until a loop of the store has begun and run empty."""
+    timing = program.engine.timing
+    return timing.loop_entry + timing.loop_exit + timing.stages["store"]
 
 
 class CostModel:

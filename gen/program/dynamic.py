@@ -176,7 +176,7 @@ class DynamicBuffer:
         qlayer, ranks = self._qlayers[place.layer], self._ranks
         if not place.transposed:
             lanes = np.arange(place.tokens, dtype=np.int64)
-            return row_scales(qlayer, lanes, place.groups[0] * ranks, ranks, tokens)
+            return row_scales(qlayer, lanes, place.groups[0] * ranks, range(ranks), tokens)
         read = qlayer.read
         lanes_of_logits = Lanes((self._program.tensors[qlayer.layer.sources[0]],), None, 0)
         return [

@@ -40,6 +40,8 @@ DEPTHS = {
 # Kind of memory of every big buffer (docs/engine.md): uram or bram.
 MEMORIES = {"store": "uram", "window": "uram", "weights": "uram", "cache": "uram"}
 
+SAMPLER_BRAM = 2048  # values of the sampler's state that block RAM holds
+
 # Pipeline stages of every kernel, in cycles; "link" stands for gather and reduce,
 # "scale" and "rows" for these processes of pre.
 STAGES = {"store": 8, "wload": 8, "pre": 8, "scale": 24, "rows": 4, "link": 2, "mac": 8, "post": 8}
@@ -72,7 +74,8 @@ class Engine:
     write to the window or weight buffer to the first read of the same word, ``depths`` of the
     FIFOs in elements, ``memories`` the kind of memory (uram, bram) of the big buffers.
     ``scores_rows`` of the store may hold attention logits; 0: half of the rows
-    that are free.
+    that are free. ``sampler_pixels`` slots of ``sampler_channels`` latent channels are updated
+    between the steps of a start; 0: no sampler, every start is one step.
     """
 
     ranks: int = 1
@@ -96,6 +99,8 @@ class Engine:
     lag: int = 32
     guard: int = 4
     scores_rows: int = 0
+    sampler_pixels: int = 0
+    sampler_channels: int = 4
     depths: dict[str, int] = field(default_factory=lambda: dict(DEPTHS))
     memories: dict[str, str] = field(default_factory=lambda: dict(MEMORIES))
     clock_mhz: float = 222.0
@@ -110,6 +115,11 @@ class Engine:
     def byte_rows(self) -> int:
         """Weight rows of a step whose weights have 8 bits."""
         return 8 // self.weight_bits
+
+    @property
+    def sampler_memory(self) -> str:
+        """Kind of memory of the sampler's state: block RAM as long as a few do."""
+        return "bram" if self.sampler_pixels * self.sampler_channels <= SAMPLER_BRAM else "uram"
 
     @property
     def tile_octets(self) -> int:

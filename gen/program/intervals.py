@@ -25,12 +25,17 @@ def _span(
 
 
 def store_intervals(
-    graph: LayerGraph, tensors: Mapping[str, Stored], plan: Schedule, skip: frozenset[str]
+    graph: LayerGraph,
+    tensors: Mapping[str, Stored],
+    plan: Schedule,
+    skip: frozenset[str],
+    updated: bool = False,
 ) -> list[Interval]:
     """Live interval of every tensor in the activation store but those in ``skip``, in rows.
 
     The input is alive before the first layer, the output after the last one. A layer's
-    destination and its sources are alive at the same time, so they never share rows.
+    destination and its sources are alive at the same time, so they never share rows. ``updated``:
+    the next input is made from the output, so these two share none either.
     """
     readers: dict[str, list[int]] = {graph.input: []}
     slack = slack_rows(graph, tensors)
@@ -40,6 +45,8 @@ def store_intervals(
             readers.setdefault(name, []).append(index)
     spans = _span(graph, plan, readers)
     spans[graph.output] = (spans[graph.output][0], plan.end())
+    if updated:
+        spans[graph.input] = (spans[graph.input][0], plan.end())
     return [
         Interval(name, tensors[name].rows + slack.get(name, 0), *span)
         for name, span in spans.items()

@@ -23,6 +23,7 @@ from gen.program.moves import NO_MOVES, Homes, Placement, moves_table
 from gen.program.planned import Planned, planned
 from gen.program.program import Entry, Program
 from gen.program.reorder import reorder
+from gen.program.sampler import updates_of
 from gen.program.schedule import Node, Schedule, nodes, schedule
 from gen.program.spill import Chooser
 from gen.qlayers import QGraph
@@ -65,8 +66,9 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         mapped = _spilled(qgraph, engine)
     layers, plan, homes = mapped.layers, mapped.plan, mapped.homes
     static, dynamic = Cursor(), Cursor()
-    # what changes per prompt lies together, and so does what changes per step
+    # what changes per prompt lies together, and behind it what changes per step
     hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
+    prompt_words = dynamic.word
     works = [layers[work.layer].of_heads(work.heads) for work in plan.work]
     served = {(work.layer, work.heads): made for work, made in zip(plan.work, works, strict=True)}
     places = {
@@ -105,6 +107,14 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         row_stats=dict(rows.address),
         static_words=static.word,
         dynamic_words=max(1, dynamic.word),
+        updates=updates_of(
+            graph,
+            engine,
+            mapped.tensors[graph.input],
+            mapped.tensors[graph.output],
+            prompt_words,
+            dynamic.word,
+        ),
         step_biases=[each.step_bias for each in places.values() if each.step_bias],
         step_affines=[each.step_affine for each in places.values() if each.step_affine],
         host_weights=[each for each in hosts if each],
@@ -168,7 +178,8 @@ def _in_store(qgraph: QGraph, engine: Engine) -> Mapped:
     better = reorder(graph, order, layers, engine.lag, engine.pixels)
     for nodes_in_order in [better, order] if better != order else [order]:
         plan = schedule(nodes_in_order, layers)
-        intervals = store_intervals(graph, tensors, plan, frozenset())
+        updated = engine.sampler_pixels > 0
+        intervals = store_intervals(graph, tensors, plan, frozenset(), updated)
         try:
             store = allocate(intervals, 1)
             check_capacity(intervals, store, engine.store_rows, _labels(plan, layers),

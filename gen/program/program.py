@@ -16,6 +16,7 @@ from gen.program.structs import (
     Segment,
     StoreEntry,
     StoreIo,
+    Updates,
     WloadEntry,
 )
 
@@ -133,7 +134,7 @@ class Program:
     octets of row statistics are used. ``cache_used`` of ``static_rows`` weight rows stay on the
     card. ``moves`` between the store and ``spill_rows`` rows of DDR; ``spilled`` maps a tensor that
     lies there for a while to its first row. Buffers have ``static_words`` and ``dynamic_words``
-    words of 64 bytes on every rank.
+    words of 64 bytes on every rank. ``updates``: for starts of several steps.
     """
 
     engine: Engine
@@ -147,6 +148,7 @@ class Program:
     row_stats: dict[str, int]
     static_words: int
     dynamic_words: int
+    updates: Updates
     step_biases: list[StepBias] = field(default_factory=list)
     step_affines: list[StepAffine] = field(default_factory=list)
     host_weights: list[HostWeight] = field(default_factory=list)
@@ -164,6 +166,11 @@ class Program:
     def ranks(self) -> int:
         """Number of ranks."""
         return self.engine.ranks
+
+    @property
+    def has_sampler(self) -> bool:
+        """Whether a start may be several steps."""
+        return self.updates.octets > 0
 
     @property
     def input_row(self) -> int:

@@ -16,9 +16,9 @@ from gen.errors import UserError
 from gen.program.engine import Engine
 from gen.program.layout import Stored
 from gen.program.program import Entry, HostWeight, Program, StepAffine, StepBias
-from gen.program.structs import Move, Segment
+from gen.program.structs import Move, Segment, Updates
 
-FORMAT = 4
+FORMAT = 5
 _LISTS = {
     "segments": Segment,
     "entries": Entry,
@@ -53,6 +53,7 @@ def _line(value: object) -> str:
 def program_text(program: Program) -> str:
     """The text of ``program.json``."""
     lines = ["{", f' "format": {FORMAT},', f' "engine": {_line(asdict(program.engine))},']
+    lines.append(f' "updates": {_line(asdict(program.updates))},')
     for name in _PLAIN:
         lines.append(f' "{name}": {_line(getattr(program, name))},')
     lines.append(' "tensors": {')
@@ -95,6 +96,7 @@ def load_program(path: Path) -> Program:
         for name, kind in _LISTS.items():
             members[name] = [_made(kind, each) for each in values[name]]
         tensors = {name: _made(Stored, each) for name, each in values["tensors"].items()}
+        members["updates"] = _made(Updates, values["updates"])
         return Program(engine=_made(Engine, values["engine"]), tensors=tensors, **members)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is incomplete ({error}); build the model again") from error

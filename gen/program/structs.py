@@ -112,6 +112,18 @@ class StoreIo:
 
 
 @dataclass(frozen=True)
+class Updates:
+    """What several steps of one start need to know of each other (hls/kernels/program.hpp)."""
+
+    step_word: int
+    step_words: int
+    octets: int
+    pair_octets: int
+    groups: int
+    group_rows: int
+
+
+@dataclass(frozen=True)
 class PreEntry:
     """What happens to every value on its way to the multipliers, and which sums are kept."""
 

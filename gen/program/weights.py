@@ -67,13 +67,13 @@ def row_scales(
     qlayer: QLayer,
     lanes: Int64,
     groups: int,
-    ranks: int,
+    outputs: Sequence[int],
     counted: int,
     neighbours: Sequence[slice] = (),
 ) -> list[Bytes]:
     """Scale words of every rank. ``lanes``: as :func:`row_lanes` gives them; ``groups``: output
-    groups of all ranks; ``counted``: so many rows, the first ones, count in softmax statistics.
-    Groups ``neighbours`` are not written.
+    groups of all ranks; ``outputs``: as :func:`output_ranks` gives them; ``counted``: so many
+    rows, the first ones, count in softmax statistics. Groups ``neighbours`` are not written.
     """
     gates = 2 if qlayer.layer.gate == "geglu" else 1
     mult = grouped_rows(qlayer.mult, lanes, groups, gates, 0)
@@ -84,9 +84,20 @@ def row_scales(
     for each in neighbours:
         shift[each] |= SKIPPED
     return [
-        scale_words(mult[q::ranks].reshape(-1, GROUP), shift[q::ranks].reshape(-1, GROUP))
-        for q in range(ranks)
+        scale_words(
+            mult[q :: len(outputs)].reshape(-1, GROUP), shift[q :: len(outputs)].reshape(-1, GROUP)
+        )
+        for q in outputs
     ]
+
+
+def output_ranks(program: Program, entry: Entry) -> list[int]:
+    """Whose output groups each rank computes: its own, but for the one group of a result that a
+    sampler reads, which all ranks compute where they would compute padding.
+    """
+    if program.updates.octets and entry.dest == program.output:
+        return [0] * program.ranks
+    return list(range(program.ranks))
 
 
 def pack_static(qgraph: QGraph, program: Program) -> bytes:
@@ -112,12 +123,13 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
     # strips of a layer read the same words
     for entry in {(each.layer, each.heads): each for each in reversed(program.entries)}.values():
         qlayer, wload, shape = qlayers[entry.layer], entry.wload, entry.mac.shape
+        outputs = output_ranks(program, entry)
         if wload.ws_rows and wload.ws_buffer == BUFFER_STATIC:
             matrix = static_weights(qlayer, entry, program)
             bits, parts = program.engine.weight_bits, entry.mac.row_parts
             put(
                 wload.ws.base,
-                [weight_words(of_rank(matrix, q, ranks), bits, parts) for q in range(ranks)],
+                [weight_words(of_rank(matrix, q, ranks), bits, parts) for q in outputs],
             )
         if wload.pp_buffer == BUFFER_STATIC:
             put(wload.pp.base, _static_parameters(qlayer, entry, program))
@@ -130,11 +142,11 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
         if wload.scale_buffer == BUFFER_STATIC:
             counted = len(qlayer.shift) if entry.post.stats == STATS_SOFTMAX else 0
             others = _neighbours(dest, entry.heads) if qlayer.layer.heads else []
-            put(wload.scale.base, row_scales(qlayer, lanes, groups, ranks, counted, others))
+            put(wload.scale.base, row_scales(qlayer, lanes, groups, outputs, counted, others))
         if wload.bias_buffer == BUFFER_STATIC:
             bias = np.tile(qlayer.bias, (entry.post.items, 1))
             rows = grouped_rows(bias, lanes, groups, shape.gates, 0)
-            put(wload.bias.base, [bias_words(rows[q::ranks]) for q in range(ranks)])
+            put(wload.bias.base, [bias_words(rows[q::ranks]) for q in outputs])
     assert written.all()
     return buffer.tobytes()
 

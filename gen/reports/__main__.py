@@ -16,12 +16,12 @@ from gen.program import load_program
 from gen.reports.calibrate import calibrate, write_engine
 from gen.reports.measured import gather, save
 from gen.reports.table import rows, text
-from gen.vitis.topology import topology
+from gen.vitis.engine import engine_topology
 
 
 def _report(build: Path, engine_file: Path | None) -> list[str]:
     program = load_program(build / "program.json")
-    engine = topology(program.ranks, program.engine.weight_bits, bool(program.moves))
+    engine = engine_topology(program)
     units = {kernel.name: engine.units_of(kernel)[0].name for kernel in engine.kernels}
     measured = gather(build, units)
     path = save(measured, build)

@@ -1,9 +1,10 @@
 """Test benches of the kernels, and the vectors that they run on.
 
-The vectors of one step are recorded from the software card (vitis/bench/record.cpp), and its result
-is compared with the integer reference. The benches then hold each kernel alone, as Vitis compiles
-it, against them. RTL simulation starts memories as X, so nothing that is recorded may depend on
-memory that no kernel has written: the step is recorded twice, with different contents of it.
+The vectors of one start are recorded from the software card (vitis/bench/record.cpp), and its
+result is compared with the integer reference. The benches then hold each kernel alone, as Vitis
+compiles it, against them. RTL simulation starts memories as X, so nothing that is recorded may
+depend on memory that no kernel has written: the start is recorded twice, with different contents
+of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,24 @@ from gen.errors import UserError
 from gen.hostints import step_affines
 from gen.program import DynamicBuffer, Program, load_program, lower, pack_static, save_program
 from gen.program.io import pack_latent
+from gen.program.sampler import (
+    buffer_words,
+    dynamic_buffers,
+    latent_buffers,
+    port_steps,
+    result_state,
+    samples,
+)
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.qlayers import QGraph
+from gen.reference.sampler import COEFFICIENT_BITS, Coefficients, quantise_state, update
 from gen.stages import ROOT, write_json
+from gen.vitis.engine import engine_topology
 from gen.vitis.files import render, write_changed
-from gen.vitis.topology import Kernel, Topology, Unit, topology
+from gen.vitis.topology import Kernel, Topology, Unit
 
 BENCH = ROOT / "vitis" / "bench"
 WORD_BYTES = 64
-ROW_WORDS = 2
 # its presence says that the vectors are complete
 MADE = "made"
 # modelled cycles of every unit, beside the vectors
@@ -47,21 +57,6 @@ POISONS = (0x5A, 0xA5)
 Bytes = NDArray[np.uint8]
 
 
-def pointer_depths(program: Program) -> dict[str, int]:
-    """Words of every DDR buffer, as the kernels' m_axi ports declare them."""
-    return {
-        "latent": ROW_WORDS * program.input_rows,
-        "result": ROW_WORDS * program.output_rows,
-        "weights": program.static_words,
-        "dynamic": program.dynamic_words,
-        **({"spill": ROW_WORDS * program.spill_rows} if program.moves else {}),
-    }
-
-
-def _topology(program: Program) -> Topology:
-    return topology(program.ranks, program.engine.weight_bits, bool(program.moves))
-
-
 def bench_units(engine: Topology, kernel: Kernel) -> tuple[Unit, ...]:
     """Instances of a kernel that are held against their vectors."""
     return engine.units_of(kernel)[:RANKS_RECORDED]
@@ -69,10 +64,11 @@ def bench_units(engine: Topology, kernel: Kernel) -> tuple[Unit, ...]:
 
 def bench_text(kernel: Kernel, program: Program) -> str:
     """Source of a kernel's test bench."""
-    sizes = pointer_depths(program)
+    sizes = buffer_words(program)
     return render(
         "bench.cpp.j2",
         kernel=kernel,
+        calls=1 if kernel.started else port_steps(program),
         memories=[(memory, sizes[memory.name]) for memory in kernel.memories],
         parameters=[parameter.type for parameter in kernel.parameters],
         arguments=[
@@ -85,7 +81,7 @@ def bench_text(kernel: Kernel, program: Program) -> str:
 def emit_benches(build: Path, program: Program) -> list[Path]:
     """Write the benches and what they include to ``vitis/bench``; return those that changed."""
     folder = build / "vitis" / "bench"
-    kernels = _topology(program).kernels
+    kernels = engine_topology(program).kernels
     texts = {f"{kernel.name}_tb.cpp": bench_text(kernel, program) for kernel in kernels}
     texts["bench.hpp"] = (BENCH / "bench.hpp").read_text()
     for path in folder.glob("*_tb.cpp"):
@@ -94,25 +90,69 @@ def emit_benches(build: Path, program: Program) -> list[Path]:
     return [folder / name for name, text in texts.items() if write_changed(folder / name, text)]
 
 
-def random_step(
-    qgraph: QGraph, program: Program, seed: int
-) -> tuple[NDArray[np.int8], Bytes, NDArray[np.int16]]:
-    """Latent, dynamic buffers uint8 [ranks, bytes], and the result that the integer reference
-    gives for them.
+@dataclass(frozen=True)
+class Start:
+    """A start of the engine: latent and dynamic buffers of every rank, and what the integer
+    reference says: the last step's result, and the sampler's state (None: one step).
+    """
+
+    latent: list[Bytes]
+    dynamic: list[Bytes]
+    result: NDArray[np.int16]
+    state: NDArray[np.int32] | None
+
+
+def random_start(qgraph: QGraph, program: Program, seed: int) -> Start:
+    """A start of as many steps as the ports are declared for.
 
     Values are drawn over their whole ranges, so that saturation occurs.
     """
     rng = np.random.default_rng(seed)
     graph = qgraph.graph
     info = graph.tensors[graph.input]
-    shape = (graph.batch, info.channels, info.height, info.width)
-    latent = rng.integers(-128, 128, shape).astype(np.int8)
     used = {layer.layer.weight.key for layer in qgraph.layers}
     prompt = {
         name: rng.integers(-127, 128, host.shape).astype(np.int8)
         for name, host in graph.host_tensors.items()
         if host.when == "prompt" and name in used
     }
+    if not program.has_sampler:
+        shape = (graph.batch, info.channels, info.height, info.width)
+        latent = rng.integers(-128, 128, shape).astype(np.int8)
+        dynamic, result = _random_step(qgraph, program, rng, latent, prompt)
+        rows = [each.reshape(-1, WORD_BYTES) for each in pack_latent(program, latent)]
+        return Start(rows, list(dynamic), result, None)
+    count, partner = samples(graph)
+    channels = info.channels // qgraph.input_replicas
+    shape = (count, channels, info.height, info.width)
+    state = rng.integers(-(1 << 28), 1 << 28, shape).astype(np.int32)
+    first, updates, parts = state, [], []
+    for step in range(port_steps(program)):
+        if step:
+            low, high = 1 << COEFFICIENT_BITS >> 1, 1 << COEFFICIENT_BITS
+            c0, c1 = (int(value) for value in rng.integers(-(1 << 37), 1 << 37, 2))
+            updates.append(Coefficients(int(rng.integers(low, high)), c0, c1))
+            state = update(state, result[:count], result[partner : partner + count], updates[-1])
+        latent = quantise_state(state, qgraph.input_replicas)[np.arange(graph.batch) % count]
+        dynamic, result = _random_step(qgraph, program, rng, latent, prompt)
+        parts.append(dynamic)
+    return Start(
+        latent_buffers(program, qgraph, first, updates),
+        dynamic_buffers(program, parts),
+        result,
+        state,
+    )
+
+
+def _random_step(
+    qgraph: QGraph,
+    program: Program,
+    rng: np.random.Generator,
+    latent: NDArray[np.int8],
+    prompt: dict[str, NDArray[np.int8]],
+) -> tuple[Bytes, NDArray[np.int16]]:
+    """Dynamic buffers uint8 [ranks, bytes] of a step, and what the integer reference gives."""
+    graph = qgraph.graph
     biases = {
         each.layer.name: rng.integers(-(1 << 16), 1 << 16, (graph.batch, len(each.bias)))
         .astype(np.int32)
@@ -129,7 +169,7 @@ def random_step(
     dynamic.set_affine(affines)
     dynamic.set_prompt(prompt)
     result = reference.run(qgraph, latent, biases, prompt, step_affine=affines)
-    return latent, dynamic.data, result
+    return dynamic.data, result
 
 
 def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
@@ -142,9 +182,9 @@ def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
             depends on memory that no kernel has written.
     """
     program, qgraph = load_program(build / "program.json"), load_qgraph(build)
-    engine = _topology(program)
+    engine = engine_topology(program)
     weights = np.fromfile(build / "weights.bin", dtype=np.uint8).reshape(program.ranks, -1)
-    latent, dynamic, expected = random_step(qgraph, program, seed)
+    start = random_start(qgraph, program, seed)
     folder = build / "vitis" / "vectors"
     scratch = build / "vitis" / "vectors.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -163,23 +203,23 @@ def record(build: Path, seed: int = 1, progress: bool = True) -> Path:
         for name in units:
             (take / name).mkdir(parents=True)
         card.poison(byte)
-        result = _recorded_step(card, library, engine, take, weights, dynamic, latent)
-        if not np.array_equal(result, expected):
-            raise AssertionError("the kernels' result differs from the integer reference")
+        results = _recorded_start(card, library, engine, take, weights, start)
         buffers: dict[str, Sequence[Bytes] | Bytes] = {
-            "latent": pack_latent(program, latent),
+            "latent": start.latent,
             "weights": weights,
-            "dynamic": dynamic,
-            "result": card.rows(program.output),
+            "dynamic": start.dynamic,
+            "result": results,
             "spill": card.spill,
         }
+        scalars = {"reload": RELOAD, "steps": port_steps(program)}
         for unit in units.values():
             for memory in unit.kernel.memories:
                 data = np.ascontiguousarray(buffers[memory.name][unit.rank])
-                assert data.nbytes == pointer_depths(program)[memory.name] * WORD_BYTES
+                assert data.nbytes == buffer_words(program)[memory.name] * WORD_BYTES
                 data.tofile(take / unit.name / f"{memory.name}.bin")
             for scalar in unit.kernel.scalars:
-                np.array([RELOAD], "<i4").tofile(take / unit.name / f"{scalar.name}.bin")
+                value = np.array([scalars[scalar.name]], "<i4")
+                value.tofile(take / unit.name / f"{scalar.name}.bin")
     _compare(*takes)
     shutil.rmtree(takes[1])
     write_json(scratch / CYCLES, unit_cycles(engine, card.report))
@@ -198,16 +238,21 @@ def _compare(first: Path, second: Path) -> None:
             )
 
 
-def _recorded_step(
+def _recorded_start(
     card: CsimCard,
     library: Path,
     engine: Topology,
     folder: Path,
     weights: Bytes,
-    dynamic: Bytes,
-    latent: NDArray[np.int8],
-) -> NDArray[np.int16]:
-    """The result of one step, every stream of which has been written to the folders' files."""
+    start: Start,
+) -> list[Bytes]:
+    """The result buffers of a start, every stream of which has been written to the folders' files.
+
+    Raises:
+        UserError: the start fails, or a file cannot be written.
+        AssertionError: the kernels differ from the integer reference.
+    """
+    program = card.program
     functions = ctypes.CDLL(str(library.resolve()))
     functions.lda_record_to.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     for each in engine.connections:
@@ -219,7 +264,9 @@ def _recorded_step(
                 functions.lda_record_end()
                 raise UserError(f"{path} cannot be written; make room or repair the folder")
     try:
-        result = card.step(weights, dynamic, latent, reload=bool(RELOAD))
+        result, buffers = card.start(
+            weights, start.dynamic, start.latent, port_steps(program), reload=bool(RELOAD)
+        )
     except CsimError as error:
         raise UserError(
             f"one step could not be recorded ({error}); run make build again, then make verify"
@@ -228,7 +275,14 @@ def _recorded_step(
         incomplete = functions.lda_record_end()
     if incomplete:
         raise UserError(f"{folder} could not be filled; make room on the disk")
-    return result
+    same = np.array_equal(result, start.result)
+    if start.state is not None:
+        same = same and all(
+            np.array_equal(result_state(program, each), start.state) for each in buffers
+        )
+    if not same:
+        raise AssertionError("the kernels' result differs from the integer reference")
+    return buffers
 
 
 def unit_cycles(engine: Topology, report: dict[str, object]) -> dict[str, int]:
@@ -289,7 +343,8 @@ def build_first_layers(build: Path, layer: str) -> Path:
     scratch = folder.with_name(f"{layer}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    part = lower(qgraph, program.engine)
+    # what the first layers make is no prediction
+    part = lower(qgraph, replace(program.engine, sampler_pixels=0))
     save_qgraph(qgraph, scratch)
     save_program(part, scratch / "program.json")
     (scratch / "weights.bin").write_bytes(pack_static(qgraph, part))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gen.errors import UserError
+from gen.program.program import Program
 from gen.vitis.topology import RANKS, WEIGHT_BITS, Kernel, Topology, topology
 
 
@@ -25,7 +26,14 @@ def engine_of(build: Path) -> Topology:
     ranks, bits = known.get("ranks"), known.get("weight_bits")
     if ranks not in RANKS or bits not in WEIGHT_BITS:
         raise UserError(f"{path} is not a layer program; run make build again")
-    return topology(int(ranks), int(bits), bool(value.get("moves")))
+    sampler = bool(known.get("sampler_pixels"))
+    return topology(int(ranks), int(bits), bool(value.get("moves")), sampler)
+
+
+def engine_topology(program: Program) -> Topology:
+    """Kernels and streams of a program's engine."""
+    engine = program.engine
+    return topology(program.ranks, engine.weight_bits, bool(program.moves), program.has_sampler)
 
 
 def kernel_of(build: Path, name: str) -> Kernel:

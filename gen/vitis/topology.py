@@ -108,13 +108,15 @@ _MEMORIES = {
     "wload": (Memory("weights", burst=True), Memory("dynamic", burst=True)),
 }
 _SCALARS = {"wload": (Scalar("reload", "int32_t"),)}
+# of kernels that run several steps in one start
+_STEPS = Scalar("steps", "int32_t")
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A kernel: its top ``name``, the ``kind`` of docs/engine.md, the rank that it is made for
     (None: every rank has an instance), and its arguments: memories, scalars, streams. ``spill``:
-    the layer program moves rows between the store and DDR.
+    the layer program moves rows between the store and DDR; ``several``: a start is several steps.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Kernel:
     rank: int | None
     streams: tuple[StreamPort, ...]
     spill: bool = False
+    several: bool = False
 
     @property
     def memories(self) -> tuple[Memory, ...]:
@@ -131,7 +134,8 @@ class Kernel:
     @property
     def scalars(self) -> tuple[Scalar, ...]:
         """Scalar arguments."""
-        return _SCALARS.get(self.kind, ())
+        steps = (_STEPS,) if self.several and self.started else ()
+        return (*_SCALARS.get(self.kind, ()), *steps)
 
     @property
     def pointers(self) -> tuple[str, ...]:
@@ -289,9 +293,11 @@ def _stream_ports(kind: str, rank: int, ranks: int, weight_bits: int) -> tuple[S
 
 
 @functools.cache
-def topology(ranks: int, weight_bits: int = 8, spill: bool = False) -> Topology:
+def topology(
+    ranks: int, weight_bits: int = 8, spill: bool = False, sampler: bool = False
+) -> Topology:
     """The engine of 1, 2 or 4 ranks with weight rows of 8 or 4 bits; ``spill``: for a layer program
-    with moves.
+    with moves; with a ``sampler``, a start is several steps.
     """
     assert ranks in RANKS
     kernels: list[Kernel] = []
@@ -299,11 +305,16 @@ def topology(ranks: int, weight_bits: int = 8, spill: bool = False) -> Topology:
         if kind in _LINE:
             kernels += [
                 Kernel(
-                    f"{kind}_{rank + 1}", kind, rank, _stream_ports(kind, rank, ranks, weight_bits)
+                    f"{kind}_{rank + 1}",
+                    kind,
+                    rank,
+                    _stream_ports(kind, rank, ranks, weight_bits),
+                    several=sampler,
                 )
                 for rank in range(ranks)
             ]
         else:
             ports = _stream_ports(kind, 0, ranks, weight_bits)
-            kernels.append(Kernel(kind, kind, None, ports, spill and kind == "store"))
+            moves = spill and kind == "store"
+            kernels.append(Kernel(kind, kind, None, ports, moves, sampler))
     return Topology(ranks, tuple(kernels))

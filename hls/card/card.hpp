@@ -4,12 +4,12 @@
 //   void* lda_card_new()                    nullptr without memory
 //   void lda_card_free(card)
 //   int lda_card_ranks(card)
-//   int lda_card_step(card, const CardBuffers* buffers, ranks, reload)
-//       one step of the program; buffers (buffers.hpp) of every rank; reload: weight rows that stay
-//       on the card are read anew; 0 done, 1 deadlock, 2 leftover tokens, 3 a buffer or a memory of
-//       the engine is too small for the program
-//   const char* lda_card_error(card)        what went wrong in the last step, or ""
-//   uint64_t lda_card_cycles(card)          modelled clock cycles of the last step
+//   int lda_card_step(card, const CardBuffers* buffers, ranks, reload, steps)
+//       steps of the program in one start; buffers (buffers.hpp) of every rank; reload: weight rows
+//       that stay on the card are read anew; 0 done, 1 deadlock, 2 leftover tokens, 3 a buffer or a
+//       memory of the engine is too small for the program, or several steps without a sampler
+//   const char* lda_card_error(card)        what went wrong in the last start, or ""
+//   uint64_t lda_card_cycles(card)          modelled clock cycles of the last start
 //   const char* lda_card_report(card)       JSON: per process cycles, per FIFO fill and stalls
 //   void lda_card_on_entry(card, fn, context)
 //       fn(context, rank, entry, i0, i1) after every execution of an entry, when the rank has
@@ -23,7 +23,8 @@
 // between ranks gather.r12, reduce.r21 and the like.
 // The generic card (generic.cpp) has in addition
 //   int lda_card_set_program(card, blob, bytes)        0, or 3 with lda_card_error
-//   int lda_struct_sizes(sizes, count)      sizeof of StoreIo, Segment, StoreEntry, PreEntry,
+//   int lda_struct_sizes(sizes, count)      sizeof of StoreIo, Updates, Segment, StoreEntry,
+//   PreEntry,
 //                                           GatherEntry, ReduceEntry, MacEntry, PostEntry,
 //                                           WloadEntry, Move; returns how many
 #ifndef LDA_CARD_HPP
@@ -62,7 +63,7 @@ class Card {
 
     void set_program(const ProgramView& program) { program_ = program; }
 
-    int step(const CardBuffers* buffers, int ranks, bool reload) {
+    int step(const CardBuffers* buffers, int ranks, bool reload, int steps) {
         report_ = sim::Report();
         if (ranks != P::RANKS) {
             error_ = "buffers of " + std::to_string(ranks) + " ranks are given to a card of " +
@@ -71,7 +72,7 @@ class Card {
         }
         error_.clear();
         for (int r = 0; r < P::RANKS; ++r)
-            line_.rank(r).use(buffers[r], reload);
+            line_.rank(r).use(buffers[r], reload, steps);
         try {
             report_ = device_.run();
         } catch (const std::exception& error) {

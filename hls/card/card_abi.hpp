@@ -33,8 +33,8 @@ int lda_card_ranks(void*) {
     return LDA_CARD::RANKS;
 }
 
-int lda_card_step(void* card, const lda::CardBuffers* buffers, int ranks, int reload) {
-    return static_cast<LDA_CARD*>(card)->step(buffers, ranks, reload != 0);
+int lda_card_step(void* card, const lda::CardBuffers* buffers, int ranks, int reload, int steps) {
+    return static_cast<LDA_CARD*>(card)->step(buffers, ranks, reload != 0, steps);
 }
 
 const char* lda_card_error(void* card) {

@@ -3,14 +3,15 @@
 // pixels per tile.
 //
 // The program is little-endian int32 (gen/program/binary.py): magic, version, number of segments,
-// number of entries, number of moves, the four members of StoreIo; then all Segments, StoreEntries,
-// PreEntries, GatherEntries, ReduceEntries, MacEntries, PostEntries, WloadEntries, Moves.
+// number of entries, number of moves, the members of StoreIo and Updates; then all Segments,
+// StoreEntries, PreEntries, GatherEntries, ReduceEntries, MacEntries, PostEntries, WloadEntries,
+// Moves.
 #include <vector>
 
 #include "card.hpp"
 
 // Ranks, pixels per tile, bits of a weight row, micro-slots between the store's reads and its
-// writes, rows of weights that stay on the card.
+// writes, rows of weights that stay on the card, pixel slots and channels of the sampler.
 #ifndef LDA_RANKS
 #define LDA_RANKS 1
 #endif
@@ -26,6 +27,12 @@
 #ifndef LDA_CACHE
 #define LDA_CACHE 4096
 #endif
+#ifndef LDA_SAMPLER
+#define LDA_SAMPLER 0
+#endif
+#ifndef LDA_SAMPLER_CHANNELS
+#define LDA_SAMPLER_CHANNELS 4
+#endif
 
 namespace {
 
@@ -35,12 +42,14 @@ struct GenericEngine : lda::EngineDefaults {
     static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
     static const int LAG = LDA_LAG;
     static const int CACHE_ROWS = LDA_CACHE;
+    static const int SAMPLER_PIXELS = LDA_SAMPLER;
+    static const int SAMPLER_CHANNELS = LDA_SAMPLER_CHANNELS;
     static const int DEPTH_YS = (LDA_LAG + 1) * (LDA_PP / lda::GROUP) + 60;
     static const int DEPTH_RS = DEPTH_YS;
 };
 
 const int32_t MAGIC = 0x4C444131;
-const int32_t VERSION = 3;
+const int32_t VERSION = 4;
 
 class GenericCard : public lda::Card<GenericEngine> {
   public:
@@ -52,6 +61,7 @@ class GenericCard : public lda::Card<GenericEngine> {
         lda::ProgramView view = lda::ProgramView();
         reader.take(header, 5);
         reader.take(&view.io, 1);
+        reader.take(&view.updates, 1);
         if (!reader.fine || header[0] != MAGIC || header[1] != VERSION) {
             return refuse("the program is not one of this card's version");
         }
@@ -161,11 +171,11 @@ void lda_plant_fault(int fault) {
 #endif
 
 int lda_struct_sizes(int32_t* sizes, int count) {
-    const int32_t all[] = {sizeof(lda::StoreIo),     sizeof(lda::Segment),
-                           sizeof(lda::StoreEntry),  sizeof(lda::PreEntry),
-                           sizeof(lda::GatherEntry), sizeof(lda::ReduceEntry),
-                           sizeof(lda::MacEntry),    sizeof(lda::PostEntry),
-                           sizeof(lda::WloadEntry),  sizeof(lda::Move)};
+    const int32_t all[] = {
+        sizeof(lda::StoreIo),     sizeof(lda::Updates),  sizeof(lda::Segment),
+        sizeof(lda::StoreEntry),  sizeof(lda::PreEntry), sizeof(lda::GatherEntry),
+        sizeof(lda::ReduceEntry), sizeof(lda::MacEntry), sizeof(lda::PostEntry),
+        sizeof(lda::WloadEntry),  sizeof(lda::Move)};
     const int known = int(sizeof all / sizeof all[0]);
     for (int i = 0; i < count && i < known; ++i)
         sizes[i] = all[i];

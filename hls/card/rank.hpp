@@ -23,6 +23,7 @@ namespace lda {
 // The constant arrays of a build.
 struct ProgramView {
     StoreIo io;
+    Updates updates;
     const Segment* segments;
     int segment_count;
     int entry_count;
@@ -56,9 +57,10 @@ class Rank {
     hls::stream<StatWord, P::DEPTH_ST> st{name("st")};
     hls::stream<StatBeat<P::RANKS>, P::DEPTH_SG> sg{name("sg")};
 
-    void use(const CardBuffers& buffers, bool reload) {
+    void use(const CardBuffers& buffers, bool reload, int steps) {
         buffers_ = buffers;
         reload_ = reload;
+        steps_ = steps;
     }
 
     // Every byte of the kernels' memories, as if somebody had left it there.
@@ -78,8 +80,8 @@ class Rank {
                 const ResultBuffer result = {buffers_.result, buffers_.result_bytes / WORD_BYTES};
                 const RankHook hook = {&observer, rank_};
                 store<P>(latent, result, port_of("spill", buffers_.spill, buffers_.spill_bytes),
-                         p->io, p->segments, p->segment_count, p->store, p->moves, memory_->store,
-                         hook, xs_, rs_, ys_);
+                         steps_, p->io, p->updates, p->segments, p->segment_count, p->store,
+                         p->moves, memory_->store, memory_->sampler, hook, xs_, rs_, ys_);
             },
             P::STAGES_STORE, sim::Style::flp);
         spawn_wload(device, p);
@@ -108,8 +110,11 @@ class Rank {
             P::STAGES_PRE, sim::Style::flp);
         device.spawn(
             name("mac.plan"),
-            [this, p] { mac_plan<P>(p->segments, p->segment_count, p->mac, jobs_); }, P::STAGES_MAC,
-            sim::Style::flp);
+            [this, p] {
+                for (int step = 0; step < steps_; ++step)
+                    mac_plan<P>(p->segments, p->segment_count, p->mac, jobs_);
+            },
+            P::STAGES_MAC, sim::Style::flp);
         device.spawn_free(
             name("mac"), [this] { mac_array<P>(jobs_, memory_->mac, gs, ks, ws_, as_); },
             P::STAGES_MAC, sim::Style::flp);
@@ -151,8 +156,8 @@ class Rank {
         device.spawn(
             name("wload.plan"),
             [this, p] {
-                wload_plan<P>(reload_, p->segments, p->segment_count, p->wload, static_runs_,
-                              dynamic_runs_, runs_);
+                wload_plan<P>(reload_, steps_, p->updates, p->segments, p->segment_count, p->wload,
+                              static_runs_, dynamic_runs_, runs_);
             },
             P::STAGES_WLOAD, sim::Style::flp);
         device.spawn(
@@ -181,6 +186,7 @@ class Rank {
     // On the card every kernel holds its own; here they outlive a step to be looked at.
     struct Memory {
         typename StoreTypes<P>::Memory store;
+        SamplerMemory<P> sampler;
         CacheMemory<P> cache;
         SumsMemory<P> sums;
         RowsMemory<P> rows;
@@ -192,6 +198,7 @@ class Rank {
     std::unique_ptr<Memory> memory_;
     CardBuffers buffers_{};
     bool reload_ = true;
+    int steps_ = 1;
 
     hls::stream<Pair, P::DEPTH_XS> xs_{name("xs")};
     hls::stream<Pair, P::DEPTH_RS> rs_{name("rs")};

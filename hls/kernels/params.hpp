@@ -32,6 +32,9 @@ struct EngineDefaults {
     static const int LAG = 32;            // micro-slots between the store's reads and its writes
     static const int GUARD = 4;           // cycles from a write to the window or weight buffer
                                           // to the first read of the same word
+    // of the latent that the sampler updates between steps: pixel slots (0: no sampler), channels
+    static const int SAMPLER_PIXELS = 0;
+    static const int SAMPLER_CHANNELS = 4;
     // FIFO depths in elements: between kernels
     static const int DEPTH_XS = 64;
     static const int DEPTH_PX = 32;
@@ -88,8 +91,11 @@ struct CheckEngine {
     static_assert(P::FABRIC_OUTPUTS >= 0 && P::FABRIC_OUTPUTS <= P::PO, "of PO outputs");
     static_assert(P::WINDOW_ROWS > 0 && P::WEIGHT_ROWS > 0 && P::STORE_ROWS > 0 && P::UNITS > 1 &&
                       P::CACHE_ROWS >= 0 && P::STATS_WORDS > 0 && P::ROW_OCTETS > 0 &&
-                      P::ROW_GROUPS > 0 && P::SUMS % GROUP == 0 && P::ITEMS > 0 && P::SCALES > 0,
+                      P::ROW_GROUPS > 0 && P::SUMS % GROUP == 0 && P::ITEMS > 0 && P::SCALES > 0 &&
+                      P::SAMPLER_PIXELS >= 0,
                   "memory sizes");
+    static_assert(P::SAMPLER_CHANNELS > 0 && P::SAMPLER_CHANNELS <= GROUP,
+                  "a latent is one group of the result");
     static_assert(P::NORMALISERS > 0 && GROUP % P::NORMALISERS == 0, "1, 2, 4 or 8 rows at a time");
     static_assert(P::GUARD >= 1, "a word is read after it was written");
     // what waits between the array and the store while the store runs LAG micro-slots ahead

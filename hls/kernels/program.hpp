@@ -121,6 +121,21 @@ struct StoreIo {
     int32_t output_rows;
 };
 
+// Several steps in one start (docs/engine.md, "Several steps").
+//   step_word    first word of the dynamic buffer that a step has of its own
+//   step_words   from there on, and from step to step
+//   octets       of the latent that is updated between steps; 0: the engine has no sampler
+//   pair_octets  from an item's octet to that of its partner in a guided pair; 0: no pairs
+//   groups       local groups of the input; group_rows: from one to the next
+struct Updates {
+    int32_t step_word;
+    int32_t step_words;
+    int32_t octets;
+    int32_t pair_octets;
+    int32_t groups;
+    int32_t group_rows;
+};
+
 // items, item_octets: of the fill (octets of one item; a strip has items == 1)
 // first_octet: of the fill within its tensor, without the execution's item
 // n: values per group (group norm) or per row (layer norm)

@@ -13,6 +13,7 @@
 #include "params.hpp"
 #include "port.hpp"
 #include "program.hpp"
+#include "sampler.hpp"
 #include "sequence.hpp"
 #include "store_memory.hpp"
 #include "store_moves.hpp"
@@ -182,23 +183,12 @@ RESULTS:
     LOOP_EXIT();
 }
 
-// Source, Sink: anything indexable by 64-byte word, `const PortWord*` and `PortWord*` in hardware.
-// Spill: hls::burst_maxi, or NoSpill in a program without moves.
-template <class P, class Source, class Sink, class Spill, class Hook>
-void store(Source latent, Sink result, Spill spill, const StoreIo& io, const Segment* segments,
-           int segment_count, const StoreEntry* entries, const Move* moves,
-           typename StoreTypes<P>::Memory& memory, Hook hook, hls::stream<Pair>& xs_s,
-           hls::stream<Pair>& rs_s, hls::stream<ResultPair>& ys_s) {
+// The layer program, once.
+template <class P, class Spill, class Hook>
+void store_step(Spill& spill, const Segment* segments, int segment_count, const StoreEntry* entries,
+                const Move* moves, typename StoreTypes<P>::Memory& memory, Hook& hook,
+                hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s, hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline
-    static_assert(CheckEngine<P>::ok, "engine parameters");
-INPUT:
-    for (int i = 0; i < 2 * io.input_rows; ++i) {
-#pragma HLS pipeline II = 1 style = flp
-#pragma HLS loop_tripcount min = 64 max = 8192
-        TICK(1);
-        write_half<P>(memory, io.input_row + (i >> 1), i & 1, word_of(latent[i]));
-    }
-    LOOP_EXIT();
     Writes<P> writes;
     writes.start();
 SEGMENTS:
@@ -236,6 +226,39 @@ SEGMENTS:
         }
     }
     store_results<P>(0, memory, writes, hook, ys_s);
+}
+
+// Source, Sink: anything indexable by 64-byte word, `const PortWord*` and `PortWord*` in
+// hardware. Spill: hls::burst_maxi, or NoSpill in a program without moves. steps: runs of the
+// program; more than one with a sampler alone, which makes the next one's input.
+template <class P, class Source, class Sink, class Spill, class Hook>
+void store(Source latent, Sink result, Spill spill, int steps, const StoreIo& io,
+           const Updates& updates, const Segment* segments, int segment_count,
+           const StoreEntry* entries, const Move* moves, typename StoreTypes<P>::Memory& memory,
+           SamplerMemory<P>& sampler, Hook hook, hls::stream<Pair>& xs_s, hls::stream<Pair>& rs_s,
+           hls::stream<ResultPair>& ys_s) {
+#pragma HLS inline
+    static_assert(CheckEngine<P>::ok, "engine parameters");
+    const bool several = P::SAMPLER_PIXELS > 0 && steps > 1;
+    LDA_CHECK(several || steps == 1, "store: several steps of an engine without a sampler");
+INPUT:
+    for (int i = 0; i < 2 * io.input_rows; ++i) {
+#pragma HLS pipeline II = 1 style = flp
+#pragma HLS loop_tripcount min = 64 max = 8192
+        TICK(1);
+        write_half<P>(memory, io.input_row + (i >> 1), i & 1, word_of(latent[i]));
+    }
+    LOOP_EXIT();
+    if (several) sampler_load<P>(latent, io, updates, sampler);
+STEPS:
+    for (int step = 0; step < steps; ++step) {
+#pragma HLS loop_tripcount min = 1 max = 50
+        store_step<P>(spill, segments, segment_count, entries, moves, memory, hook, xs_s, rs_s,
+                      ys_s);
+        if (several && step + 1 < steps) {
+            sampler_update<P>(latent, step, io, updates, memory, sampler);
+        }
+    }
 OUTPUT:
     for (int i = 0; i < 2 * io.output_rows; ++i) {
 #pragma HLS pipeline II = 1 style = flp
@@ -244,6 +267,7 @@ OUTPUT:
         result[i] = port_word(read_half<P>(memory, io.output_row + (i >> 1), i & 1));
     }
     LOOP_EXIT();
+    if (several) sampler_save<P>(result, io, updates, sampler);
 }
 
 }  // namespace lda

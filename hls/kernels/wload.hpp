@@ -90,7 +90,7 @@ RUNS:
     while (!done) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS dependence variable = scales type = inter direction = RAW distance = 2 true
-// A step either fills the cache or reads it.
+// A step either fills the cache or reads it, and a row comes again a whole step later.
 #pragma HLS dependence variable = cache.rows type = inter false
 #pragma HLS loop_tripcount min = 64 max = 65536
         TICK(1);
@@ -151,10 +151,10 @@ RUNS:
 
 // Simulations run the four processes by themselves, with streams of these depths.
 template <class P, class Port>
-void wload(Port weights, Port dynamic, int reload, const Segment* segments, int segment_count,
-           const WloadEntry* entries, CacheMemory<P>& cache, hls::stream<Word>& hd_s,
-           hls::stream<Word>& pp_s, hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s,
-           hls::stream<Word>& qp_s) {
+void wload(Port weights, Port dynamic, int reload, int steps, const Updates& updates,
+           const Segment* segments, int segment_count, const WloadEntry* entries,
+           CacheMemory<P>& cache, hls::stream<Word>& hd_s, hls::stream<Word>& pp_s,
+           hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<Word>& qp_s) {
 #pragma HLS dataflow
     static_assert(CheckEngine<P>::ok, "engine parameters");
     hls::stream<Fetch, RUNS_DEPTH> static_runs("static_runs");
@@ -162,7 +162,8 @@ void wload(Port weights, Port dynamic, int reload, const Segment* segments, int 
     hls::stream<Run, RUNS_DEPTH> runs("runs");
     hls::stream<Word, WORDS_DEPTH> static_words("static_words");
     hls::stream<Word, WORDS_DEPTH> dynamic_words("dynamic_words");
-    wload_plan<P>(reload, segments, segment_count, entries, static_runs, dynamic_runs, runs);
+    wload_plan<P>(reload, steps, updates, segments, segment_count, entries, static_runs,
+                  dynamic_runs, runs);
     wload_fetch<P>(weights, static_runs, static_words);
     wload_fetch<P>(dynamic, dynamic_runs, dynamic_words);
     wload_route<P>(cache, runs, static_words, dynamic_words, hd_s, pp_s, ws_s, qp_s);

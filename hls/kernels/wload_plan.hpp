@@ -59,12 +59,25 @@ inline Ahead no_ahead() {
     return none;
 }
 
-inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1) {
+// What a step has of its own: from word `first` of the dynamic buffer on, for the first step;
+// `shift` words later for the one at hand.
+struct StepPlace {
+    int first;
+    int shift;
+
+    // Where a step finds the words that the first one finds at `word`.
+    int of(int buffer, int word) const {
+#pragma HLS inline
+        return buffer == BUFFER_DYNAMIC && word >= first ? word + shift : word;
+    }
+};
+
+inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1, const StepPlace& step) {
 #pragma HLS inline
     const Ahead ahead = {at(entry.hd, i0, i1),
                          entry.pp_once && (i0 > 0 || i1 > 0) ? 0 : entry.pp_words,
                          entry.pp_buffer,
-                         at(entry.pp, i0, i1),
+                         step.of(entry.pp_buffer, at(entry.pp, i0, i1)),
                          least(entry.round_rows, entry.ws_rows),
                          entry.ws_buffer,
                          at(entry.ws, i0, i1),
@@ -82,14 +95,14 @@ struct RunWalk {
     int scale, bias;  // next word of each
     int ws, cache;    // next word, next row of the cache or -1
 
-    void start(const WloadEntry& entry, int i0, int i1) {
+    void start(const WloadEntry& entry, int i0, int i1, const StepPlace& step) {
 #pragma HLS inline
         const int first = least(entry.round_rows, entry.ws_rows);
         part = TABLE;
         units = entry.units;
         rows = entry.ws_rows - first;
         scale = at(entry.scale, i0, i1);
-        bias = at(entry.bias, i0, i1);
+        bias = step.of(entry.bias_buffer, at(entry.bias, i0, i1));
         ws = at(entry.ws, i0, i1) + row_words<P>() * first;
         cache = entry.cache < 0 ? -1 : entry.cache + first;
     }
@@ -173,13 +186,13 @@ struct RunWalk {
 // The runs of one execution from `part` on, in pieces of a burst each.
 template <class P>
 void plan_entry(const WloadEntry& entry, const Ahead& ahead, int part, int i0, int i1, bool reload,
-                hls::stream<Fetch>& static_s, hls::stream<Fetch>& dynamic_s,
+                const StepPlace& step, hls::stream<Fetch>& static_s, hls::stream<Fetch>& dynamic_s,
                 hls::stream<Run>& runs_s) {
 #pragma HLS inline off
     const Fetch nothing = {0, 0};
     const int table = at(entry.table, i0, i1);
     RunWalk<P> walk;
-    walk.start(entry, i0, i1);
+    walk.start(entry, i0, i1, step);
     walk.part = part;
     int done = 0, word = 0;
     Run run = walk.run(entry, table, ahead, reload, word);
@@ -210,14 +223,15 @@ RUNS:
     LOOP_EXIT();
 }
 
+// The layer program, once.
 template <class P>
-void wload_plan(int reload, const Segment* segments, int segment_count, const WloadEntry* entries,
-                hls::stream<Fetch>& static_s, hls::stream<Fetch>& dynamic_s,
-                hls::stream<Run>& runs_s) {
-#pragma HLS inline off
+void plan_step(bool reload, const StepPlace& step, const Segment* segments, int segment_count,
+               const WloadEntry* entries, hls::stream<Fetch>& static_s,
+               hls::stream<Fetch>& dynamic_s, hls::stream<Run>& runs_s) {
+#pragma HLS inline
     const WloadEntry first = entries[segments[0].first];
-    plan_entry<P>(first, ahead_of(first, 0, 0), RunWalk<P>::NEXT_HD, 0, 0, reload != 0, static_s,
-                  dynamic_s, runs_s);
+    plan_entry<P>(first, ahead_of(first, 0, 0, step), RunWalk<P>::NEXT_HD, 0, 0, reload, step,
+                  static_s, dynamic_s, runs_s);
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -230,12 +244,30 @@ SEGMENTS:
                     const WloadEntry entry = entries[segment.first + k];
                     const Following next = following(segments, segment_count, s, i0, i1, k);
                     Ahead ahead = no_ahead();
-                    if (next.entry >= 0) ahead = ahead_of(entries[next.entry], next.i0, next.i1);
-                    plan_entry<P>(entry, ahead, RunWalk<P>::TABLE, i0, i1, reload != 0, static_s,
+                    if (next.entry >= 0) {
+                        ahead = ahead_of(entries[next.entry], next.i0, next.i1, step);
+                    }
+                    plan_entry<P>(entry, ahead, RunWalk<P>::TABLE, i0, i1, reload, step, static_s,
                                   dynamic_s, runs_s);
                 }
             }
         }
+    }
+}
+
+// steps: as often the program is run. reload: of the first one.
+template <class P>
+void wload_plan(int reload, int steps, const Updates& updates, const Segment* segments,
+                int segment_count, const WloadEntry* entries, hls::stream<Fetch>& static_s,
+                hls::stream<Fetch>& dynamic_s, hls::stream<Run>& runs_s) {
+#pragma HLS inline off
+    StepPlace place = {updates.step_word, 0};
+STEPS:
+    for (int step = 0; step < steps; ++step) {
+#pragma HLS loop_tripcount min = 1 max = 50
+        plan_step<P>(reload != 0 && step == 0, place, segments, segment_count, entries, static_s,
+                     dynamic_s, runs_s);
+        place.shift += updates.step_words;
     }
     // Behind the last run as many others as the fetching processes look ahead.
     const Run last_run = {LAST_RUN, 0, 0, 0};

@@ -5,14 +5,15 @@
     LDA_CARD_FAULTS=timeout@12:0,lost@30:1
 
 Steps are those that a process runs on a card, counted from 0 (0 and 1 are the self-test, if there
-is one); ``+`` means every step from that one on; without a card's index all cards have the fault.
+is one, and 2 and 3 with a sampler); a fault of a step within a start of several is the whole
+start's; ``+`` means every step from that one on; without a card's index all cards have the fault.
 
 ========== =====================================================================================
 absent     there is no such card
 noshell    the card is on the bus without a shell, as a two-stage card is after every reboot
 platform   the card has another platform than the xclbin was linked for
 reconfigured  another process has loaded another xclbin
-timeout    the step never ends; kernels are stuck until the xclbin is loaded again
+timeout    the start never ends; kernels are stuck until the xclbin is loaded again
 error      the step ends in an error state
 lost       the card disappears before the step: every call fails, and it cannot be opened again
 wrong      one bit of the step's result is flipped
@@ -73,11 +74,14 @@ class Faults:
         """Whether the card as such has a fault."""
         return any(fault.kind == kind and fault.step is None for fault in self._faults)
 
-    def of_step(self, step: int) -> str:
-        """The kind of the fault that a step meets, or an empty string."""
-        for fault in self._faults:
-            if fault.step is None:
-                continue
-            if fault.step == step or (fault.onwards and fault.step < step):
-                return fault.kind
+    def of_steps(self, first: int, end: int) -> str:
+        """The kind of the first fault that the steps from ``first`` to before ``end``, those of a
+        start, meet, or an empty string.
+        """
+        for step in range(first, end):
+            for fault in self._faults:
+                if fault.step is None:
+                    continue
+                if fault.step == step or (fault.onwards and fault.step < step):
+                    return fault.kind
         return ""

@@ -23,26 +23,27 @@ class CardLibrary:
         if not self._card:
             raise RuntimeError(f"{path}: no memory for the software card")
 
-    def step(self, ranks: Sequence[Sequence[Bytes]], reload: int) -> int:
-        """Run the layer program once over the contiguous buffers of every rank (weights, dynamic,
-        latent, result, spill if there are moves); return 0 or a fault code. ``reload`` is the
-        argument of ``wload``.
+    def step(self, ranks: Sequence[Sequence[Bytes]], reload: int, steps: int = 1) -> int:
+        """Run the layer program ``steps`` times over the contiguous buffers of every rank (weights,
+        dynamic, latent, result, spill if there are moves); return 0 or a fault code. ``reload`` and
+        ``steps`` are the arguments of the kernels.
         """
-        return int(self._library.lda_card_step(self._card, card_buffers(ranks), len(ranks), reload))
+        buffers = card_buffers(ranks)
+        return int(self._library.lda_card_step(self._card, buffers, len(ranks), reload, steps))
 
     @property
     def error(self) -> str:
-        """What went wrong in the last step, or an empty string."""
+        """What went wrong in the last start, or an empty string."""
         return (self._library.lda_card_error(self._card) or b"").decode()
 
     @property
     def cycles(self) -> int:
-        """Modelled clock cycles of the last step."""
+        """Modelled clock cycles of the last start."""
         return int(self._library.lda_card_cycles(self._card))
 
     @property
     def report(self) -> str:
-        """The card's own report of the last step."""
+        """The card's own report of the last start."""
         return (self._library.lda_card_report(self._card) or b"").decode()
 
     def close(self) -> None:

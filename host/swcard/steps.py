@@ -1,4 +1,4 @@
-"""One step of the engine on the software card, with the faults that it is told to have."""
+"""One start of the engine on the software card, with the faults that it is told to have."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
     _, library = loaded(board)
     runs: dict[str, Any] = dict(board.pending)
     board.pending.clear()
-    injected = board.faults.of_step(board.steps)
-    board.steps += 1
+    scalars = _scalars(units, runs)
+    # of kernels without the argument, a start is one step
+    steps = max(scalars.get("steps", {1}))
+    first, board.steps = board.steps, board.steps + max(steps, 1)
+    injected = board.faults.of_steps(first, board.steps)
     if injected == "killed":
         os.kill(os.getpid(), signal.SIGBUS)
     if injected == "lost":
         board.lost = True
         board.reach()
     outcome: ert_cmd_state | None = ert_cmd_state.ERT_CMD_STATE_ERROR
-    board.diagnosis = _bad_argument(units, runs)
+    board.diagnosis = _bad_argument(units, runs, scalars)
     if injected == "timeout":
         outcome = None
     elif not board.diagnosis and injected != "error":
         buffers = _buffers(units, runs)
-        (reload,) = _scalars(units, runs)
-        code = library.step([[each.card for each in rank] for rank in buffers], reload)
+        (reload,) = scalars["reload"]
+        code = library.step([[each.card for each in rank] for rank in buffers], reload, steps)
         if code == DONE:
             outcome = ert_cmd_state.ERT_CMD_STATE_COMPLETED
             if injected == "wrong":
@@ -53,7 +56,7 @@ def execute(board: Board, units: Sequence[Unit]) -> None:
         each.outcome = outcome
 
 
-def _bad_argument(units: Sequence[Unit], runs: dict[str, Any]) -> str:
+def _bad_argument(units: Sequence[Unit], runs: dict[str, Any], scalars: dict[str, set[int]]) -> str:
     """Why the units cannot run on their arguments, or an empty string."""
     for unit in units:
         written = topology(1, spill=True).kernel(unit.kernel).written
@@ -67,19 +70,20 @@ def _bad_argument(units: Sequence[Unit], runs: dict[str, Any]) -> str:
                 return f"{arg.name} of {unit.name} does not start at a multiple of 64 bytes"
             if arg.name not in written and not buffer.ready:
                 return f"ECC error: {arg.name} of {unit.name} was read where it was never written"
-    if len(_scalars(units, runs)) > 1:
-        return "ranks differ in the scalar argument of their kernels"
+    for name, values in scalars.items():
+        if len(values) > 1:
+            return f"kernels differ in their scalar argument {name}"
     return ""
 
 
-def _scalars(units: Sequence[Unit], runs: dict[str, Any]) -> set[int]:
-    """Values of the scalar argument of all ranks; a register that was never set is zero."""
-    return {
-        runs[unit.name].scalars.get(index, 0)
-        for unit in units
-        for index, arg in enumerate(unit.args)
-        if arg.scalar
-    }
+def _scalars(units: Sequence[Unit], runs: dict[str, Any]) -> dict[str, set[int]]:
+    """Values of every scalar argument in all units; a register that was never set is zero."""
+    found: dict[str, set[int]] = {}
+    for unit in units:
+        for index, arg in enumerate(unit.args):
+            if arg.scalar:
+                found.setdefault(arg.name, set()).add(runs[unit.name].scalars.get(index, 0))
+    return found
 
 
 def _buffers(units: Sequence[Unit], runs: dict[str, Any]) -> list[list[bo]]:

@@ -61,6 +61,7 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
             char* text, int text_bytes) {
     struct Holder {
         StoreTypes<Engine>::Memory memory;
+        SamplerMemory<Engine> sampler;
     };
     std::unique_ptr<Holder> holder(new Holder());
     for (int row = 0; row < Engine::STORE_ROWS; ++row)
@@ -81,11 +82,11 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
         [&] {
             const hls::burst_maxi<Word> port("spill", reinterpret_cast<Word*>(spill),
                                              uint64_t(spill_words));
-            store<Engine>(Words{latent}, reinterpret_cast<Word*>(result), port, store_io,
-                          reinterpret_cast<const Segment*>(segments), segment_count,
+            store<Engine>(Words{latent}, reinterpret_cast<Word*>(result), port, 1, store_io,
+                          Updates(), reinterpret_cast<const Segment*>(segments), segment_count,
                           reinterpret_cast<const StoreEntry*>(entries),
-                          reinterpret_cast<const Move*>(moves), holder->memory, Log{&done}, xs_s,
-                          rs_s, ys_s);
+                          reinterpret_cast<const Move*>(moves), holder->memory, holder->sampler,
+                          Log{&done}, xs_s, rs_s, ys_s);
         },
         Engine::STAGES_STORE, sim::Style::flp);
     device.spawn(

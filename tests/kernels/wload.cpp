@@ -62,9 +62,10 @@ void t_wload_free(void* card) {
 
 // One step; words of hd, pp, ws, qp in counts[0..3], cycles in counts[4]. 0: done.
 int t_wload(void* card, const uint8_t* weights, uint64_t weight_words, const uint8_t* dynamic,
-            uint64_t dynamic_words, int reload, const int32_t* segments, int segment_count,
-            const int32_t* entries, int wait, uint8_t* hd, uint8_t* pp, uint8_t* ws, uint8_t* qp,
-            int32_t* counts, char* text, int text_bytes) {
+            uint64_t dynamic_words, int reload, int steps, int step_word, int step_words,
+            const int32_t* segments, int segment_count, const int32_t* entries, int wait,
+            uint8_t* hd, uint8_t* pp, uint8_t* ws, uint8_t* qp, int32_t* counts, char* text,
+            int text_bytes) {
     typedef hls::burst_maxi<Word> Port;
     const Port weights_port("weights", reinterpret_cast<const Word*>(weights), weight_words);
     const Port dynamic_port("dynamic", reinterpret_cast<const Word*>(dynamic), dynamic_words);
@@ -82,10 +83,11 @@ int t_wload(void* card, const uint8_t* weights, uint64_t weight_words, const uin
     const auto spawn = [&](const char* name, std::function<void()> function) {
         device.spawn(name, std::move(function), depth, flp);
     };
+    const Updates updates = {step_word, step_words, 0, 0, 0, 0};
     spawn("plan", [&] {
-        wload_plan<Engine>(reload, reinterpret_cast<const Segment*>(segments), segment_count,
-                           reinterpret_cast<const WloadEntry*>(entries), static_runs, dynamic_runs,
-                           runs);
+        wload_plan<Engine>(reload, steps, updates, reinterpret_cast<const Segment*>(segments),
+                           segment_count, reinterpret_cast<const WloadEntry*>(entries), static_runs,
+                           dynamic_runs, runs);
     });
     spawn("static", [&] { wload_fetch<Engine>(weights_port, static_runs, static_words); });
     spawn("dynamic", [&] { wload_fetch<Engine>(dynamic_port, dynamic_runs, dynamic_s); });

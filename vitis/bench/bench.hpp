@@ -1,4 +1,4 @@
-// What the generated test benches share: one step's stimulus comes from files, and every word that
+// What the generated test benches share: one start's stimulus comes from files, and every word that
 // the kernel writes is compared with a file (record.cpp made them). The same sources run under
 // g++, in C simulation and in co-simulation; there is nothing random, and main returns 0 only if
 // every word was right, none was missing and none was left.
@@ -97,7 +97,7 @@ class Bench {
         differing(port, wrong, first, words.size());
     }
 
-    // What stays in a stream would stop the card in the next step.
+    // What stays in a stream would stop the card in the next start.
     template <class T>
     void drained(hls::stream<T>& stream, const char* port) {
         std::size_t left = 0;

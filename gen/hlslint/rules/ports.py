@@ -145,17 +145,19 @@ def burst_bundle(unit: Unit) -> Found:
                     yield row(parameter.node), f"burst port {parameter.name} shares its bundle"
 
 
-def _constant(unit: Unit, name: str, allowed: tuple[int, ...]) -> int:
-    """A constant of the engine that a unit is made for, by the last struct to define it; the first
-    of the ``allowed`` ones if there is none of them.
-    """
-    found = allowed[0]
+def _constant(unit: Unit, name: str, default: int) -> int:
+    """A parameter of the engine that a unit is made for: the last struct to define it."""
+    found = default
     for field in find(unit.root, "field_declaration"):
         for each in declarators(field):
             value = field.child_by_field_name("default_value")
             if declared_name(each) == name and text(value).isdigit():
                 found = int(text(value))
-    return found if found in allowed else allowed[0]
+    return found
+
+
+def _allowed(value: int, values: tuple[int, ...]) -> int:
+    return value if value in values else values[0]
 
 
 @unit_rules("port-order")
@@ -164,9 +166,11 @@ def port_order(unit: Unit) -> Found:
 
     A kernel whose stream has another element than the one at its other end is misfed, too.
     """
-    ranks, bits = _constant(unit, "RANKS", RANKS), _constant(unit, "WEIGHT_BITS", WEIGHT_BITS)
+    known_values = ("RANKS", RANKS), ("WEIGHT_BITS", WEIGHT_BITS)
+    ranks, bits = (_allowed(_constant(unit, name, 0), values) for name, values in known_values)
     spill = any(each.name == SPILL.name for top in unit.tops for each in top.parameters)
-    known = {kernel.name: kernel for kernel in topology(ranks, bits, spill).kernels}
+    engine = topology(ranks, bits, spill, _constant(unit, "SAMPLER_PIXELS", 0) > 0)
+    known = {kernel.name: kernel for kernel in engine.kernels}
     for top in unit.tops:
         kernel = known.get(top.name)
         if kernel is None:
