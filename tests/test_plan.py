@@ -15,7 +15,7 @@ from gen.plan import fit
 from gen.plan.command import make_plan
 from gen.plan.engine_file import engine_toml
 from gen.plan.limits import KINDS, load_limits
-from gen.plan.report import as_dict, as_text
+from gen.plan.report import Plan, as_dict, as_text
 from gen.plan.resources import (
     big_memories,
     big_memory,
@@ -25,8 +25,10 @@ from gen.plan.resources import (
     memory,
     rank_costs,
 )
-from gen.plan.search import place, used_resources
+from gen.plan.search import Choice, fitting, place, used_resources
 from gen.plan.structure import layer_graph, load_structure, skeleton
+from gen.program import lower
+from gen.program.cost import step_cost
 from gen.program.engine import load_engine
 
 
@@ -177,3 +179,34 @@ def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch)
     assert planned and program.engine.store_rows >= program.store_peak > 256
     with pytest.raises(UserError, match="store"):
         fit.fitted(qgraph, str(tmp_path / "engine.toml"))
+
+
+def test_a_store_that_cannot_hold_everything_is_as_large_as_fits():
+    qgraph = skeleton(layer_graph(find_model("models/shapes-ldm"), 1, 64, 64))
+    limits = load_limits("u250")
+    tight = replace(limits, resources={**limits.resources, "uram": 130})
+    shape = replace(
+        load_engine("u250"), store_rows=1 << 24, row_octets=1 << 24, scores_rows=4096, cache_rows=0
+    )
+    largest = lower(qgraph, shape)
+    roomy = fitting(qgraph, shape, largest, limits)
+    assert not roomy.moves and roomy.engine.store_rows >= largest.store_peak
+    program = fitting(qgraph, shape, largest, tight)
+    assert program.moves and program.engine.store_rows < largest.store_peak
+    used = used_resources(program.engine)
+    assert used.uram <= tight.usable("uram")
+    larger = replace(program.engine, store_rows=program.engine.store_rows + 4096)
+    assert place(larger, tight, [0], [0]) is None
+    cost = step_cost(program)
+    assert step_cost(roomy).cycles < cost.cycles - cost.moves * 0.9
+    choice = Choice(program.engine, program, cost, used)
+    plan = Plan("x", qgraph.graph, choice, tight, 222.0, 1, 0.0)
+    data = as_dict(plan)
+    assert data["spilled"]["cycles"] == data["breakdown"]["moves"]["cycles"] == cost.moves > 0
+    assert data["spilled"]["tensors"] == len(program.spilled)
+    assert data["spilled"]["ddr_rows"] == program.spill_rows > 0
+    assert f"{cost.moves:,} cycles" in as_text(plan)
+    parts = sum(part["cycles"] for part in data["breakdown"].values())
+    assert parts == pytest.approx(cost.cycles, abs=2)
+    with pytest.raises(UserError, match="store rows at once"):
+        fitting(qgraph, shape, largest, replace(tight, resources={**tight.resources, "uram": 112}))

@@ -209,7 +209,7 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
             narrow.append(str(error))
             continue
         try:
-            program = _fitting(qgraph, shape, largest, limits)
+            program = fitting(qgraph, shape, largest, limits)
         except UserError as error:
             refusals.append(str(error))
             continue
@@ -231,7 +231,7 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
     return best
 
 
-def _fitting(qgraph: QGraph, shape: Engine, largest: Program, limits: Limits) -> Program:
+def fitting(qgraph: QGraph, shape: Engine, largest: Program, limits: Limits) -> Program:
     """The program of a shape on an engine that fits: with a store for all tensors that are alive at
     once, or with the largest one that there is room for; with row statistics for as many rows of
     attention logits as ``largest`` has, the program without limits, or for what a layer norm needs.
