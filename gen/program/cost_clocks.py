@@ -136,9 +136,10 @@ class StoreClock:
 
     def move(self, moves: Sequence[Move], word_cycles: float) -> float:
         """All outstanding writes, then moves; returns the cycles that the moves take."""
-        self.finish()
+        if self.due:
+            self.finish()
+            self.time += self.between
         began = self.time
-        self.time += self.between
         for move in moves:
             self.time += self.between + move_cycles(move, word_cycles)
         return self.time - began
