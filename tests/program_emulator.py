@@ -185,7 +185,9 @@ class Execution:
         pre, mac, shape = self.entry.pre, self.entry.mac, self.shape
         slots = mac.fill_slot + np.arange(8 * shape.fill)
         rng = np.random.default_rng(11)
-        window = rng.integers(-128, 128, (mac.window_slots, mac.subs * 16))
+        # of those that the buffer holds in turn, all
+        slots_held = max(mac.window_slots, mac.plane)
+        window = rng.integers(-128, 128, (slots_held, mac.subs * 16))
         self.row_sums = np.zeros(8 * shape.fill, np.int64)
         assert pre.items * pre.item_octets == shape.fill or pre.items == 1
         scales = self.group_scales() if pre.norm == 1 else None

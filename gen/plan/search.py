@@ -39,7 +39,7 @@ WINDOW_ROWS = (512, 1024, 2048, 4096, 8192)
 WEIGHT_ROWS = (1024, 2048)  # of 8 bits
 # fractions of the static weight rows that stay on the card
 CACHE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SCORES_ROWS = (8192, 4096)  # of the store, that attention logits may take
+SCORES_ROWS = (16384, 8192, 4096)  # of the store, that attention logits may take
 STORE_STEP = 4096  # rows of one UltraRAM
 UNLIMITED = 1 << 24
 MEMORY_KINDS = ("uram", "bram")

@@ -9,7 +9,7 @@ from gen.errors import UserError
 from gen.layers import LayerGraph
 from gen.program.engine import Engine
 from gen.program.intervals import store_intervals
-from gen.program.layout import GROUP, Stored, ceil_div, up_to
+from gen.program.layout import GROUP, HeadLoop, Stored, ceil_div, up_to
 from gen.program.memory import live_sum
 from gen.program.planned import Planned
 from gen.program.schedule import Node, schedule
@@ -18,6 +18,8 @@ from gen.program.schedule import Node, schedule
 # an execution loads before its first tile.
 _FLUSH = 120
 _EXECUTION = 80
+# Tiles of a turn of the window buffer: one that is read, one that is filled, octets before it.
+_TURN = 3
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,18 @@ def _limits(
     keys: Planned, values: Planned, rows: int, copies: int, engine: Engine
 ) -> dict[str, int]:
     """Query slots that each buffer holds."""
-    subs = max(sum(keys.subs), sum(values.subs))
-    return {
+    of_keys, of_values = (engine.window_rows // sum(each.subs) for each in (keys, values))
+    limits = {
         "rows of the store (scores_rows)": rows // (copies * keys.dest.local_groups) * GROUP,
-        "row sums (sums)": engine.sums,
         "octets of row statistics (row_octets)": engine.row_octets // copies * GROUP,
-        "window rows (window_rows)": engine.window_rows // subs * engine.pixels,
+        "window rows (window_rows)": of_keys * engine.pixels,
     }
+    tiles = max(2, min(min(limits.values()), keys.geometry.pitch) // engine.pixels)
+    heads = (HeadLoop(head) for head in range(keys.layer.heads))
+    if of_values >= _TURN and all(values.of_heads(each).turns(tiles) for each in heads):
+        return limits
+    window = min(of_keys, of_values) * engine.pixels
+    return {**limits, "window rows (window_rows)": window, "row sums (sums)": engine.sums}
 
 
 def _longest(keys: Planned, values: Planned, rows: int, copies: int, engine: Engine) -> int:

@@ -137,14 +137,14 @@ def _own_rows(pre: PreEntry) -> int:
 
 def _limits_fault(program: Program, entry: Entry) -> str | None:
     engine, shape, pre = program.engine, entry.mac.shape, entry.pre
-    softmax = entry.gather.row_sums
+    kept = entry.gather.row_sums and shape.per_round < shape.units
     limits = {
         "weight rows of a round": (
             min(shape.per_round, shape.units) * shape.steps,
             engine.weight_rows,
         ),
         "units of a round": (shape.per_round, engine.units),
-        "row sums": (8 * shape.fill if softmax else 0, engine.sums),
+        "row sums": (8 * shape.fill if kept else 0, engine.sums),
         "local groups": (sum(pre.groups), engine.row_groups),
         "items": (max(pre.items, entry.post.items), engine.items),
         "group scales": (pre.items * pre.norm_groups, engine.scales),

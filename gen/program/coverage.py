@@ -6,6 +6,8 @@ Written from docs/engine.md alone ("Window buffer", "Multiplying"), so that it j
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,11 @@ def window_fault(mac: MacEntry, engine: Engine) -> str | None:
     rows = -(-mac.window_slots // engine.pixels) * mac.subs
     if rows > engine.window_rows:
         return f"{rows} window rows of {engine.window_rows} are used"
+    if mac.stride == 1 and mac.window_slots < mac.plane:
+        fault = _turns_fault(mac, engine)
+        if fault:
+            return fault
+        mac = replace(mac, window_slots=mac.plane)
     if mac.window_slots != mac.plane * mac.stride**2:
         return f"{mac.window_slots} window pixels are not {mac.stride**2} phases of {mac.plane}"
     slots = mac.fill_slot + np.arange(LANES * mac.shape.fill)
@@ -36,6 +43,20 @@ def window_fault(mac: MacEntry, engine: Engine) -> str | None:
         held[index[kept]] = slots[kept]
         since[index[kept]] = np.flatnonzero(kept) // LANES
     return _banks_fault(mac, engine, copies) or _taps_fault(mac, engine, held, since)
+
+
+def _turns_fault(mac: MacEntry, engine: Engine) -> str | None:
+    """A tile whose pixels are overwritten before it is computed, as the buffer holds a part."""
+    if mac.taps > 1 or mac.up or mac.start or mac.shape.per_round < mac.shape.units:
+        return "a part of the window is held for tiles that are visited again"
+    if mac.window_slots % engine.pixels:
+        return f"{mac.window_slots} window pixels are not whole tiles"
+    octets = engine.pixels // LANES
+    tiles = np.arange(-(-mac.shape.octets // octets))
+    filled = np.minimum(mac.shape.fill, mac.shape.lead + (tiles + 1) * octets)
+    if (LANES * filled - mac.window_slots > tiles * engine.pixels).any():
+        return f"{mac.window_slots} window pixels are too few for a lead of {mac.shape.lead} octets"
+    return None
 
 
 def _index(mac: MacEntry, slots: Int64, copy: int) -> Int64:

@@ -257,7 +257,7 @@ class Entries:
             up=window.up,
             origin=strip.origin,
             start=strip.start,
-            window_slots=strip.window_slots,
+            window_slots=made.window_slots(strip),
             plane=strip.plane,
             split=strip.split,
             limit_y=window.limit_y,

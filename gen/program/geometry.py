@@ -77,10 +77,6 @@ class Strip:
         """Output octets."""
         return self.slots // GROUP
 
-    def rows(self, pixels: int, subs: int) -> int:
-        """Window rows of every bank, with ``subs`` subs per window pixel."""
-        return ceil_div(self.window_slots, pixels) * subs
-
 
 def geometry(layer: str, window: Window, src_height: int, src_width: int) -> Geometry:
     """Geometry of a layer's window.

@@ -26,14 +26,15 @@ def check_limits(made: Planned, engine: Engine) -> None:
     )
     norm = made.layer.read.norm
     fill = max(each.fill for each in made.strips) * GROUP
-    rows = max(each.rows(engine.pixels, sum(made.subs)) for each in made.strips)
+    rows = max(made.window_rows(each) for each in made.strips)
+    again = any(each.per_round < each.units for each in map(made.shape, made.strips))
     needs = [
         ("window rows", rows, "window_rows", "; a smaller image helps, too"),
         ("weight rows", made.steps * made.gates, "weight_rows", ""),
         ("units of a round", made.gates, "units", ""),
         ("local groups of a pixel", sum(made.local_groups), "row_groups", ""),
         ("batch items", part.items, "items", "; a smaller batch helps, too"),
-        ("row sums", fill if norm == "softmax" else 0, "sums", ""),
+        ("row sums", fill if norm == "softmax" and again else 0, "sums", ""),
         ("norm groups x items", part.items * made.layer.read.groups, "scales", ""),
     ]
     for what, need, member, advice in needs:

@@ -9,7 +9,7 @@ from gen.errors import UserError
 from gen.layers import Layer
 from gen.program.engine import Engine
 from gen.program.geometry import Geometry, Strip, geometry, strip, window_span
-from gen.program.layout import SUB, HeadLoop, HeadPlace, Stored, ceil_div, up_to
+from gen.program.layout import GROUP, SUB, HeadLoop, HeadPlace, Stored, ceil_div, up_to
 from gen.program.rounds import per_round
 from gen.program.structs import MAX_SOURCES, RING_K, RING_NONE, RING_V, Shape
 from gen.qlayers import QGraph, QLayer
@@ -129,19 +129,42 @@ class Planned:
             return ceil_div(guard, cycles) - 1
         return ceil_div(guard - 1, cycles)
 
-    def shape(self, part: Strip) -> Shape:
-        """Work of one execution of a strip."""
-        copies = (4 if self.geometry.up else 1) * part.split
-        fill = self.engine.tile_octets * sum(self.local_groups) * copies
-        count = per_round(
+    def _per_round(self, tiles: int, copies: int) -> int:
+        """Units of a round; ``copies`` cycles of a Beat in the tiles' slots."""
+        return per_round(
             self.units,
             self.gates,
             self.steps,
-            self.tiles(part),
+            tiles,
             self.ring_words or self.steps,
-            fill if part.fill > part.lead else 0,
+            self.engine.tile_octets * sum(self.local_groups) * copies,
             self.engine,
         )
+
+    def turns(self, tiles: int) -> bool:
+        """Whether no tile is visited again or reads what another one does: then the window buffer
+        need not hold all of them.
+        """
+        once = self.geometry.ordered and len(self.geometry.ty) == 1
+        return once and self._per_round(tiles, 1) >= self.units
+
+    def window_slots(self, part: Strip) -> int:
+        """Window pixels in the buffer: all of a strip, or what is read and what is filled
+        meanwhile.
+        """
+        shape, pixels = self.shape(part), self.engine.pixels
+        if not self.turns(self.tiles(part)) or shape.per_round < shape.units:
+            return part.window_slots
+        return min(part.window_slots, up_to(shape.lead * GROUP, pixels) + pixels)
+
+    def window_rows(self, part: Strip) -> int:
+        """Window rows of every bank."""
+        return ceil_div(self.window_slots(part), self.engine.pixels) * sum(self.subs)
+
+    def shape(self, part: Strip) -> Shape:
+        """Work of one execution of a strip."""
+        copies = (4 if self.geometry.up else 1) * part.split
+        count = self._per_round(self.tiles(part), copies if part.fill > part.lead else 0)
         return Shape(
             units=self.units,
             per_round=count,

@@ -2,7 +2,7 @@
 //
 // Per octet, per source, per local group one Beat; per Beat `passes` cycles: for every copy (up 1:
 // dy, dx) and every subset of the lanes that the banks allow at once. A lane's window index:
-//     stride 1, up 0:  slot - origin
+//     stride 1, up 0:  slot - origin, of which the buffer holds a turn of window_slots at a time
 //     stride 2:        item*pitch + (y div 2)*width + x div 2 - origin, in phase y%2 * 2 + x%2
 //     up 1:            item*pitch + (2y+dy)*width + 2x+dx - origin
 // A phase has `plane` window pixels; a lane whose index is outside of it goes nowhere.
@@ -48,14 +48,15 @@ inline FillPlan fill_plan(const MacEntry& entry) {
 struct FillWalk {
     FillPlan plan;
     Lanes<GROUP> lanes;  // of the source octet; not used if direct
-    int32_t slot;        // window index of lane 0, if direct
+    int32_t slot;        // window pixel of lane 0, if direct
+    int32_t turned;      // and its place in the buffer
     int32_t item_base;   // of the octet's item, less origin
     int32_t source, group, pass;
 
     void start(const MacEntry& entry, const FillPlan& of) {
 #pragma HLS inline
         plan = of;
-        slot = entry.fill_slot - entry.origin;
+        slot = turned = entry.fill_slot - entry.origin;
         item_base = -entry.origin;
         source = group = pass = 0;
         lanes.start(of.grid, entry.fill_slot);
@@ -88,7 +89,8 @@ struct FillWalk {
             const bool seen = !up || (row < entry.limit_y && column < entry.limit_x);
             const bool pixel = direct || (y < entry.src_height && seen);
             const bool phased = !direct && !up;
-            to.index[l] = inside && pixel && lane_turn == turn ? i + (phased ? offset : 0) : -1;
+            const int index = direct ? turned + l : i + (phased ? offset : 0);
+            to.index[l] = inside && pixel && lane_turn == turn ? index : -1;
         }
     }
 
@@ -103,6 +105,8 @@ struct FillWalk {
         if (++source < entry.sources) return false;
         source = 0;
         slot += GROUP;
+        turned += GROUP;
+        if (turned == entry.window_slots) turned = 0;
         if (lanes.advance()) item_base += entry.pitch;
         return true;
     }

@@ -173,7 +173,8 @@ SLOTS:
         if (computes) {
 #ifdef LDA_FAST
             if (phase == 0 && unit == 0) {
-                const int filled = job.fill.direct ? fill.slot : entry.window_slots;
+                const bool grows = job.fill.direct && !job.turns;
+                const int filled = grows ? fill.slot : entry.window_slots;
                 operands.place(entry, memory.window, lanes, first,
                                least(TILE_WORDS, octets_left) * GROUP, filled);
             }
@@ -276,6 +277,7 @@ SLOTS:
             } else {
                 octets_left -= TILE_WORDS;
                 first += P::PP;
+                if (job.turns && first == entry.window_slots) first = 0;
                 lanes.advance();
             }
             fill_due = least(TILE_WORDS, fill_left);

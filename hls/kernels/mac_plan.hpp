@@ -32,6 +32,7 @@ struct MacJob {
     int32_t share;      // ring rows of a tile slot, for a full round and for the last one
     int32_t last_share;
     int32_t lead_cycles;  // Beat cycles of the lead slot
+    int32_t turns;        // 1: the window buffer holds a part of the window pixels at a time
     int32_t last;         // 1: of the program
 };
 
@@ -77,6 +78,11 @@ BEATS:
     LDA_CHECK(shape.lead <= shape.fill && entry.late >= 0 && entry.late <= shape.lead,
               "mac: the octets before the first tile are not some of the fill");
     job.lead_cycles = shape.lead * beats * job.fill.passes;
+    job.turns = entry.stride == 1 && entry.plane > entry.window_slots;
+    LDA_CHECK(!job.turns || (entry.window_slots % P::PP == 0 && entry.start == 0),
+              "mac: a turn of the window buffer that is not a number of tiles");
+    LDA_CHECK(!job.turns || (entry.taps == 1 && entry.up == 0 && shape.units <= shape.per_round),
+              "mac: a part of the window for tiles that are visited again");
     job.last = 0;
     return job;
 }

@@ -71,7 +71,10 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
               "post: a gate table while another one is being copied");
     LDA_CHECK(entry.out_octet < entry.item_octets, "post: a first octet outside of its item");
     LDA_CHECK(!gated || !entry.residual, "post: a residual of gated values");
-    LDA_CHECK(!entry.row_sums || shape.octets * GROUP <= P::SUMS, "post: more row sums than SUMS");
+    // of later rounds
+    const bool keeps_sums = !one_tile && shape.units > shape.per_round;
+    LDA_CHECK(!entry.row_sums || !keeps_sums || shape.octets * GROUP <= P::SUMS,
+              "post: more row sums than SUMS");
     LDA_CHECK(!row_stats || shape.units <= shape.per_round || shape.octets <= P::ROW_OCTETS,
               "post: more octets with row statistics than ROW_OCTETS");
 
@@ -172,7 +175,7 @@ WORDS:
             if (entry.row_sums && unit == 0) {
                 if (first_round) {
                     row_sums = row_sums_of(ss_s.read());
-                    memory.row_sums[octet] = row_sums;
+                    if (keeps_sums) memory.row_sums[octet] = row_sums;
                 } else if (!one_tile) {
                     row_sums = memory.row_sums[octet];
                 }

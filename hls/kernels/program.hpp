@@ -213,8 +213,8 @@ struct MacEntry {
     int32_t up;  // log2 of the up-sampling factor: 0 or 1
     int32_t origin;
     int32_t start;
-    int32_t window_slots;
-    int32_t plane;  // window pixels of a phase (stride 2: of four), else all
+    int32_t window_slots;  // in the buffer: all, or in turn (1x1 windows of one round)
+    int32_t plane;         // window pixels of a phase (stride 2: of four), else all
     int32_t split;
     int32_t limit_y;
     int32_t limit_x;
