@@ -509,6 +509,38 @@ def pointwise(
     return Layer(entry, 32, ranks, bits)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_window_in_turns(ranks):
+    """A buffer of the tiles that are read and filled: the same numbers in the same cycles as one
+    that holds all of them, in both forms.
+    """
+    rng = np.random.default_rng(ranks)
+    for ring, groups, late in ((RING_NONE, 5, 0), (RING_V, 16, 1), (RING_NONE, 3, 4)):
+        layer = pointwise(ranks, 2, 2, 9, groups, ring, late)
+        turn = 64 if late == 0 else 96
+        parts = Layer(replace(layer.entry, window_slots=turn), 32, ranks)
+        execution = layer.execution(rng, True)
+        for flags in (FAST, PLAIN):
+            lib = library(*flags, f"-DLDA_RANKS={ranks}")
+            runs = [
+                Program([Segment(0, 1, 2)], [each], [execution] * 2, [0, 0]).run(lib)
+                for each in (layer, parts)
+            ]
+            for made, run in zip((layer, parts), runs, strict=True):
+                assert_right(Program([Segment(0, 1, 2)], [made], [execution] * 2, [0, 0]), run)
+            assert runs[0].cycles == runs[1].cycles
+
+
+def test_turn_that_is_too_short_gives_wrong_numbers():
+    layer = pointwise(4, 2, 2, 9, 16)
+    execution = layer.execution(np.random.default_rng(2), False)
+    short = Layer(replace(layer.entry, window_slots=32), 32, 4)
+    program = Program([Segment(0, 1)], [short], [execution], [0])
+    run = program.run(library(*PLAIN, "-DLDA_RANKS=4"))
+    with pytest.raises(AssertionError):
+        assert_right(program, run)
+
+
 # Cycles of a run besides its slots: first job, loop entry, pipelines, loop exit, last token.
 OVERHEAD = 22
 

@@ -222,7 +222,12 @@ def test_too_small_engines_are_refused_by_layer():
     with pytest.raises(UserError, match=r"words of sums are needed .* stats_words"):
         lower(norm, Engine(stats_words=4))
     attention = random_qgraph("self_attention", np.random.default_rng(1), size=(8, 8))
-    for change in ({"sums": 8}, {"row_octets": 2}, {"scores_rows": 8}, {"window_rows": 1}):
+    for change in (
+        {"sums": 8, "units": 1},
+        {"row_octets": 2},
+        {"scores_rows": 8},
+        {"window_rows": 1},
+    ):
         with pytest.raises(UserError, match=rf"layer qk: the logits .*\({next(iter(change))}\)"):
             lower(attention, Engine(**change))
 

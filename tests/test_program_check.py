@@ -130,7 +130,7 @@ def test_kernels_agree():
         ({"start": 1}, "reads another pixel|reads outside"),
         ({"origin": 8}, "reads another pixel|reads outside"),
         ({"fill_slot": 8}, "reads another pixel|two source pixels"),
-        ({"window_slots": 64}, "64 window pixels are not"),
+        ({"window_slots": 64}, "64 window pixels are not|tiles that are visited again"),
         ({"window_slots": 64, "plane": 64}, "reads outside|reads another pixel|phases of 64"),
     ],
 )
@@ -138,6 +138,18 @@ def test_window_geometry(kind, change, words):
     program = some_program(kind, seed=3, size=(12, 12))
     index = len(program.entries) - 1
     refused(changed(program, index, "mac", **change), words)
+
+
+def test_window_in_turns():
+    program = some_program(size=(12, 12))
+    values = index_of(program, "pv")
+    mac = program.entries[values].mac
+    assert 64 <= mac.window_slots < mac.plane == 144
+    refused(changed(program, values, "mac", window_slots=32), "too few for a lead of")
+    refused(changed(program, values, "mac", window_slots=72), "not whole tiles")
+    keys = index_of(program, "qk")
+    assert program.entries[keys].mac.shape.units > program.entries[keys].mac.shape.per_round
+    refused(changed(program, keys, "mac", window_slots=64), "visited again")
 
 
 def test_taps():
