@@ -17,6 +17,7 @@ from gen.program import DynamicBuffer, Program
 from gen.program.layout import ROW, WORD
 from gen.program.program import HostWeight, StepAffine, StepBias
 from gen.program.sampler import (
+    lane_words,
     latent_buffers,
     latent_words,
     result_state,
@@ -122,6 +123,7 @@ class Codec:
             qgraph.input_replicas,
         )
         self.several = program.has_sampler
+        self._lanes = [lane_words(program, qgraph, rank) for rank in range(program.ranks)]
         room = self.start_bytes(MAX_STEPS if self.several else 1)
         self.ranks = tuple(
             RankBuffers(
@@ -211,7 +213,7 @@ class Codec:
         """Write the state int32 [samples, channels, height, width] that a start begins with, and
         the update behind every step but its last, into the ranks' latent buffers.
         """
-        made = latent_buffers(self._program, self._qgraph, state, updates)
+        made = latent_buffers(self._program, self._qgraph, state, updates, self._lanes)
         for buffer, words in zip(buffers, made, strict=True):
             buffer[: words.size] = words.reshape(-1)
 

@@ -1,20 +1,23 @@
 """What the host's own code costs in a step: everything but the card.
 
 The card is taken out twice: the time spent in the binding (transfers, starts, waits) does not
-count, and the software card is replaced by one that waits about as long as a step takes on a real
-one. Computing, it would evict the host's code and data from the processor's caches.
+count, and the software card is replaced by one that does nothing, or waits about as long as a step
+takes on a real one. Computing, it would evict the host's code and data from the processor's caches;
+so does, while it waits, whatever else the machine has to do.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from host.card import Buffer, Card
 from host.swcard.library import DONE, CardLibrary
 from host.unet import AcceleratedUNet
 
@@ -43,8 +46,48 @@ def waiting_card(seconds: float = WAIT_S) -> Iterator[None]:
         CardLibrary.step = compute  # type: ignore[method-assign]
 
 
-def host_microseconds(accelerator: Accelerator, unet: Any) -> float:
-    """Median time of one call of ``AcceleratedUNet`` outside the binding, in microseconds.
+class _Binding:
+    """Processor time in seconds that a thread has spent in the binding."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+
+    def timed(self, function: Callable[..., None]) -> Callable[..., None]:
+        """The function, its time added up."""
+
+        def call(*arguments: Any) -> None:
+            started = time.thread_time()
+            try:
+                function(*arguments)
+            finally:
+                self.spent += time.thread_time() - started
+
+        return call
+
+
+@contextmanager
+def _binding_time() -> Iterator[_Binding]:
+    """Transfers, starts and waits are timed."""
+    sync, execute, binding = Buffer._sync, Card.execute, _Binding()
+    Buffer._sync, Card.execute = binding.timed(sync), binding.timed(execute)  # type: ignore[method-assign]
+    try:
+        yield binding
+    finally:
+        Buffer._sync, Card.execute = sync, execute  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Medians in microseconds per step: processor time of the host's code, and wall time, in which
+    whatever else the machine does counts too.
+    """
+
+    processor: float
+    wall: float
+
+
+def host_overhead(accelerator: Accelerator, unet: Any) -> Overhead:
+    """Median times of one call of ``AcceleratedUNet`` outside the binding.
 
     One prompt, and the timesteps of a sampler that has taken them before. ``unet`` is the float
     U-Net of the accelerator's build.
@@ -61,12 +104,14 @@ def host_microseconds(accelerator: Accelerator, unet: Any) -> float:
         )
     timesteps = torch.arange(TIMESTEPS)
     taken = []
-    with torch.inference_mode():
+    with torch.inference_mode(), _binding_time() as binding:
         for step in range(-TIMESTEPS, STEPS):
             timestep = timesteps[step % TIMESTEPS]
-            started, card = time.perf_counter(), accelerator.card_seconds
+            card, spent = accelerator.card_seconds, binding.spent
+            started, processor = time.perf_counter(), time.thread_time()
             dropin(latent, timestep, encoder_hidden_states=prompt, return_dict=False)
-            spent = time.perf_counter() - started - (accelerator.card_seconds - card)
+            processor = time.thread_time() - processor - (binding.spent - spent)
+            wall = time.perf_counter() - started - (accelerator.card_seconds - card)
             if step >= 0:
-                taken.append(spent * 1e6)
-    return float(np.median(taken))
+                taken.append((processor * 1e6, wall * 1e6))
+    return Overhead(*(float(each) for each in np.median(taken, axis=0)))

@@ -186,20 +186,25 @@ def coefficient_words(updates: Sequence[Coefficients]) -> Bytes:
 
 
 def latent_buffers(
-    program: Program, qgraph: QGraph, state: Int32, updates: Sequence[Coefficients]
+    program: Program,
+    qgraph: QGraph,
+    state: Int32,
+    updates: Sequence[Coefficients],
+    lanes: Sequence[Bytes] = (),
 ) -> list[Bytes]:
     """The latent buffer of every rank, uint8 [words, 64], for a start from ``state`` [samples,
-    channels, height, width] of one step more than there are ``updates``.
+    channels, height, width] of one step more than there are ``updates``. ``lanes``: what
+    ``lane_words`` gives for every rank, if that is known.
     """
     items = np.arange(program.batch) % len(state)
     rows = pack_latent(program, quantise_state(state, qgraph.input_replicas)[items])
     words = [each.reshape(-1, WORD) for each in rows]
     if not updates:
         return words
+    lanes = lanes or [lane_words(program, qgraph, rank) for rank in range(program.ranks)]
     behind = [pack_state(program, state), coefficient_words(updates)]
     return [
-        np.concatenate([each, lane_words(program, qgraph, rank), *behind])
-        for rank, each in enumerate(words)
+        np.concatenate([rows, of_rank, *behind]) for rows, of_rank in zip(words, lanes, strict=True)
     ]
 
 
