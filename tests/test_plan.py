@@ -37,6 +37,22 @@ def cifar():
     return make_plan("ddpm-cifar10-32")
 
 
+def test_stable_diffusion_keeps_the_array_busy():
+    """64x64 latents, one sample, on the engine that ``gen plan sd15 --board u250 --batch 1`` finds
+    (docs/plan.md); the search itself takes minutes.
+    """
+    graph = layer_graph(find_model("sd15"), 1)
+    engine = replace(
+        load_engine("u250"),
+        window_rows=4096, weight_rows=2048, cache_rows=0, store_rows=45056, scores_rows=16384,
+        stats_words=1536, row_octets=512, row_groups=512, fabric_outputs=2,
+    )  # fmt: skip
+    assert place(engine, load_limits("u250"), [0], [0]) is not None
+    program = lower(skeleton(graph), engine)
+    units = engine.ranks * engine.pixels * engine.inputs * engine.outputs
+    assert macs_per_step(graph) / units / step_cost(program).cycles >= 0.90
+
+
 def test_macs_agree_with_torch_counter():
     """torch counts two operations per MAC, and the time embedding, which the host computes."""
     model = find_model("ddpm-cifar10-32")
