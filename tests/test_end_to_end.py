@@ -179,7 +179,7 @@ def test_prompts_of_every_length_equal_the_integer_reference(build, accelerator)
 
 def test_prompts_that_are_too_long_or_too_wide(accelerator):
     latent, whole = random_inputs(2, 8)
-    with pytest.raises(UserError, match=f"has {TOKENS + 2} tokens .* with --tokens {TOKENS + 2}"):
+    with pytest.raises(UserError, match=f"has {TOKENS + 2} tokens, .* with --tokens {TOKENS + 2}"):
         accelerator.step(latent, 300.0, np.resize(whole, (2, TOKENS + 2, 16)))
     for wrong in (whole[:, :0], whole[:, :, :8], whole[:1], whole[0]):
         with pytest.raises(UserError, match=rf"was built for \[2, 1 to {TOKENS}, 16\]"):
