@@ -34,11 +34,13 @@ def make_plan(
     width: int = 0,
     tokens: int = 0,
     sampler: bool = False,
+    progress: bool = False,
 ) -> Plan:
     """The best engine for a model on ``cards`` boards, each with its share of the batch.
 
     ``clock_mhz``, ``batch``, ``height``, ``width``, ``tokens``: 0 for the board's and the model's
     own. ``sampler``: the engine updates the latent itself between steps.
+    ``progress``: show a bar.
 
     Raises:
         UserError: bad input, or a model that fits no engine; names what is missing and what would
@@ -57,7 +59,8 @@ def make_plan(
     if sampler:
         base = with_sampler(base, graph)
     try:
-        choice = search(skeleton(graph, BITS[bits]), base, limits, macs_per_step(graph))
+        qgraph = skeleton(graph, BITS[bits])
+        choice = search(qgraph, base, limits, macs_per_step(graph), progress)
     except UserError as error:
         raise UserError(
             f"{name}: {error}. {_smaller(name, board, graph.batch, height, width, bits)}"
@@ -118,7 +121,9 @@ def run(
     engine_file: Path | None,
 ) -> None:
     """Print a plan; write it as JSON to ``out`` and its engine as TOML to ``engine_file``."""
-    plan = make_plan(name, board, clock_mhz, cards, bits, batch, height, width, tokens, sampler)
+    plan = make_plan(
+        name, board, clock_mhz, cards, bits, batch, height, width, tokens, sampler, progress=True
+    )
     data = as_dict(plan)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

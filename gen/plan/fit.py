@@ -52,4 +52,4 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
     except UserError:
         pass
     limits = load_limits(board)
-    return search(qgraph, engine, limits, qgraph_macs(qgraph)).program, True
+    return search(qgraph, engine, limits, qgraph_macs(qgraph), progress=True).program, True

@@ -17,6 +17,7 @@ from itertools import product
 from math import ceil
 
 from ortools.sat.python import cp_model
+from tqdm import tqdm
 
 from gen.errors import UserError
 from gen.plan.limits import KINDS, Limits
@@ -173,10 +174,13 @@ def _most_rows(engine: Engine, limits: Limits) -> int:
     return fits * STORE_STEP
 
 
-def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
+def search(
+    qgraph: QGraph, base: Engine, limits: Limits, macs: int, progress: bool = False
+) -> Choice:
     """The best engine for ``qgraph`` with weight rows of as many bits as those of ``base``.
 
-    ``macs``: multiply-accumulates of one step, for the bound.
+    ``macs``: multiply-accumulates of one step, for the bound. ``progress``: show a bar over the
+    shapes.
 
     Raises:
         UserError: no engine fits; says what is missing for the one that comes nearest.
@@ -189,7 +193,7 @@ def search(qgraph: QGraph, base: Engine, limits: Limits, macs: int) -> Choice:
     bare: list[str] = []
     narrow: list[str] = []
     refusals: list[str] = []
-    for shape in shapes(base, limits):
+    for shape in tqdm(list(shapes(base, limits)), "plan", disable=not progress):
         units = shape.ranks * shape.pixels * shape.inputs * shape.outputs
         if best is not None and macs / units >= best.cost.cycles:
             continue
