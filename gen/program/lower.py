@@ -200,7 +200,7 @@ def _spilled(qgraph: QGraph, engine: Engine) -> Mapped:
     """Tensors in the store while they are needed, whole or strip by strip, else in DDR.
 
     What is chosen may not fit in the order of addresses, as free rows lie apart; then less is
-    chosen.
+    chosen, in steps that a choice takes notice of.
     """
     graph, tensors = qgraph.graph, _tensors(qgraph, engine)
     order, layers = _layers(qgraph, tensors, engine, spill=True)
@@ -218,7 +218,7 @@ def _spilled(qgraph: QGraph, engine: Engine) -> Mapped:
         store = allocate(placement.intervals(), 1)
         if store.peak <= engine.store_rows:
             break
-        budget -= max(1, (store.peak - engine.store_rows) // 2)
+        budget -= max(1, engine.store_rows // 64, (store.peak - engine.store_rows) // 2)
     statistics = _statics(graph, tensors, cut, plan, engine)
     homes = placement.homes(store, tensors)
     first = {each.tensor: each for each in reversed(choice.residences)}
