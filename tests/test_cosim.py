@@ -150,7 +150,16 @@ def test_make_cosim_of_a_layer(blocks, tools):
     build, layer = blocks.parents[1], "conv_in"
     settings = [f"BUILD={build}", f"LAYER={layer}", "KERNEL=reduce_1", f"VENV={sys.prefix}"]
     # the environment and the build are there
-    command = ["make", "-o", f"{sys.prefix}/ready", "-o", "build", "cosim", *settings]
+    command = [
+        "make",
+        "--no-print-directory",
+        "-o",
+        f"{sys.prefix}/ready",
+        "-o",
+        "build",
+        "cosim",
+        *settings,
+    ]
 
     def make():
         return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)

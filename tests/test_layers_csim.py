@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from layerkit import KINDS, narrowed, prompted, random_inputs, random_qgraph, shortened
 
 from gen.program import Engine
-from gen.program.binary import KERNELS
-from gen.program.structs import words
+from gen.program.binary import KERNELS, header
+from gen.program.structs import Addr, Move, words
 from gen.reference import run
 
 PLAIN = ("-O2", "-march=native", "-DLDA_PLAIN")
@@ -274,7 +274,7 @@ def test_lost_words_are_reported(kernel):
     graph = GraphRun(*drawn("layernorm", 2), Engine(ranks=2))
     sizes = {k: [len(list(words(getattr(e, k)))) for e in graph.program.entries] for k in KERNELS}
     blob = np.frombuffer(graph.blob, np.int32)
-    start = 8 + 4 * len(graph.program.segments)
+    start = len(header(graph.program)) + 4 * len(graph.program.segments)
     start += sum(sum(sizes[k]) for k in KERNELS[: KERNELS.index(kernel)])
     entry = graph.program.entries[0]
     counted = {
@@ -324,7 +324,11 @@ def test_bad_program_is_refused():
 def test_struct_sizes_are_those_of_the_generator():
     program = GraphRun(*drawn("linear", 1)).program
     entry = program.entries[0]
-    structs = (program.io, program.segments[0], *(getattr(entry, kernel) for kernel in KERNELS))
+    structs = (
+        program.io, program.updates, program.segments[0],
+        *(getattr(entry, kernel) for kernel in KERNELS),
+        Move(0, 0, 0, 0, 0, Addr(0), Addr(0)),
+    )  # fmt: skip
     sizes = np.zeros(len(structs), np.int32)
     pointer = sizes.ctypes.data_as(ctypes.c_void_p)
     assert GenericCard().lib.lda_struct_sizes(pointer, len(sizes)) == len(sizes)

@@ -190,8 +190,8 @@ def test_a_journal_keeps_whole_starts(tmp_path, accelerator):
 @pytest.mark.parametrize(
     ("card", "fault", "sentence"),
     [
-        (1, "wrong@3", "1 values of its self-test over 2 steps of one start differ"),
-        (3, "timeout@2", "did not finish within 40 s"),
+        (9, "wrong@3", "1 values of its self-test over 2 steps of one start differ"),
+        (10, "timeout@2", "did not finish within 40 s"),
     ],
 )
 def test_the_self_test_covers_starts(build, monkeypatch, card, fault, sentence):

@@ -93,7 +93,7 @@ def test_planted_fault_is_caught(fault, tmp_path):
 # Every width is one that the product needs: a bit less in the hardware types shows.
 WIDTHS = {
     "extremes2": {"ap_int<27> DspWide": 26, "ap_int<18> DspNarrow": 7, "ap_int<48> DspSum": 33},
-    "extremes3": {"ap_int<27> DspWide": 26, "ap_int<18> DspNarrow": 7, "ap_int<48> DspSum": 32},
+    "random3": {"ap_int<27> DspWide": 26, "ap_int<18> DspNarrow": 7, "ap_int<48> DspSum": 32},
 }
 
 

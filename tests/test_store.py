@@ -19,6 +19,10 @@ RING_K, RING_V = 1, 2
 LAGS = (2, 15, 32)
 
 
+# four ResultPairs that are written
+WRITTEN = np.ones((4, 129), np.uint8)
+
+
 def run(program, memory, latent, ys, steps, lag, depth, flags=(), spill=None):
     """(status, text, xs, rs, result, log, cycles); ``memory`` and ``spill`` are changed."""
     if spill is None:
@@ -31,6 +35,7 @@ def run(program, memory, latent, ys, steps, lag, depth, flags=(), spill=None):
     moves = np.array([w for m in program.moves for w in words(m)], np.int32)
     io = np.array(list(words(program.io)), np.int32)
     plan = np.array(steps, np.int32)
+    assert ys.nbytes == 129 * plan[:, 2].sum()
     xs = np.zeros((plan[:, 0].sum(), 2, 64), np.uint8)
     rs = np.zeros((plan[:, 1].sum(), 2, 64), np.uint8)
     result = np.zeros((program.io.output_rows, 2, 64), np.uint8)
@@ -349,7 +354,7 @@ def test_a_move_beyond_the_spill_buffer_is_refused():
         program = Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1), [move])
         status, text, *_ = run(
             program, np.zeros((ROWS, 2, 64), np.uint8), np.zeros((1, 2, 64), np.uint8),
-            np.zeros((4, 2, 64), np.uint8), [(4, 0, 0, 0), (0, 0, 4, 1)], 15, 36,
+            WRITTEN, [(4, 0, 0, 0), (0, 0, 4, 1)], 15, 36,
             spill=np.zeros((5, 2, 64), np.uint8),
         )  # fmt: skip
         assert status != 0
@@ -489,8 +494,7 @@ def test_a_row_outside_of_the_store_is_refused():
     memory = np.zeros((ROWS, 2, 64), np.uint8)
     steps = [(4, 0, 0, 0), (0, 0, 4, 1)]
     status, text, *_ = run(
-        program, memory, np.zeros((1, 2, 64), np.uint8), np.zeros((4, 2, 64), np.uint8),
-        steps, 15, 36,
+        program, memory, np.zeros((1, 2, 64), np.uint8), WRITTEN, steps, 15, 36
     )  # fmt: skip
     assert status != 0
     assert "a row outside of the activation store" in text
