@@ -1,5 +1,5 @@
 // mac alone, in the form that the flags choose, between feeders and a taker that work every so many
-// cycles. tests/test_mac.py compares accumulators and cycles.
+// cycles. tests/mackit.py gives accumulators and cycles to compare.
 #include <cstring>
 #include <memory>
 #include <string>
