@@ -170,8 +170,9 @@ class Accelerator:
 
     @property
     def cycles(self) -> int | None:
-        """Modelled clock cycles of the last run of the layer program; None on a real card."""
-        return self._card.cycles
+        """Modelled clock cycles per step of the last start; None on a real card."""
+        cycles = self._card.cycles
+        return None if cycles is None else round(cycles / self._card.steps)
 
     @property
     def report(self) -> str:

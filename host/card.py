@@ -191,6 +191,7 @@ class Card:
         self.completed = self.xrt.ert_cmd_state.ERT_CMD_STATE_COMPLETED
         self.timed_out = self.xrt.ert_cmd_state.ERT_CMD_STATE_TIMEOUT
         self.seconds = 0.0
+        self.steps = 1  # of the last start
         self.metadata = read_metadata(xclbin)
         try:
             file = self.xrt.xclbin(str(xclbin))
@@ -263,6 +264,7 @@ class Card:
             CardFault: a time limit, an error state, or a start that the driver refuses; with the
                 software card's own words (a deadlock names its FIFO).
         """
+        self.steps = steps
         started = time.perf_counter()
         try:
             for command in commands:

@@ -61,21 +61,15 @@ def add_sampling(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument(
         "--on-card-sampler",
-        type=_steps_per_start,
+        type=int,
         nargs="?",
         const=STEPS_PER_START,
         default=0,
         metavar="STEPS",
-        help=f"the card updates the latent itself, STEPS (default: {STEPS_PER_START}) per start",
+        help="the card updates the latent itself, STEPS per start "
+        f"({STEPS_PER_START} if no number is given; default: the host does)",
     )
     arguments.add_argument("--model", type=Path, help="diffusers folder (default: the build's)")
-
-
-def _steps_per_start(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
 
 
 def settings(parsed: argparse.Namespace) -> Settings:

@@ -112,7 +112,8 @@ def run(
 
         show()
         events = Events(ready, progress, done, trouble, reset_card)
-        silence = max(SILENCE_S, 3e-3 * options.timeout_ms)
+        start_ms = max(1, options.settings.steps_per_start) * options.timeout_ms
+        silence = max(SILENCE_S, 3e-3 * start_ms)
         pool = Pool(serve, options, devices, events, silence)
         pool.run([job for job in jobs if drawn[job.number] < steps])
     rows = [state.finished(job) for job in jobs]

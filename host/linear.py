@@ -55,7 +55,7 @@ def linear_steps(scheduler: Any) -> list[LinearStep]:
                 f"{type(scheduler).__name__} cannot run on the card: its step at timestep "
                 f"{float(timestep):g} is not linear in latent and prediction (it adds noise, clips "
                 "or uses earlier predictions); sample without --on-card-sampler, or by --scheduler "
-                "ddim or euler"
+                "ddim or euler (ddim: where the model's config does not ask for clip_sample)"
             )
         steps.append(LinearStep(float(timestep), float(_flat(ones)[0]), float(a), float(b)))
     return steps

@@ -112,7 +112,6 @@ class OnCardScheduler:
     def __init__(self, scheduler: Any, card: Starter, steps_per_start: int) -> None:
         self._scheduler, self._card, self._at_once = scheduler, card, steps_per_start
         self.stepper = _Stepper(card)
-        self.last_steps = 0  # of the last start
         self._firsts: list[int] = []
         self._next = 0
         self._steps: list[LinearStep] = []
@@ -130,13 +129,21 @@ class OnCardScheduler:
         self._scheduler.set_timesteps(num_inference_steps, **options)
         self._steps = linear_steps(self._scheduler)
         self._firsts = list(range(0, len(self._steps), self._at_once))
-        self._next, self._kept = 0, None
+        self._next, self._kept, self.stepper.calls = 0, None, 0
 
     @property
     def timesteps(self) -> torch.Tensor:
         """Timesteps at which a start begins."""
         values: torch.Tensor = self._scheduler.timesteps[self._firsts]
         return values
+
+    @property
+    def last_steps(self) -> int:
+        """Steps of the start that the U-Net was called for last, be it over or still to come."""
+        return self._count(self._next if self.stepper.calls else self._next - 1)
+
+    def _count(self, start: int) -> int:
+        return min(self._at_once, len(self._steps) - self._firsts[start])
 
     def scale_model_input(self, sample: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """The sample itself: the start scales it."""
@@ -147,17 +154,19 @@ class OnCardScheduler:
         model_output: torch.Tensor,
         timestep: Any,
         sample: torch.Tensor,
+        eta: float = 0.0,
         return_dict: bool = True,
-        **options: Any,
+        **others: Any,
     ) -> Any:
-        """Run the start that begins at ``timestep``.
+        """Run the start that begins at ``timestep``. ``eta`` is named, for pipelines pass it to
+        schedulers that name it only; ``others`` says nothing to a linear step.
 
         Raises:
-            UserError: a pipeline that does more with predictions than guidance.
+            UserError: noise, or a pipeline that does more with predictions than guidance.
             CardFault: the card failed.
         """
         index = self._next
-        if options.get("eta"):
+        if eta:
             raise UserError("noise (eta) cannot be added on the card; sample without it")
         if index >= len(self._firsts) or float(timestep) != float(self.timesteps[index]):
             raise UserError(
@@ -173,9 +182,9 @@ class OnCardScheduler:
             _, left, kept = self._kept
             # a latent that was not changed in between has more digits than its float32
             state = kept if np.array_equal(left, latent) else state
-        self.last_steps = min(self._at_once, len(self._steps) - first)
-        made = sampler.start(state, first, self.last_steps, self.stepper.prompt, self.stepper.extra)
-        after = first + self.last_steps
+        count = self._count(index)
+        made = sampler.start(state, first, count, self.stepper.prompt, self.stepper.extra)
+        after = first + count
         out = sampler.latent(made, after)
         self._next, self._kept = index + 1, (after, out, made)
         result = torch.from_numpy(out.copy()).to(sample.device, sample.dtype)
@@ -219,6 +228,7 @@ class _Stepper:
     def __init__(self, card: Starter) -> None:
         self._form = card.sampler
         self._items = 0
+        self.calls = 0  # for the start to come
         self.prompt: Float32 | None = None
         self.extra: Extra | None = None
 
@@ -231,6 +241,7 @@ class _Stepper:
     ) -> Float32:
         """0 for the first half of the items, 1 for the second; 1 where there are no pairs."""
         samples, self._items = self._form.samples, len(latent)
+        self.calls += 1
         batch = samples + self._form.partner
         if self._items not in (samples, 2 * samples):
             raise UserError(
@@ -247,7 +258,7 @@ class _Stepper:
         return answer
 
     def guidance(self, prediction: torch.Tensor, samples: int) -> float | None:
-        """The guidance scale that the pipeline applied; None: none.
+        """The guidance scale that the pipeline applied to the one call; None: none.
 
         Raises:
             UserError: it did something else.
@@ -256,7 +267,8 @@ class _Stepper:
         scale = float(values.reshape(-1)[0])
         paired = self._items == 2 * samples
         constant = bool((values == scale).all()) and (paired or scale == 1.0)
-        if not constant or samples != self._form.samples:
+        calls, self.calls = self.calls, 0
+        if not constant or calls != 1 or samples != self._form.samples:
             raise UserError(
                 "the pipeline does more with predictions than guidance (guidance_rescale, or a "
                 "sampler of its own), which the card does not; sample without --on-card-sampler"

@@ -74,6 +74,8 @@ def summary(verdicts: Sequence[Verdict], settings: Settings) -> dict[str, object
         "steps": settings.steps,
         "guidance": settings.guidance,
         "seed": settings.seed,
+        "scheduler": settings.scheduler,
+        "steps_per_start": settings.steps_per_start,
         "psnr_median": round(statistics.median(values), 3),
         "psnr_min": round(min(values), 3),
         "ssim_mean": round(mean(verdict.ssim for verdict in verdicts), 5),
@@ -122,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path: Path = parsed.out / "quality.json"
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(
-            f"\n{figures['samples']} held-out prompts, {settings.steps} DDIM steps, guidance "
+            f"\n{figures['samples']} held-out prompts, {settings.steps} steps, guidance "
             f"{settings.guidance:g}, against the float U-Net from the same noise:"
         )
         print(

@@ -95,6 +95,41 @@ def test_progress_counts_steps(pipe, accelerator):
     assert len(sample.step_seconds) == len(counted) == STEPS
 
 
+def test_lengths_of_starts_are_known_at_the_call_and_after_it(pipe, accelerator):
+    """Pipelines with a callback report a step behind it, others behind the U-Net's call."""
+    card = AcceleratedUNet(accelerator, pipe.unet)
+    pipe.unet, inner = card, pipe.scheduler
+    pipe.scheduler = scheduler = scheduler_for(card, accelerator, inner, 2)
+    at_call, after = [], []
+    card.register_forward_hook(lambda *_: at_call.append(scheduler.last_steps))
+
+    def callback(_pipe, _index, _time, tensors):
+        after.append(scheduler.last_steps)
+        return tensors
+
+    pipe(PROMPT, num_inference_steps=5, callback_on_step_end=callback)
+    assert at_call == after == [2, 2, 1]
+
+
+def test_cycles_are_those_of_a_step(pipe, accelerator):
+    """A start of four steps has one start of the kernels, and three updates."""
+    cycles = {}
+    for at_once in (1, 4):
+        drawn(pipe, accelerator, at_once)
+        cycles[at_once] = accelerator.cycles
+    assert cycles[4] == pytest.approx(cycles[1], rel=0.2)
+
+
+def test_halves_of_a_pair_in_calls_of_their_own_are_refused(pipe, accelerator):
+    scheduler = OnCardScheduler(pipe.scheduler, accelerator, 2)
+    scheduler.set_timesteps(4)
+    latent = np.zeros((1, *accelerator.latent_shape), np.float32)
+    for _ in range(2):
+        answer = torch.from_numpy(scheduler.stepper.step(latent, scheduler.timesteps[0]))
+    with pytest.raises(UserError, match="does more with predictions than guidance"):
+        scheduler.step(answer, scheduler.timesteps[0], torch.from_numpy(latent))
+
+
 def test_latents_changed_by_a_callback_are_taken(pipe, accelerator):
     card = AcceleratedUNet(accelerator, pipe.unet)
     pipe.unet, inner = card, pipe.scheduler
@@ -117,6 +152,7 @@ def test_latents_changed_by_a_callback_are_taken(pipe, accelerator):
     ("options", "sentence"),
     [
         ({"guidance_rescale": 0.7}, "does more with predictions than guidance"),
+        ({"eta": 0.5}, r"noise \(eta\) cannot be added on the card"),
         ({"num_images_per_prompt": 2}, "draws 4 samples at once, the accelerator's sampler 1"),
     ],
 )
