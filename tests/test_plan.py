@@ -29,7 +29,9 @@ from gen.plan.search import Choice, fitting, place, used_resources
 from gen.plan.structure import layer_graph, load_structure, skeleton
 from gen.program import lower
 from gen.program.cost import step_cost
+from gen.program.cost_clocks import move_cycles
 from gen.program.engine import load_engine
+from gen.program.structs import Addr, Move
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +197,16 @@ def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch)
     assert planned and program.engine.store_rows >= program.store_peak > 256
     with pytest.raises(UserError, match="store"):
         fit.fitted(qgraph, str(tmp_path / "engine.toml"))
+    with pytest.raises(UserError, match=r"engine\.toml is an engine without a sampler"):
+        fit.fitted(qgraph, str(tmp_path / "engine.toml"), sampler=True)
+
+
+def test_moves_take_longer_at_a_faster_clock():
+    """The memory keeps its speed in GB/s, for reads and writes."""
+    for put in (0, 1):
+        move = Move(put, 4096, 1, 0, 0, Addr(0), Addr(0))
+        slow, fast = (move_cycles(move, 64 * mhz / 13000) for mhz in (250, 300))
+        assert fast == pytest.approx(1.2 * slow, rel=0.02)
 
 
 def test_a_store_that_cannot_hold_everything_is_as_large_as_fits():

@@ -400,6 +400,7 @@ def test_board_files_name_engines(tmp_path):
         ("[engine]\nstore_lines = 64\n", r"unknown key store_lines in \[engine\]"),
         ("[timing.stages]\nmul = 64\n", r"unknown key mul in \[timing.stages\]"),
         ("[engine]\nranks = 3\n", "ranks = 3 .* 1, 2 or 4 are possible"),
+        ("[engine]\nunits = 65\n", "units = 65 .* 1 to 64 are possible"),
     ):
         path.write_text(wrong)
         with pytest.raises(UserError, match=words):

@@ -42,6 +42,10 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
     """
     engine: Engine = load_engine(board)
     if Path(board).suffix == ".toml":
+        if sampler and not engine.sampler_pixels:
+            raise UserError(
+                f"{board} is an engine without a sampler; plan it with --sampler, or build without"
+            )
         return lower(qgraph, engine), False
     if any(q.weight_bits == 4 for q in qgraph.layers):
         engine = narrowed(engine)

@@ -18,8 +18,9 @@ from gen.program.structs import NORM, STATS_LAYER, STATS_NONE, STATS_SOFTMAX, Mo
 GROUP_NORM, ROW_NORMS = NORM["group"], (NORM["layer"], NORM["softmax"])
 ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
 DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
-# of a word written to DDR, and words that are written and not in memory yet (hls/sim/timing.hpp)
-WRITE_CYCLES, WRITE_BUFFER = 1.236, 256
+# time of a word written to DDR in that of one read (13 and 11.5 GB/s), and words that are written
+# and not in memory yet (hls/sim/timing.hpp)
+WRITE_SHARE, WRITE_BUFFER = 13.0 / 11.5, 256
 SPILL_BURST, SPILL_AHEAD = 64, 8  # hls/kernels/store_moves.hpp
 EARLY = 4  # micro-slots that are written early (hls/kernels/store.hpp)
 PARAMETER_CYCLES = 2  # from the last parameter of a single unit to its first word
@@ -69,7 +70,7 @@ def move_cycles(move: Move, word_cycles: float) -> float:
     words = 2 * move.rows * move.repeat
     bursts = ceil(2 * move.rows / SPILL_BURST) * move.repeat
     if move.put:
-        return max(words + 2 * bursts, WRITE_CYCLES * words + 1) + DDR_LATENCY
+        return max(words + 2 * bursts, WRITE_SHARE * word_cycles * words + 1) + DDR_LATENCY
     ahead = min(bursts, SPILL_AHEAD)
     return max(words + bursts, word_cycles * words + 1) + DDR_LATENCY - ahead
 

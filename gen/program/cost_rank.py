@@ -13,7 +13,7 @@ from gen.program.cost_clocks import (
     DDR_LATENCY,
     ROW_STATS,
     WRITE_BUFFER,
-    WRITE_CYCLES,
+    WRITE_SHARE,
     Delays,
     Due,
     PostClock,
@@ -83,7 +83,8 @@ class RankClock:
         """Cycles of the step: what is left is written, and the result goes to DDR."""
         between, words = self.delays.between("store"), 2 * program.output_rows
         written = self.store.finish() + 2 * between + self.loop
-        return ceil(written + max(words, WRITE_CYCLES * (words - WRITE_BUFFER)))
+        each = WRITE_SHARE * self.word_cycles
+        return ceil(written + max(words, each * (words - WRITE_BUFFER)))
 
     def _advance(self, cycles: float, words: int) -> None:
         """Go on by ``cycles`` and ``words`` of xs in which tiles pass as before."""

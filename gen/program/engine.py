@@ -40,6 +40,9 @@ DEPTHS = {
 # Kind of memory of every big buffer (docs/engine.md): uram or bram.
 MEMORIES = {"store": "uram", "window": "uram", "weights": "uram", "cache": "uram"}
 
+# scales of a round that wload reads in one burst (BURST_WORDS of hls/kernels/wload_plan.hpp)
+MAX_UNITS = 64
+
 SAMPLER_BRAM = 2048  # values of the sampler's state that block RAM holds
 
 # Pipeline stages of every kernel, in cycles; "link" stands for gather and reduce,
@@ -190,6 +193,10 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
     if made.get("weight_bits", 8) not in (4, 8):
         raise UserError(
             f"{where}: weight_bits = {made['weight_bits']} in [engine]; 8 or 4 are possible"
+        )
+    if not 1 <= made.get("units", 64) <= MAX_UNITS:
+        raise UserError(
+            f"{where}: units = {made['units']} in [engine]; 1 to {MAX_UNITS} are possible"
         )
     for name, kind in made["memories"].items():
         if kind not in ("uram", "bram"):

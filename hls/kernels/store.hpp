@@ -240,7 +240,7 @@ void store(Source latent, Sink result, Spill spill, int steps, const StoreIo& io
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
     const bool several = P::SAMPLER_PIXELS > 0 && steps > 1;
-    LDA_CHECK(several || steps == 1, "store: several steps of an engine without a sampler");
+    LDA_CHECK(several || steps == 1, "store: a number of steps that the engine cannot run");
 INPUT:
     for (int i = 0; i < 2 * io.input_rows; ++i) {
 #pragma HLS pipeline II = 1 style = flp

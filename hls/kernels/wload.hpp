@@ -75,6 +75,7 @@ void wload_route(CacheMemory<P>& cache, hls::stream<Run>& runs_s, hls::stream<Wo
                  hls::stream<Word>& dynamic_s, hls::stream<Word>& hd_s, hls::stream<Word>& pp_s,
                  hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<Word>& qp_s) {
 #pragma HLS inline off
+    static_assert(P::UNITS <= BURST_WORDS, "scales of a round come in one run");
     Word scales[P::UNITS];
     const int ROW_WORDS = row_words<P>();
     WeightRow<P::WEIGHT_BITS> row;
