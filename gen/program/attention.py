@@ -9,7 +9,7 @@ from gen.errors import UserError
 from gen.layers import LayerGraph
 from gen.program.engine import Engine
 from gen.program.intervals import store_intervals
-from gen.program.layout import GROUP, HeadLoop, Stored, ceil_div, up_to
+from gen.program.layout import GROUP, HeadLoop, Stored, ceil_div, equal_strips
 from gen.program.memory import live_sum
 from gen.program.planned import Planned
 from gen.program.schedule import Node, schedule
@@ -122,4 +122,4 @@ def _checked(
             f"{keys.dest.channels} keys need more {tight} than there are; choose an engine with "
             "more, a smaller image or batch 1"
         )
-    return Cut(up_to(ceil_div(pitch, ceil_div(pitch, most)), engine.pixels), copies)
+    return Cut(equal_strips(pitch, most, engine.pixels), copies)

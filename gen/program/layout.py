@@ -32,6 +32,13 @@ def ceil_div(value: int, by: int) -> int:
     return -(-value // by)
 
 
+def equal_strips(slots: int, most: int, pixels: int) -> int:
+    """Length of the fewest strips of whole tiles that ``slots`` are cut into, of ``most`` at most
+    (at least one tile), all but the last of equal length.
+    """
+    return up_to(ceil_div(slots, ceil_div(slots, most // pixels * pixels)), pixels)
+
+
 @dataclass(frozen=True)
 class HeadPlace:
     """Where the ``groups`` groups of a head lie: from rank ``phase`` of local group ``first`` on,

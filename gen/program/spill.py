@@ -19,7 +19,7 @@ from gen.errors import UserError
 from gen.layers import LayerGraph
 from gen.program.geometry import fill_span, window_span
 from gen.program.intervals import slack_rows
-from gen.program.layout import GROUP, Stored, ceil_div, up_to
+from gen.program.layout import GROUP, Stored, ceil_div, equal_strips
 from gen.program.planned import Planned
 from gen.program.schedule import Node
 
@@ -230,7 +230,7 @@ def _at_most(made: Planned, slots: int) -> int:
         most = min(most, made.strips[0].slots)
     if most >= pitch:
         return pitch
-    return up_to(ceil_div(pitch, ceil_div(pitch, most // pixels * pixels)), pixels)
+    return equal_strips(pitch, most, pixels)
 
 
 def _longest(made: Planned, roles: Sequence[str], rows: int) -> int:
