@@ -1,4 +1,6 @@
-"""Every kind of layer, whole and in strips, on cards that watch their memory and arithmetic."""
+"""Every kind of layer, whole and in strips, and starts of several steps on cards that watch their
+memory and arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ import sys
 import pytest
 from cpp import ROOT
 
-SCRIPT = """
+START = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
+from generic_card import GenericCard
+card = GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
+                   "-fno-sanitize-recover=all", "-DLDA_RANKS={ranks}", *{flags!r})
+"""
+LAYERS = """
 import test_layers_csim as t
-card = t.GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
-                     "-fno-sanitize-recover=all", "-DLDA_RANKS={ranks}", *{flags!r})
 narrow = t.NIBBLES in {flags!r}
 bits = 4 if narrow else 8
 for kind in t.KINDS:
@@ -24,8 +29,33 @@ for kind in t.KINDS:
         graph = (t.drawn_narrow if narrow else t.drawn)(kind, 11, **shape)
         found = t.first_difference(graph, {ranks}, card, weight_bits=bits, **engine)
         assert found is None, kind
-print("clean")
 """
+SEVERAL = """
+import numpy as np
+from samplerkit import SeveralSteps, eps_graph
+for seed in range(3):
+    rng = np.random.default_rng(seed)
+    made = SeveralSteps(rng, eps_graph(rng), {ranks}, steps=seed + 2)
+    result, state = made.expected()
+    got, states = made.on(card)
+    np.testing.assert_array_equal(got, result)
+    for each in states:
+        np.testing.assert_array_equal(each, state)
+"""
+
+
+def run_clean(script: str, ranks: int, flags: tuple[str, ...]) -> None:
+    """The script in a process that the address sanitiser was loaded into first."""
+    libasan = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    whole = f"{START}{script}print('clean')\n"
+    whole = whole.format(tests=str(ROOT / "tests"), root=str(ROOT), ranks=ranks, flags=flags)
+    environment = {**os.environ, "LD_PRELOAD": libasan, "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run(
+        [sys.executable, "-c", whole], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "clean", done.stderr[-3000:]
 
 
 @pytest.mark.slow
@@ -33,13 +63,11 @@ print("clean")
 @pytest.mark.parametrize("bits", [(), ("-DLDA_WEIGHT_BITS=4",)], ids=["w8", "w4"])
 @pytest.mark.parametrize("form", [(), ("-DLDA_PLAIN",)], ids=["fast", "plain"])
 def test_sanitisers_find_nothing(form, bits, ranks):
-    libasan = subprocess.run(
-        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    tests, root = str(ROOT / "tests"), str(ROOT)
-    script = SCRIPT.format(tests=tests, root=root, ranks=ranks, flags=form + bits)
-    environment = {**os.environ, "LD_PRELOAD": libasan, "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "clean", done.stderr[-3000:]
+    run_clean(LAYERS, ranks, form + bits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("form", [(), ("-DLDA_PLAIN",)], ids=["fast", "plain"])
+def test_starts_of_several_steps_are_clean(form, ranks):
+    run_clean(SEVERAL, ranks, (*form, "-DLDA_SAMPLER=256", "-DLDA_SAMPLER_CHANNELS=4"))
