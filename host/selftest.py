@@ -140,7 +140,8 @@ def _compute(build: Path, codec: Codec) -> KnownStep:
         codec.write_prompt(dynamics, prompt, extra)
     card = CardLibrary(build / LIBRARY)
     weights = [_words(each.weights) for each in codec.ranks]
-    buffers = list(zip(weights, dynamics, latents, results, strict=True))
+    spills = [_words(np.zeros(each.spill_bytes, np.uint8)) for each in codec.ranks]
+    buffers = list(zip(weights, dynamics, latents, results, spills, strict=True))
 
     def run(count: int) -> NDArray[np.int16]:
         if card.step(buffers, reload=1, steps=count) != DONE:
