@@ -10,6 +10,8 @@ from layerkit import Kit, random_inputs
 from gen.layers import HostTensor, Read, Window
 from gen.program import DynamicBuffer, Engine, lower, pack_static, unpack_result, verify_program
 from gen.program.binary import program_bytes
+from gen.program.layout import ROW
+from gen.program.program import Program
 from gen.program.sampler import (
     dynamic_buffers,
     dynamic_words,
@@ -24,9 +26,9 @@ from gen.reference import run
 from gen.reference.sampler import Coefficients, quantise_state, update
 
 
-def eps_graph(rng, batch=2, prompt=True, size=(5, 7), channels=4, replicas=4):
+def eps_graph(rng, batch=2, prompt=True, size=(5, 7), channels=4, replicas=4, again=False):
     """Latent -> convolution with a bias per step -> norm scaled per step -> attention to a prompt
-    -> convolution back to the latent's channels.
+    -> convolution back to the latent's channels, which reads the latent, too, if ``again``.
     """
     kit = Kit(rng, batch, size)
     kit.replicas = replicas
@@ -40,7 +42,8 @@ def eps_graph(rng, batch=2, prompt=True, size=(5, 7), channels=4, replicas=4):
         for name in "kv":
             kit.host[name] = HostTensor(name, (batch, 5, 32), "prompt")
         x = kit.attention(q, "k", "v", 2, host=True)
-    dest = kit.static("conv_out", [x], (channels, "stream", size, 1), None, window)
+    sources = [x, "latent"] if again else [x]
+    dest = kit.static("conv_out", sources, (channels, "stream", size, 1), None, window)
     return kit.finish(dest)
 
 
@@ -54,15 +57,20 @@ def random_coefficients(rng) -> Coefficients:
     return Coefficients(int(rng.integers(1 << 25, 1 << 27)), c0, c1)
 
 
+def sampled(qgraph, ranks: int, **engine) -> Program:
+    """The program on an engine with a sampler, verified. ``engine``: its other parameters."""
+    made = Engine(**{"ranks": ranks, "cache_rows": 4096} | engine)
+    program = lower(qgraph, with_sampler(made, qgraph.graph))
+    verify_program(program)
+    return program
+
+
 class SeveralSteps:
     """``steps`` steps of a graph in one start, from a random state."""
 
-    def __init__(self, rng, qgraph, ranks: int, steps: int) -> None:
-        self.qgraph, self.steps = qgraph, steps
-        graph = qgraph.graph
-        engine = with_sampler(Engine(ranks=ranks, cache_rows=4096), graph)
-        self.program = program = lower(qgraph, engine)
-        verify_program(program)
+    def __init__(self, rng, qgraph, program: Program, steps: int) -> None:
+        self.qgraph, self.program, self.steps = qgraph, program, steps
+        graph, ranks = qgraph.graph, program.ranks
         count, partner = samples(graph)
         self.inputs = [random_inputs(qgraph, rng) for _ in range(steps)]
         for each in self.inputs:
@@ -80,6 +88,9 @@ class SeveralSteps:
         assert self.dynamic[0].nbytes == 64 * dynamic_words(program, steps)
         self.latent = latent_buffers(program, qgraph, self.state, self.by)
         assert len(self.latent[0]) == latent_words(program, steps)
+        # what an earlier start left there must not matter
+        spill = [np.full((program.spill_rows, ROW), 0xA5, np.uint8) for _ in range(ranks)]
+        self.spill = spill if program.moves else None
         self.blob = program_bytes(program)
 
     def _dynamic(self, inputs):
@@ -106,7 +117,9 @@ class SeveralSteps:
         assert card.set_program(self.blob) == 0, card.error
         words = result_words(self.program, self.steps)
         results = [np.zeros((words, 64), np.uint8) for _ in self.weights]
-        status = card.step(self.weights, self.dynamic, self.latent, results, steps=self.steps)
+        status = card.step(
+            self.weights, self.dynamic, self.latent, results, self.spill, steps=self.steps
+        )
         assert status == 0, card.error
         rows = 2 * self.program.output_rows
         states = [result_state(self.program, each) for each in results]

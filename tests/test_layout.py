@@ -1,6 +1,7 @@
 """Physical channels, rows of the ranks' stores, word formats, allocation by live interval."""
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -221,11 +222,18 @@ def test_rows_in_group_order():
 
 
 intervals = st.lists(
-    st.tuples(st.integers(1, 20), st.integers(0, 10), st.integers(0, 5)), min_size=1, max_size=12
+    st.tuples(
+        st.integers(1, 20),
+        st.integers(0, 10),
+        st.integers(0, 5),
+        st.lists(st.integers(0, 20), max_size=2).map(tuple),
+    ),
+    min_size=1,
+    max_size=12,
 ).map(
     lambda items: [
-        Interval(f"t{i}", 8 * size, first, first + length)
-        for i, (size, first, length) in enumerate(items)
+        Interval(f"t{i}", 8 * size, first, first + length, again)
+        for i, (size, first, length, again) in enumerate(items)
     ]
 )
 
@@ -237,6 +245,11 @@ def test_live_tensors_never_overlap(live):
     assert overlaps(live, allocation.address) == []
     assert bound(live) <= allocation.peak <= sum(each.size for each in live)
     assert all(address % 8 == 0 for address in allocation.address.values())
+    times = {each.name: {*range(each.first, each.last + 1), *each.again} for each in live}
+    for one, other in product(live, live):
+        assert one.meets(other) == bool(times[one.name] & times[other.name])
+    most = max(sum(each.size for each in live if time in times[each.name]) for time in range(21))
+    assert bound(live) == most
 
 
 def test_dead_tensors_share_and_a_planted_overlap_is_seen():

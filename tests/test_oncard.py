@@ -5,19 +5,25 @@ are those of one step per start, whatever happens to the card.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from cpp import ROOT
+from storekit import least_store
 from tiny_model import save_tiny_model
 
 from gen.build import Settings as BuildSettings
 from gen.build import run_build
 from gen.errors import UserError
 from gen.model import find_model
+from gen.plan.engine_file import engine_toml
+from gen.program import load_program
+from gen.qgraph_io import load_qgraph
 from host.accelerator import Accelerator
 from host.card import Card
 from host.codec import Codec
@@ -49,6 +55,21 @@ def accelerator(build):
     return Accelerator(build)
 
 
+@pytest.fixture(scope="module")
+def small_store(build, tmp_path_factory):
+    """The same with a store that does not hold all tensors."""
+    folder = tmp_path_factory.mktemp("small") / "build"
+    shutil.copytree(build, folder)
+    engine = load_program(build / "program.json").engine
+    rows = least_store(load_qgraph(build), engine)
+    board = folder.parent / "small.toml"
+    board.write_text(engine_toml(replace(engine, store_rows=rows), "tiny", "u250"))
+    settings = BuildSettings(board=str(board), sampler=True)
+    run_build(find_model(str(build.parent / "model")), folder, settings, lambda _: None)
+    assert load_program(folder / "program.json").moves
+    return Accelerator(folder, device=8)
+
+
 @pytest.fixture
 def pipe(build):
     return load_pipeline(build.parent / "model", scheduler="ddim")
@@ -75,6 +96,12 @@ def test_the_number_of_steps_per_start_changes_nothing(pipe, accelerator):
     # the scheduler rounds to float32; a rounded input may be another integer, seldom
     assert np.abs(one - plain).max() < 0.02 * np.abs(plain).max()
     assert np.median(np.abs(one - plain)) < 1e-5
+
+
+def test_the_size_of_the_store_changes_nothing(pipe, accelerator, small_store):
+    one = drawn(pipe, accelerator, 1)
+    for at_once in (1, 2, STEPS):
+        np.testing.assert_array_equal(drawn(pipe, small_store, at_once), one)
 
 
 def test_euler_and_no_guidance(build, accelerator):

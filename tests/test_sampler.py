@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cpp import FAST
 from generic_card import GenericCard, ranked
-from samplerkit import SeveralSteps, eps_graph
+from samplerkit import SeveralSteps, eps_graph, sampled
 
 from gen.emit import emit_sources
 from gen.errors import UserError
@@ -43,7 +43,7 @@ def test_several_steps_equal_the_reference(ranks, batch, prompt, size, channels,
     for seed in range(3):
         rng = np.random.default_rng(seed)
         qgraph = eps_graph(rng, batch, prompt, size, channels, replicas)
-        made = SeveralSteps(rng, qgraph, ranks, steps=1 + seed + 1)
+        made = SeveralSteps(rng, qgraph, sampled(qgraph, ranks), steps=1 + seed + 1)
         result, state = made.expected()
         got, states = made.on(
             GenericCard(*ranked(ranks, *SAMPLER, f"-DLDA_SAMPLER_CHANNELS={channels}"))
@@ -57,7 +57,8 @@ def test_several_steps_equal_the_reference(ranks, batch, prompt, size, channels,
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_cycles_of_a_start_follow_the_model(ranks):
     rng = np.random.default_rng(2)
-    made = SeveralSteps(rng, eps_graph(rng, size=(12, 10)), ranks, steps=4)
+    qgraph = eps_graph(rng, size=(12, 10))
+    made = SeveralSteps(rng, qgraph, sampled(qgraph, ranks), steps=4)
     card = GenericCard(*ranked(ranks, *SAMPLER, "-DLDA_SAMPLER_CHANNELS=4"))
     made.on(card)
     results = [np.zeros((result_words(made.program, 4), 64), np.uint8) for _ in range(ranks)]

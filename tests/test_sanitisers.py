@@ -32,10 +32,16 @@ for kind in t.KINDS:
 """
 SEVERAL = """
 import numpy as np
-from samplerkit import SeveralSteps, eps_graph
-for seed in range(3):
+from samplerkit import SeveralSteps, eps_graph, sampled
+from storekit import least_store
+for seed in range(4):
     rng = np.random.default_rng(seed)
-    made = SeveralSteps(rng, eps_graph(rng), {ranks}, steps=seed + 2)
+    qgraph = eps_graph(rng, again=seed % 2 == 1)
+    program = sampled(qgraph, {ranks})
+    if seed % 2 == 1:
+        program = sampled(qgraph, {ranks}, store_rows=least_store(qgraph, program.engine))
+        assert program.moves
+    made = SeveralSteps(rng, qgraph, program, steps=seed + 2)
     result, state = made.expected()
     got, states = made.on(card)
     np.testing.assert_array_equal(got, result)

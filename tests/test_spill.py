@@ -15,6 +15,7 @@ from bench_builds import SMALL, make_build
 from diffusers import UNet2DConditionModel, UNet2DModel
 from generic_card import GenericCard, GraphRun, ranked
 from layerkit import KINDS
+from storekit import least_store
 from test_models_on_card import of_model
 from test_program import compared, drawn
 
@@ -45,20 +46,6 @@ def unconditioned() -> unets.Case:
     return unets.case(UNet2DModel, unets.DDPM_LIKE, 1, 24, 16, 0)
 
 
-def least_store(qgraph, ranks: int, **engine) -> int:
-    """Rows of the smallest store on which a graph can run."""
-    low, high = 0, lower(qgraph, Engine(ranks=ranks, **engine)).store_peak
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            lower(qgraph, Engine(ranks=ranks, store_rows=middle, **engine))
-        except UserError:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 def staged(program) -> int:
     """Entries that fetch or put strips."""
     return sum(bool(e.store.moves_before or e.store.moves_after) for e in program.entries)
@@ -74,7 +61,7 @@ def programs(make, ranks: int):
     """Stores of rows on which tensors are moved whole, and on which they are moved in strips."""
     qgraph, _ = of_model(make)
     peak = lower(qgraph, Engine(ranks=ranks)).store_peak
-    least = least_store(qgraph, ranks)
+    least = least_store(qgraph, Engine(ranks=ranks))
     whole = next(
         rows
         for rows in range(peak, least, -max(1, peak // 50))
@@ -106,14 +93,16 @@ def test_a_unet_whose_tensors_do_not_fit_the_store(make, how, ranks):
 def test_every_kind_of_layer_in_the_smallest_store(kind, ranks):
     for size in ((12, 9), (16, 16)):
         qgraph, inputs = drawn(kind, 17, size=size)
-        program = lower(qgraph, Engine(ranks=ranks, store_rows=least_store(qgraph, ranks)))
+        program = lower(
+            qgraph, Engine(ranks=ranks, store_rows=least_store(qgraph, Engine(ranks=ranks)))
+        )
         verify_program(program)
         compared(qgraph, program, inputs)
 
 
 def test_strips_are_as_long_as_the_store_allows():
     qgraph, _ = of_model(unconditioned)
-    least = least_store(qgraph, 1)
+    least = least_store(qgraph, Engine())
     counts = [
         lower(qgraph, Engine(store_rows=rows)).executions for rows in (least, 2 * least, 4 * least)
     ]
@@ -122,7 +111,7 @@ def test_strips_are_as_long_as_the_store_allows():
 
 def test_more_rows_move_less():
     qgraph, _ = of_model(unconditioned)
-    least = least_store(qgraph, 1)
+    least = least_store(qgraph, Engine())
     made = [lower(qgraph, Engine(store_rows=rows)) for rows in (least, 2 * least, 4 * least)]
     moved = [moved_rows(program) for program in made]
     assert moved[0] > moved[1] >= moved[2]
@@ -138,13 +127,13 @@ def test_a_model_that_fits_is_not_changed():
 
 def test_what_never_fits_is_refused_by_layer():
     qgraph, _ = of_model(unconditioned)
-    least = least_store(qgraph, 1)
+    least = least_store(qgraph, Engine())
     wanted = rf"queries, keys, values, logits and result .* needs \d+ .* engine's {least - 1} can"
     with pytest.raises(UserError, match=wanted):
         lower(qgraph, Engine(store_rows=least - 1))
     qgraph, _ = drawn("conv3x3", 17, size=(16, 16))
     with pytest.raises(UserError, match=r"layer conv: .* in strips of 32 pixel slots"):
-        lower(qgraph, Engine(store_rows=least_store(qgraph, 1) - 1))
+        lower(qgraph, Engine(store_rows=least_store(qgraph, Engine()) - 1))
 
 
 def wrong_moves():

@@ -35,7 +35,8 @@ def store_intervals(
 
     The input is alive before the first layer, the output after the last one. A layer's
     destination and its sources are alive at the same time, so they never share rows. ``updated``:
-    the next input is made from the output, so these two share none either.
+    the next input is made from the output, so these two share none either; rows of the input are
+    free between its last reader and then.
     """
     readers: dict[str, list[int]] = {graph.input: []}
     slack = slack_rows(graph, tensors)
@@ -45,10 +46,9 @@ def store_intervals(
             readers.setdefault(name, []).append(index)
     spans = _span(graph, plan, readers)
     spans[graph.output] = (spans[graph.output][0], plan.end())
-    if updated:
-        spans[graph.input] = (spans[graph.input][0], plan.end())
+    again = {graph.input: (plan.end(),)} if updated else {}
     return [
-        Interval(name, tensors[name].rows + slack.get(name, 0), *span)
+        Interval(name, tensors[name].rows + slack.get(name, 0), *span, again.get(name, ()))
         for name, span in spans.items()
         if name not in skip
     ]

@@ -15,16 +15,30 @@ from gen.errors import UserError
 
 @dataclass(frozen=True)
 class Interval:
-    """``size`` units needed from time ``first`` to ``last``, both included."""
+    """``size`` units needed from time ``first`` to ``last``, both included, and at the times
+    ``again``.
+    """
 
     name: str
     size: int
     first: int
     last: int
+    again: tuple[int, ...] = ()
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Times at which it begins to be alive."""
+        return (self.first, *self.again)
+
+    def at(self, time: int) -> bool:
+        """Alive at a time."""
+        return self.first <= time <= self.last or time in self.again
 
     def meets(self, other: Interval) -> bool:
         """Alive at the same time."""
-        return self.first <= other.last and other.first <= self.last
+        return any(other.at(time) for time in self.starts) or any(
+            self.at(time) for time in other.starts
+        )
 
 
 @dataclass(frozen=True)
@@ -58,12 +72,13 @@ def allocate(intervals: Sequence[Interval], align: int) -> Allocation:
 
 def live_sum(intervals: Sequence[Interval], time: int) -> int:
     """Units alive at one time."""
-    return sum(each.size for each in intervals if each.first <= time <= each.last)
+    return sum(each.size for each in intervals if each.at(time))
 
 
 def bound(intervals: Sequence[Interval]) -> int:
     """Largest sum of sizes alive at one time."""
-    return max((live_sum(intervals, each.first) for each in intervals), default=0)
+    times = {time for each in intervals for time in each.starts}
+    return max((live_sum(intervals, time) for time in times), default=0)
 
 
 def overlaps(intervals: Sequence[Interval], address: dict[str, int]) -> list[tuple[str, str]]:

@@ -79,13 +79,19 @@ class Placement:
         return found
 
     def intervals(self) -> list[Interval]:
-        """Residences, named TENSOR@PLACE, and staging regions, named LAYER:ROLE."""
+        """Residences, named TENSOR@PLACE, and staging regions, named LAYER:ROLE.
+
+        A sampler writes the latent of the next step where the host has written the first one,
+        while it reads the result.
+        """
+        updated = (self.plan.end(),) if self.layers[0].engine.sampler_pixels else ()
         found = [
             Interval(
                 _name(each),
                 self.sizes[each.tensor],
                 self._times[each.first][0],
                 self._times[each.last][1],
+                updated if each.first == 0 else (),
             )
             for each in self.choice.residences
         ]

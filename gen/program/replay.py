@@ -4,8 +4,8 @@ A write marks cells with the identity of what is written (tensor, copy, local gr
 must find the mark of what the layer means to read, and must not come before the write is done
 (docs/engine.md, "Micro-slots of store"). This finds overlapping live tensors, wrong strides and
 addresses, missing flushes. Moves carry marks from the store to DDR and back, so that what was not
-put there, or is overwritten too early, is found where it is read. All ranks run the same program,
-so one of them is replayed.
+put there, or is overwritten too early, is found where it is read. With a sampler the replay ends
+with its update. All ranks run the same program, so one of them is replayed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen.program.layout import GROUP, Stored
-from gen.program.marks import MarkedMemory, Names
+from gen.program.marks import NOTHING, MarkedMemory, Names
 from gen.program.program import Entry, Program
 from gen.program.structs import (
     FLUSH_ALWAYS,
@@ -49,7 +49,10 @@ def replay(program: Program) -> str | None:
                     fault = fault or run.moves_after(entry.store)
                     if fault:
                         return f"layer {entry.layer}: {fault}"
-    return run.exchange(program.output, write=False)
+    fault = run.exchange(program.output, write=False)
+    if program.has_sampler:
+        fault = fault or run.update()
+    return fault
 
 
 class _Replay:
@@ -157,6 +160,23 @@ class _Replay:
         cells = self.cells(region, groups, octets)
         marks = np.tile(self.part(tensor, groups, octets), 1 + region.wide)
         return self.store.write(cells, marks) if write else self.store.read(name, cells, marks)
+
+    def update(self) -> str | None:
+        """The latent of the next step is written, whole, while the result is read: what the first
+        step has found in the store and in DDR, every one finds then.
+        """
+        name, plan = self.program.input, self.program.updates
+        tensor, row = self.program.tensors[name], self.program.io.input_row
+        self.store.cells[2 * row : 2 * (row + tensor.rows)] = NOTHING
+        for partner in (0, plan.pair_octets):
+            groups, octets = _grid(plan.groups, plan.octets)
+            octets = octets + partner
+            cells = 2 * (row + groups * plan.group_rows) + octets
+            fault = self.store.write(cells, self.part(tensor, groups, octets))
+            if fault:
+                return f"the sampler's update: {fault}"
+        fault = self.exchange(name, write=False) or self.exchange(self.program.output, write=False)
+        return f"the sampler's update: {fault}" if fault else None
 
     # moves
 

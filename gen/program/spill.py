@@ -85,6 +85,9 @@ class Chooser:
         for name, places in self.uses.items():
             for place in places:
                 found[place].append(name)
+        if self.layers[0].engine.sampler_pixels:
+            # the next step's latent is made from the result
+            found[-1].append(self.graph.input)
         return found
 
     def _single(self, place: int) -> Planned | None:
@@ -166,7 +169,7 @@ class Chooser:
             if self._need(place, whole, slots) <= rows:
                 return slots
         need, have = self._need(place, whole, slots), self.layers[0].engine.store_rows
-        name, what = "the latent or the result", "it"
+        name, what = "latent and result", "what the store exchanges with the host"
         if 1 <= place <= len(self.order):
             name = f"layer {self.layers[self.order[place - 1][0]].layer.name}"
             what = "what it reads and writes"
