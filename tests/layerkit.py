@@ -414,6 +414,13 @@ def narrowed(qgraph: QGraph, spared: int = 0) -> QGraph:
     return replace(qgraph, layers=layers)
 
 
+def far_apart(qgraph: QGraph) -> QGraph:
+    """The same graph with a source of its last layer whose scale no engine aligns."""
+    last = qgraph.layers[-1]
+    aligned = replace(last.read, align=(8, *last.read.align[1:]))
+    return replace(qgraph, layers=[*qgraph.layers[:-1], replace(last, read=aligned)])
+
+
 def random_inputs(qgraph: QGraph, rng: np.random.Generator) -> Inputs:
     """Random arguments of ``gen.reference.run`` for ``qgraph``."""
     graph = qgraph.graph

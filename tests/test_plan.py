@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from layerkit import far_apart
 from torch.utils.flop_counter import FlopCounterMode
 
 from gen.__main__ import main
-from gen.errors import UserError
+from gen.errors import EngineTooSmall, UserError
 from gen.macs import macs_per_step
 from gen.model import find_model
-from gen.plan import fit
+from gen.plan import command, fit
 from gen.plan.command import make_plan
 from gen.plan.engine_file import engine_toml
 from gen.plan.limits import KINDS, load_limits
@@ -25,7 +26,7 @@ from gen.plan.resources import (
     memory,
     rank_costs,
 )
-from gen.plan.search import Choice, fitting, place, used_resources
+from gen.plan.search import Choice, fitting, place, search, used_resources
 from gen.plan.structure import layer_graph, load_structure, skeleton
 from gen.program import lower
 from gen.program.cost import step_cost
@@ -199,6 +200,31 @@ def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch)
         fit.fitted(qgraph, str(tmp_path / "engine.toml"))
     with pytest.raises(UserError, match=r"engine\.toml is an engine without a sampler"):
         fit.fitted(qgraph, str(tmp_path / "engine.toml"), sampler=True)
+
+
+def test_a_layer_that_no_engine_runs_is_refused_at_once(monkeypatch):
+    """Without a search for an engine or for a smaller image."""
+    qgraph = far_apart(skeleton(layer_graph(find_model("models/shapes-ldm"))))
+    limits, base = load_limits("u250"), load_engine("u250")
+    with pytest.raises(UserError, match=r"^layer conv_out: .* 2\^8 apart") as caught:
+        search(qgraph, base, limits, 1)
+    assert not isinstance(caught.value, EngineTooSmall)
+
+    def unwanted(*_, **__):
+        raise AssertionError("searched")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "search", unwanted)
+        with pytest.raises(UserError, match=r"^layer conv_out: .* 2\^8 apart"):
+            fit.fitted(qgraph, "u250")
+        # another engine has more room
+        patch.setattr(fit, "load_engine", lambda board: replace(base, window_rows=1))
+        with pytest.raises(AssertionError, match="searched"):
+            fit.fitted(qgraph, "u250")
+    monkeypatch.setattr(command, "_smaller", unwanted)
+    monkeypatch.setattr(command, "skeleton", lambda *_: qgraph)
+    with pytest.raises(UserError, match=r"^layer conv_out: .* 2\^8 apart"):
+        make_plan("models/shapes-ldm")
 
 
 def test_moves_take_longer_at_a_faster_clock():

@@ -4,6 +4,7 @@ integer reference; what is chosen, and that the checks notice wrong moves.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -14,12 +15,12 @@ from bench_builds import RANKS as RANKS_OF_BUILD
 from bench_builds import SMALL, make_build
 from diffusers import UNet2DConditionModel, UNet2DModel
 from generic_card import GenericCard, GraphRun, ranked
-from layerkit import KINDS
+from layerkit import KINDS, far_apart
 from storekit import least_store
 from test_models_on_card import of_model
 from test_program import compared, drawn
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall, StoreFull, UserError
 from gen.hlslint.check import check_paths
 from gen.program import Engine, lower, verify_program
 from gen.program.check import ProgramError
@@ -134,6 +135,29 @@ def test_what_never_fits_is_refused_by_layer():
     qgraph, _ = drawn("conv3x3", 17, size=(16, 16))
     with pytest.raises(UserError, match=r"layer conv: .* in strips of 32 pixel slots"):
         lower(qgraph, Engine(store_rows=least_store(qgraph, Engine()) - 1))
+
+
+def test_only_a_full_store_makes_tensors_lie_in_ddr(monkeypatch):
+    """What more room would not cure is refused at once, with its own sentence."""
+    qgraph, _ = drawn("conv3x3", 17, size=(16, 16))
+    small = Engine(store_rows=least_store(qgraph, Engine()))
+    with pytest.raises(StoreFull, match=r"store rows are needed .* choose an engine with"):
+        lower(qgraph, small, spill=False)
+    assert lower(qgraph, small).moves
+
+    def spilled(*_):
+        raise AssertionError("tensors were to lie in DDR")
+
+    monkeypatch.setattr(sys.modules[lower.__module__], "_spilled", spilled)
+    with pytest.raises(AssertionError, match="lie in DDR"):
+        lower(qgraph, small)
+    narrow = Engine(window_rows=1)
+    with pytest.raises(EngineTooSmall, match="window_rows >= ") as caught:
+        lower(qgraph, narrow)
+    assert not isinstance(caught.value, StoreFull)
+    with pytest.raises(UserError, match=r"2\^8 apart") as caught:
+        lower(far_apart(qgraph), Engine())
+    assert not isinstance(caught.value, EngineTooSmall)
 
 
 def wrong_moves():

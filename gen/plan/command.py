@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall, UserError
 from gen.macs import macs_per_step
 from gen.model import find_model
 from gen.plan.engine_file import engine_toml
@@ -43,8 +43,8 @@ def make_plan(
     ``progress``: show a bar.
 
     Raises:
-        UserError: bad input, or a model that fits no engine; names what is missing and what would
-            fit.
+        EngineTooSmall: a model that fits no engine; names what is missing and what would fit.
+        UserError: bad input, or a layer that no engine runs.
     """
     started = time.perf_counter()
     if cards < 1:
@@ -61,8 +61,8 @@ def make_plan(
     try:
         qgraph = skeleton(graph, BITS[bits])
         choice = search(qgraph, base, limits, macs_per_step(graph), progress)
-    except UserError as error:
-        raise UserError(
+    except EngineTooSmall as error:
+        raise EngineTooSmall(
             f"{name}: {error}. {_smaller(name, board, graph.batch, height, width, bits)}"
         ) from error
     return Plan(
@@ -87,7 +87,7 @@ def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: s
     if batch > 1:
         try:
             make_plan(name, board, batch=1, height=height, width=width, bits=bits)
-        except UserError as error:
+        except EngineTooSmall as error:
             return str(error).rpartition(". ")[2]
         return "With --batch 1 (one sample per step, or one card per sample) it fits"
     model = find_model(name)

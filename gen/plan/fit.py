@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall, UserError
 from gen.macs import attention_macs
 from gen.plan.limits import load_limits
 from gen.plan.search import search
@@ -38,7 +38,8 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
     model's latent.
 
     Raises:
-        UserError: a layer or a memory that no engine of the board can hold.
+        EngineTooSmall: a layer or a memory that no engine of the board can hold.
+        UserError: an engine file without the sampler, or a layer that no engine runs.
     """
     engine: Engine = load_engine(board)
     if Path(board).suffix == ".toml":
@@ -53,7 +54,7 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
         engine = with_sampler(engine, qgraph.graph)
     try:
         return lower(qgraph, engine, spill=False), False
-    except UserError:
+    except EngineTooSmall:
         pass
     limits = load_limits(board)
     return search(qgraph, engine, limits, qgraph_macs(qgraph), progress=True).program, True

@@ -19,7 +19,7 @@ from math import ceil
 from ortools.sat.python import cp_model
 from tqdm import tqdm
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall
 from gen.plan.limits import KINDS, Limits
 from gen.plan.resources import (
     Resources,
@@ -183,7 +183,8 @@ def search(
     shapes.
 
     Raises:
-        UserError: no engine fits; says what is missing for the one that comes nearest.
+        EngineTooSmall: no engine fits; says what is missing for the one that comes nearest.
+        UserError: a layer that no engine runs.
     """
     best: Choice | None = None
     seen: set[tuple[int, int, int]] = set()
@@ -209,12 +210,12 @@ def search(
             continue
         try:
             largest = lower(qgraph, shape)
-        except UserError as error:
+        except EngineTooSmall as error:
             narrow.append(str(error))
             continue
         try:
             program = fitting(qgraph, shape, largest, limits)
-        except UserError as error:
+        except EngineTooSmall as error:
             refusals.append(str(error))
             continue
         # a larger buffer that changes nothing costs more and gives nothing
@@ -231,7 +232,7 @@ def search(
         if best is None or candidate.cost.cycles < best.cost.cycles:
             best = candidate
     if best is None:
-        raise UserError(f"no engine fits: {[*refusals, *narrow, *bare][0]}")
+        raise EngineTooSmall(f"no engine fits: {[*refusals, *narrow, *bare][0]}")
     return best
 
 
@@ -241,7 +242,7 @@ def fitting(qgraph: QGraph, shape: Engine, largest: Program, limits: Limits) -> 
     attention logits as ``largest`` has, the program without limits, or for what a layer norm needs.
 
     Raises:
-        UserError: not even these fit, or the store is too small for the model.
+        EngineTooSmall: not even these fit, or the store is too small for the model.
     """
     tensors = [largest.tensors[name] for name in largest.row_stats]
     norms = max((each.octets for each in tensors if not each.logits), default=0)
@@ -256,11 +257,11 @@ def fitting(qgraph: QGraph, shape: Engine, largest: Program, limits: Limits) -> 
         if rows:
             try:
                 found = lower(qgraph, replace(sized, store_rows=rows))
-            except UserError as error:
+            except EngineTooSmall as error:
                 fault = str(error)
                 continue
             return found
-    raise UserError(fault)
+    raise EngineTooSmall(fault)
 
 
 def _evaluate(qgraph: QGraph, plain: Program, plain_cost: StepCost, limits: Limits) -> Choice:

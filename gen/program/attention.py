@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall
 from gen.layers import LayerGraph
 from gen.program.engine import Engine
 from gen.program.intervals import store_intervals
@@ -46,7 +46,7 @@ def cuts(
     of what other tensors leave free at that time; with ``spill``, those that the attention uses.
 
     Raises:
-        UserError: not even one tile of query slots fits.
+        EngineTooSmall: not even one tile of query slots fits.
     """
     plan = schedule(order, layers)
     logits = frozenset(layers[node[0]].dest.name for node in order if layers[node[0]].looped)
@@ -117,7 +117,7 @@ def _checked(
     if most < engine.pixels:
         limits = _limits(keys, values, rows, copies, engine)
         tight = min(limits, key=lambda each: limits[each])
-        raise UserError(
+        raise EngineTooSmall(
             f"layer {keys.layer.name}: the logits of {engine.pixels} queries and "
             f"{keys.dest.channels} keys need more {tight} than there are; choose an engine with "
             "more, a smaller image or batch 1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall, UserError
 from gen.program.buffers import pp_words
 from gen.program.engine import Engine
 from gen.program.layout import GROUP
@@ -12,10 +12,11 @@ MAX_ALIGN = 7  # d of docs/numerics.md fits 28 bits
 
 
 def check_limits(made: Planned, engine: Engine) -> None:
-    """Refuse a layer that does not fit.
+    """Refuse a layer that does not fit, or that no engine runs.
 
     Raises:
-        UserError: naming the layer, what it needs, what there is and what to change.
+        EngineTooSmall: naming the layer, what it needs, what there is and what to change.
+        UserError: naming the layer and what is not supported.
     """
     name = made.layer.name
     channels = sum(s.channels for s in made.sources)
@@ -40,13 +41,13 @@ def check_limits(made: Planned, engine: Engine) -> None:
     for what, need, member, advice in needs:
         have = getattr(engine, member)
         if need > have:
-            raise UserError(
+            raise EngineTooSmall(
                 f"layer {name} ({size}) needs {need} {what}, the engine has {have}; choose an "
                 f"engine with {member} >= {need}{advice}"
             )
     words, depth = pp_words(made), engine.depths["pp"]
     if words > depth:
-        raise UserError(
+        raise EngineTooSmall(
             f"layer {name} ({size}) reads {words} words of parameters, the FIFO pp holds {depth}; "
             f"choose an engine with pp >= {words} in [fifo]"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall, StoreFull
 from gen.layers import LayerGraph
 from gen.program.ahead import send_rows_ahead
 from gen.program.attention import cuts
@@ -55,12 +55,14 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     store does not hold all that are alive.
 
     Raises:
-        UserError: a layer that the engine cannot run, or memories too small for the graph.
+        EngineTooSmall: a layer or memories that this engine does not hold; a ``StoreFull`` if
+            only the tensors are too many and ``spill`` is not set.
+        UserError: a layer that no engine runs.
     """
     graph = qgraph.graph
     try:
         mapped = _in_store(qgraph, engine)
-    except UserError:
+    except StoreFull:
         if not spill:
             raise
         mapped = _spilled(qgraph, engine)
@@ -183,10 +185,10 @@ def _in_store(qgraph: QGraph, engine: Engine) -> Mapped:
         try:
             store = allocate(intervals, 1)
             check_capacity(intervals, store, engine.store_rows, _labels(plan, layers),
-                           "store rows", "store_rows")  # fmt: skip
+                           "store rows", "store_rows", StoreFull)  # fmt: skip
             statistics = _statics(graph, tensors, layers, plan, engine)
             break
-        except UserError:
+        except EngineTooSmall:
             if nodes_in_order is order:
                 raise
     placed = {name: replace(each, row=store.address.get(name, 0)) for name, each in tensors.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall
 
 
 @dataclass(frozen=True)
@@ -99,19 +99,20 @@ def check_capacity(
     labels: Sequence[str],
     unit: str,
     member: str,
+    error: type[EngineTooSmall] = EngineTooSmall,
 ) -> None:
     """Refuse an allocation that does not fit.
 
     ``labels`` names the layer executed at each time, ``member`` the engine parameter.
 
     Raises:
-        UserError: naming the layer at which most is alive.
+        EngineTooSmall: an ``error``, naming the layer at which most is alive.
     """
     if allocation.peak <= capacity:
         return
     times = range(len(labels))
     worst = max(times, key=lambda time: live_sum(intervals, time))
-    raise UserError(
+    raise error(
         f"layer {labels[worst]}: {allocation.peak} {unit} are needed "
         f"({live_sum(intervals, worst)} alive at once), the engine has {capacity}; "
         f"choose an engine with {member} >= {allocation.peak}, a smaller image or batch 1"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from gen.errors import UserError
+from gen.errors import EngineTooSmall
 from gen.layers import LayerGraph
 from gen.program.geometry import fill_span, window_span
 from gen.program.intervals import slack_rows
@@ -100,7 +100,7 @@ class Chooser:
         """What fits ``rows`` of the store.
 
         Raises:
-            UserError: naming the layer for which not even the shortest strips fit.
+            EngineTooSmall: naming the layer for which not even the shortest strips fit.
         """
         whole: list[set[str]] = [set() for _ in self._at]
         passing = [0] * len(whole)  # rows of tensors that stay, and are not used
@@ -177,7 +177,7 @@ class Chooser:
                 what = "queries, keys, values, logits and result of the attention"
             else:
                 what += f", in strips of {slots} pixel slots,"
-        raise UserError(
+        raise EngineTooSmall(
             f"{name}: {what} needs {need} store rows at once, {rows} of the engine's {have} can be "
             f"used; choose an engine with store_rows >= {need + have - rows}, a smaller image or "
             "batch 1"
