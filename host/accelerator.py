@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from gen.errors import UserError
 from gen.reference.sampler import Coefficients, Int32
 from host.card import TIMEOUT_MS, Buffer, Card
-from host.codec import MAX_STEPS, Codec, Extra, SamplerFormat
+from host.codec import Codec, Extra, SamplerFormat
 from host.folder import BuildFolder
 from host.selftest import known_step
 from host.session import Session
+from host.settings import MAX_STEPS
 from host.xclbin import CONTAINER_NAME
 
 Float32 = NDArray[np.float32]

@@ -27,6 +27,7 @@ from gen.program.sampler import (
 from gen.qlayers import QGraph
 from gen.reference.sampler import Coefficients, Int32
 from host.packing import LatentPacker, ResultReader
+from host.settings import MAX_STEPS
 
 Bytes = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -37,10 +38,6 @@ NO_EXTRA: Extra = MappingProxyType({})
 
 # Timesteps whose biases are kept; a sampler takes the same ones for every picture.
 STEPS_KEPT = 256
-
-
-# of a start: what the latent buffers have room for
-MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)

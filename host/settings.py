@@ -16,6 +16,8 @@ DEFAULT_PROMPTS = (
 )
 # of a start with the sampler on the card; progress and resuming go by starts
 STEPS_PER_START = 10
+# of a start, at most: what the latent buffers have room for
+MAX_STEPS = 1000
 # name on the command line -> class of diffusers
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -48,9 +50,9 @@ class Settings:
         """
         if not 1 <= self.steps <= 1000:
             raise UserError(f"{self.steps} steps cannot be sampled; give 1 to 1000 by --steps")
-        if not 0 <= self.steps_per_start <= 1000:
+        if not 0 <= self.steps_per_start <= MAX_STEPS:
             raise UserError(
-                f"{self.steps_per_start} steps cannot be one start; give 1 to 1000 by "
+                f"{self.steps_per_start} steps cannot be one start; give 1 to {MAX_STEPS} by "
                 "--on-card-sampler"
             )
         if self.seed < 0:

@@ -18,7 +18,7 @@ from host.faults import CardFault
 from host.grid import Pair, grid
 from host.pictures import Painter, RunState, jobs_of
 from host.sampling import load_pipeline
-from host.settings import Settings
+from host.settings import MAX_STEPS, Settings
 
 PROMPTS = ["a red circle on a sky background", "Ünlucky / prompt: ../../etc"]
 SETTINGS = Settings(seed=5, steps=3)
@@ -228,6 +228,10 @@ def test_no_build_is_one_sentence(module, tmp_path, capsys):
         (["--cards", "0"], "0 cards"),
         (["--cards", "2", "--device", "0000:65:00.1"], "counted from an index"),
         (["--timeout", "0"], "--timeout"),
+        (
+            ["--on-card-sampler", str(MAX_STEPS + 1)],
+            f"{MAX_STEPS + 1} steps cannot be one start; give 1 to {MAX_STEPS}",
+        ),
     ],
 )
 def test_settings_that_are_refused(arguments, message, capsys):

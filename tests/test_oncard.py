@@ -24,6 +24,7 @@ from gen.model import find_model
 from gen.plan.engine_file import engine_toml
 from gen.program import load_program
 from gen.qgraph_io import load_qgraph
+from gen.reference.sampler import Coefficients
 from host.accelerator import Accelerator
 from host.card import Card
 from host.codec import Codec
@@ -32,7 +33,7 @@ from host.folder import BuildFolder
 from host.journal import Journal, Journaled
 from host.oncard import OnCardScheduler, scheduler_for
 from host.sampling import draw, load_pipeline
-from host.settings import Settings
+from host.settings import MAX_STEPS, Settings
 from host.swcard.faults import VARIABLE
 from host.unet import AcceleratedUNet
 
@@ -202,6 +203,9 @@ def test_starts_are_checked(accelerator):
     shape = (1, *accelerator.latent_shape)
     with pytest.raises(UserError, match=r"takes 1 updates of a state of shape \[1, 4, 8, 8\]"):
         accelerator.run_steps(np.zeros(shape, np.int32), [5.0, 4.0], [])
+    too_many = [Coefficients(0, 0, 0)] * MAX_STEPS
+    with pytest.raises(UserError, match=f"{MAX_STEPS + 1} steps in one start; {MAX_STEPS} are"):
+        accelerator.run_steps(np.zeros(shape, np.int32), [5.0] * (MAX_STEPS + 1), too_many)
 
 
 def test_one_step_is_the_usual_one(accelerator):
@@ -227,8 +231,6 @@ def test_a_journal_keeps_whole_starts(tmp_path, accelerator):
         def run_steps(self, state, timesteps, *others):
             self.starts.append(len(timesteps))
             return accelerator.run_steps(state, timesteps, *others)
-
-    from gen.reference.sampler import Coefficients
 
     rng = np.random.default_rng(1)
     shape = (1, *accelerator.latent_shape)
