@@ -55,7 +55,7 @@ def draw_grid(rows: Sequence[tuple[Job, Row]], out: Path) -> None:
     from host.grid import Pair, grid
 
     def picture(job: Job, label: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        with Image.open(out / f"{job.stem}.{label}.png") as file:
+        with Image.open(job.file(out, label)) as file:
             return np.asarray(file.convert("RGB"))
 
     grid(

@@ -36,6 +36,10 @@ class Job:
         words = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")
         return f"{self.number:02d}-{words[:60].rstrip('-')}" if words else f"{self.number:02d}"
 
+    def file(self, out: Path, label: str) -> Path:
+        """File of the picture with one of ``LABELS``, in a folder for results."""
+        return out / f"{self.stem}.{label}.png"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -91,7 +95,7 @@ class RunState:
     def finished(self, job: Job) -> Row | None:
         """The row of a picture, if it is finished and its files are there."""
         note = self._folder / f"{job.number:02d}.json"
-        if not all((self.out / f"{job.stem}.{label}.png").is_file() for label in LABELS):
+        if not all(job.file(self.out, label).is_file() for label in LABELS):
             return None
         try:
             return Row(**_read(note))
@@ -174,7 +178,7 @@ class Painter:
             both = zip(LABELS, (self._float, self._card), schedulers, strict=True)
             for label, pipe.unet, pipe.scheduler in both:
                 sample = draw(pipe, job.prompt, settings, job.seed, after_step)
-                Image.fromarray(sample.picture).save(out / f"{job.stem}.{label}.png")
+                Image.fromarray(sample.picture).save(job.file(out, label))
                 samples.append(sample)
         finally:
             pipe.unet, pipe.scheduler = self._float, self._scheduler

@@ -50,7 +50,7 @@ def judged(
     from PIL import Image
 
     def right(job: Job, label: str) -> bool | None:
-        with Image.open(folder / f"{job.stem}.{label}.png") as file:
+        with Image.open(job.file(folder, label)) as file:
             return judge(np.asarray(file.convert("RGB")), job.prompt)
 
     verdicts = []

@@ -135,17 +135,15 @@ def test_interrupted_picture_goes_on_after_its_last_step(tiny, tmp_path, monkeyp
     assert len(tiny.calls) == 1
     for job in jobs:
         for label in ("float", "accelerator"):
-            name = f"{job.stem}.{label}.png"
-            np.testing.assert_array_equal(
-                np.array(Image.open(tmp_path / name)), np.array(Image.open(whole / name))
-            )
+            got, want = (np.array(Image.open(job.file(out, label))) for out in (tmp_path, whole))
+            np.testing.assert_array_equal(got, want)
 
 
 def test_another_run_starts_afresh(tiny, tmp_path):
     state, _ = paint(tiny, tmp_path)
     job = jobs_of(PROMPTS, SETTINGS)[0]
     assert RunState(tmp_path, {"prompts": PROMPTS}).finished(job)
-    (tmp_path / f"{job.stem}.float.png").unlink()
+    job.file(tmp_path, "float").unlink()
     assert state.finished(job) is None
     assert RunState(tmp_path, {"prompts": PROMPTS[:1]}).finished(job) is None
 
@@ -167,7 +165,7 @@ def test_quality_judges_each_sides_own_picture(tiny, tmp_path):
     jobs = jobs_of(PROMPTS[:1], SETTINGS)
     _, rows = paint(tiny, tmp_path, PROMPTS[:1])
     files = {
-        label: np.asarray(Image.open(tmp_path / f"{jobs[0].stem}.{label}.png"))
+        label: np.asarray(Image.open(jobs[0].file(tmp_path, label)))
         for label in ("float", "accelerator")
     }
     (verdict,) = quality.judged(
