@@ -115,6 +115,7 @@ class OnCardScheduler:
         self._firsts: list[int] = []
         self._next = 0
         self._steps: list[LinearStep] = []
+        self._samplers: dict[float | None, LinearSampler] = {}  # by guidance, which may change
         self._kept: tuple[int, Float32, Int32] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -129,6 +130,7 @@ class OnCardScheduler:
         self._scheduler.set_timesteps(num_inference_steps, **options)
         self._steps = linear_steps(self._scheduler)
         self._firsts = list(range(0, len(self._steps), self._at_once))
+        self._samplers = {}
         self._next, self._kept, self.stepper.calls = 0, None, 0
 
     @property
@@ -174,7 +176,9 @@ class OnCardScheduler:
                 "one cannot use a sampler on the card: sample without --on-card-sampler"
             )
         guidance = self.stepper.guidance(model_output, len(sample))
-        sampler = LinearSampler(self._card, self._steps, guidance)
+        if guidance not in self._samplers:
+            self._samplers[guidance] = LinearSampler(self._card, self._steps, guidance)
+        sampler = self._samplers[guidance]
         first = self._firsts[index]
         latent = sample.detach().to("cpu", torch.float32).numpy()
         state = sampler.state(latent, first)

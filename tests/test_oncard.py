@@ -31,7 +31,7 @@ from host.codec import Codec
 from host.faults import CardFault
 from host.folder import BuildFolder
 from host.journal import Journal, Journaled
-from host.oncard import OnCardScheduler, scheduler_for
+from host.oncard import LinearSampler, OnCardScheduler, scheduler_for
 from host.sampling import draw, load_pipeline
 from host.settings import MAX_STEPS, Settings
 from host.swcard.faults import VARIABLE
@@ -137,6 +137,29 @@ def test_lengths_of_starts_are_known_at_the_call_and_after_it(pipe, accelerator)
 
     pipe(PROMPT, num_inference_steps=5, callback_on_step_end=callback)
     assert at_call == after == [2, 2, 1]
+
+
+def test_a_run_has_one_sampler(pipe, accelerator, monkeypatch):
+    """For every guidance, and others for the next run."""
+    made = []
+
+    class Counted(LinearSampler):
+        def __init__(self, card, steps, guidance):
+            made.append((guidance, len(steps)))
+            super().__init__(card, steps, guidance)
+
+    monkeypatch.setattr("host.oncard.LinearSampler", Counted)
+    card = AcceleratedUNet(accelerator, pipe.unet)
+    pipe.unet, inner = card, pipe.scheduler
+    pipe.scheduler = scheduler_for(card, accelerator, inner, 2)
+
+    def more(pipeline, index, _time, tensors):
+        pipeline._guidance_scale = 2.5 if index else 4.0
+        return tensors
+
+    for steps in (6, 7):
+        pipe(PROMPT, num_inference_steps=steps, guidance_scale=2.5, callback_on_step_end=more)
+    assert made == [(2.5, 6), (4.0, 6), (2.5, 7), (4.0, 7)]
 
 
 def test_cycles_are_those_of_a_step(pipe, accelerator):
