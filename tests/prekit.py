@@ -169,8 +169,7 @@ class Model:
     def keep(self, x: Execution) -> None:
         e = x.entry
         if e.stats in (STATS_GROUP, STATS_GROUP_ADD):
-            for k in range(e.stat_words):
-                local, item = divmod(k, e.items_out)
+            for k, (local, item) in enumerate(sums_order(e)):
                 for r in range(self.ranks):
                     group = local * self.ranks + r
                     address = e.stats_out.at(x.i0, x.i1) + item * e.stats_pitch_out + group
@@ -190,6 +189,21 @@ class Model:
                 else:
                     rows.append((int(x.sums[k, :, p].max()), 0, 0))
             self.rows[e.row_out.at(x.i0, x.i1) + k] = rows
+
+
+def sums_order(e: PreEntry) -> list[tuple[int, int]]:
+    """(local group, item) of an execution's sums as they come."""
+    groups, gates = e.stat_words // e.items_out, e.shape.gates
+    if not e.by_item:
+        return [divmod(k, e.items_out) for k in range(e.stat_words)]
+    assert groups == e.shape.units // gates
+    rounds = range(0, groups, e.shape.per_round // gates)
+    return [
+        (group, item)
+        for first in rounds
+        for item in range(e.items_out)
+        for group in range(first, min(groups, first + rounds.step))
+    ]
 
 
 def scale_of(total: int, square: int, n: int, eps: int) -> tuple[int, int, int]:
@@ -247,7 +261,8 @@ class Maker:
             "group_size": 0, "n": 0, "shift": int(self.rng.integers(1, 41)),
             "table": int(self.rng.integers(2)), "uniform": 0, "stats": STATS_NONE,
             "stats_out": Addr(), "stats_pitch_out": 0, "items_out": 1, "row_out": Addr(),
-            "stat_words": 0, "rows_ahead": 0, "rows_sent": 0, "pp_once": 0,
+            "stat_words": 0, "by_item": 0, "sums_left": 0, "sums_before": 0, "rows_ahead": 0,
+            "rows_sent": 0, "pp_once": 0,
         }  # fmt: skip
         return PreEntry(**(values | changed))
 
@@ -326,6 +341,50 @@ class Maker:
             stats_pitch=tuple(t["pitch"] for t in two), norm=NORM["group"],
             norm_groups=sum(channels) // group_size, group_size=group_size, n=group_size * pixels,
         )], n0=items if strips else 1)  # fmt: skip
+
+    def items_in_turn(self, channels: list[int], group_size: int, items: int,
+                      per_round: int) -> None:  # fmt: skip
+        """A writer whose sums come item by item, and are left to its reader but for one item's;
+        the reader normalises sums of its own beside them, and is a writer like that itself.
+        """
+        rng, pixels = self.rng, int(self.rng.choice([16, 64, 256]))
+        first = [
+            self.write_group(items, c, int(rng.integers(0, 8)), pixels, False) for c in channels[1:]
+        ]
+        local, base = self.room(items, channels[0])
+        tensors = [
+            {"local": local, "channels": channels[0], "align": int(rng.integers(0, 8)),
+             "base": base, "pitch": local * self.ranks}, *first,
+        ]  # fmt: skip
+        if rng.integers(2):
+            tensors.reverse()
+        gates = int(rng.integers(1, 3))
+        writer = self.entry(
+            shape=self.shape(units=gates * local, per_round=gates * per_round, gates=gates),
+            stats=STATS_GROUP, stats_out=Addr(base), stats_pitch_out=local * self.ranks,
+            items_out=items, stat_words=local * items, by_item=1,
+        )  # fmt: skip
+        each = local - (local - 1) // per_round * per_round
+        item_octets, two = int(rng.integers(1, 9)), (tensors * 2)[:2]
+        reader = self.entry(
+            shape=self.shape(units=local, per_round=per_round, fill=items * item_octets),
+            items=items, item_octets=item_octets, sources=len(channels),
+            groups=tuple(t["local"] for t in two), align=tuple(t["align"] for t in two),
+            channels=tuple(t["channels"] for t in two),
+            stats_base=tuple(Addr(t["base"]) for t in two),
+            stats_pitch=tuple(t["pitch"] for t in two), norm=NORM["group"],
+            norm_groups=sum(channels) // group_size, group_size=group_size, n=group_size * pixels,
+        )  # fmt: skip
+        middle = replace(
+            reader, stats=STATS_GROUP, stats_out=writer.stats_out, items_out=items, by_item=1,
+            stats_pitch_out=writer.stats_pitch_out, stat_words=writer.stat_words,
+        )  # fmt: skip
+        left = each * (items - 1)
+        self.segment([
+            replace(writer, sums_left=left),
+            replace(middle, sums_before=each, sums_left=left),
+            replace(reader, sums_before=each),
+        ], count=pixels)  # fmt: skip
 
     def row_norm(self, norm: str, n0: int, n1: int, uniform: int) -> None:
         rng = self.rng

@@ -1,4 +1,4 @@
-"""Rows of a layer norm or softmax that go to their reader at once: who may, and how many."""
+"""Statistics that go to their reader as they are made: whose, and how many."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import pytest
 from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
-from gen.program.ahead import send_rows_ahead
+from gen.program.ahead import leave_sums, send_rows_ahead
 from gen.program.check import ProgramError
-from gen.program.structs import NORM, STATS_GROUP, STATS_LAYER, STATS_SOFTMAX, Addr, Segment
+from gen.program.structs import (
+    NORM,
+    STATS_GROUP,
+    STATS_GROUP_ADD,
+    STATS_LAYER,
+    STATS_SOFTMAX,
+    Addr,
+    Segment,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +89,49 @@ def test_other_rows_send_nothing(entry):
     assert sent([Segment(0, 2)], softmax) == [(9, 0), (0, 9)]
 
 
+def adds_up(entry, groups=11, per_round=4, items=3, by_item=1, stats=STATS_GROUP):
+    shape = replace(entry.pre.shape, units=groups, per_round=per_round)
+    return replace(entry, pre=replace(
+        entry.pre, shape=shape, stats=stats, by_item=by_item, items_out=items, stats_out=Addr(8),
+        stats_pitch_out=groups, stat_words=items * groups,
+    ))  # fmt: skip
+
+
+def normalises(entry, place=8, items=3, norm="group", pitch=11):
+    return replace(entry, pre=replace(
+        entry.pre, norm=NORM[norm], items=items, sources=2, stats_base=(Addr(400), Addr(place)),
+        stats_pitch=(5, pitch),
+    ))  # fmt: skip
+
+
+def left(segments, entries):
+    made = leave_sums(segments, entries)
+    return [(e.pre.sums_left, e.pre.sums_before) for e in made]
+
+
+def test_sums_of_items_are_left_to_the_reader(entry):
+    pair = [adds_up(entry), normalises(entry)]
+    # 11 groups in rounds of 4: those of the last round are 3
+    assert left([Segment(0, 2)], pair) == [(6, 0), (0, 3)]
+    assert left([Segment(0, 1), Segment(1, 1)], pair) == [(6, 0), (0, 3)]
+    one_round = [adds_up(entry, per_round=64, stats=STATS_GROUP_ADD), normalises(entry)]
+    assert left([Segment(0, 2)], one_round) == [(22, 0), (0, 11)]
+
+
+def test_sums_that_nobody_normalises_item_by_item_are_not_left(entry):
+    for first, second in (
+        (adds_up(entry, by_item=0), normalises(entry)),
+        (adds_up(entry), normalises(entry, place=9)),
+        (adds_up(entry), normalises(entry, pitch=12)),
+        (adds_up(entry), normalises(entry, items=1)),
+        (adds_up(entry), normalises(entry, norm="layer")),
+        (adds_up(entry, stats=STATS_LAYER), normalises(entry)),
+    ):
+        assert left([Segment(0, 2)], [first, second]) == [(0, 0)] * 2
+    apart = [adds_up(entry), entry, normalises(entry)]
+    assert left([Segment(0, 3)], apart) == [(0, 0)] * 3
+
+
 def changed(program, index, **values):
     entry = program.entries[index]
     entries = list(program.entries)
@@ -101,6 +152,38 @@ def test_check_finds_rows_that_do_not_arrive():
     ):
         with pytest.raises(ProgramError, match=words):
             verify_program(wrong)
+
+
+def guided_convs():
+    """Two 3x3 convolutions, the second of which normalises what the first one has written."""
+    rng = np.random.default_rng(4)
+    qgraph = random_qgraph("concat_groupnorm_silu", rng, batch=2, size=(16, 16), channels=64)
+    return lower(qgraph, Engine(ranks=2))
+
+
+def test_check_finds_sums_that_are_not_kept():
+    program = guided_convs()
+    verify_program(program)
+    index = next(k for k, e in enumerate(program.entries) if e.pre.sums_left)
+    pre, each = program.entries[index].pre, program.entries[index + 1].pre.sums_before
+    assert pre.sums_left == each and pre.items_out == 2
+    others = tuple(Addr(a.base + 2) for a in program.entries[index + 1].pre.stats_base)
+    for wrong, words in (
+        (changed(program, index, sums_left=each - 1), "sums are left"),
+        (changed(program, index + 1, sums_before=0), "sums are left"),
+        (changed(program, index, by_item=0), "disagree about the order of sums"),
+        (changed(program, index + 1, norm=NORM["none"]), "that are left are others"),
+        (
+            changed(changed(program, index, sums_left=each + 1), index + 1, sums_before=each + 1),
+            "sums of its first item",
+        ),
+        (changed(program, len(program.entries) - 1, sums_left=1), "."),
+    ):
+        with pytest.raises(ProgramError, match=words):
+            verify_program(wrong)
+    wrong = changed(program, index + 1, stats_base=others)
+    with pytest.raises(ProgramError):
+        verify_program(wrong)
 
 
 def test_check_finds_constants_that_do_not_arrive():

@@ -149,10 +149,13 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
                 pairs = (planes(stored) if e.wide else stored).reshape(-1, 128)
                 ys += list(np.insert(pairs, 128, written[unit], axis=1))
         if e.stats in (STATS_GROUP, STATS_GROUP_ADD):
-            for unit in units[shape.gates - 1 :: shape.gates]:
-                for i in range(e.items):
-                    kept = y[unit // shape.gates, valid & (np.repeat(item, 8) == i)]
-                    st.append(stat_word(kept.sum(axis=0), (kept**2).sum(axis=0)))
+            groups = [unit // shape.gates for unit in units[shape.gates - 1 :: shape.gates]]
+            order = [(g, i) for g in groups for i in range(e.items)]
+            if e.by_item:
+                order = [(g, i) for i in range(e.items) for g in groups]
+            for group, i in order:
+                kept = y[group, valid & (np.repeat(item, 8) == i)]
+                st.append(stat_word(kept.sum(axis=0), (kept**2).sum(axis=0)))
     if e.stats in (STATS_LAYER, STATS_SOFTMAX):
         for o in range(shape.octets):
             part, mask = y[:, o * 8 : o * 8 + 8], valid[o * 8 : o * 8 + 8]
@@ -197,12 +200,14 @@ def random_entry(rng: np.random.Generator, stats: int) -> PostEntry:
     wide = int(not gated and (stats != STATS_NONE or rng.random() < 0.5))
     if row_sums and octets * 8 > SUMS:
         row_sums = 0
+    whole = octets == items * item_octets and item_octets >= TILE
+    by_item = int(stats in (STATS_GROUP, STATS_GROUP_ADD) and whole and rng.random() < 0.7)
     return PostEntry(
         shape=Shape(units, per_round, gates, octets, 1, 0, 0, 0, 0),
         items=items, out_octet=out_octet, pixels=pixels, item_octets=item_octets, wide=wide,
         residual=residual, residual_shift=int(rng.integers(-10, 11)) * residual,
         row_sums=row_sums, gate_shift=int(rng.integers(0, 32)) * gated, stats=stats,
-        table=int(gated),
+        by_item=by_item, table=int(gated),
     )  # fmt: skip
 
 
@@ -295,13 +300,16 @@ def test_words_statistics_and_cycles_of_both_forms(seed):
             assert one.cycles == other.cycles
 
 
-@pytest.mark.parametrize("stats", KINDS)
-def test_one_word_a_cycle(stats):
+@pytest.mark.parametrize(
+    ("stats", "by_item"), [*((kind, 0) for kind in KINDS), (STATS_GROUP, 1), (STATS_GROUP_ADD, 1)]
+)
+def test_one_word_a_cycle(stats, by_item):
     """Parameters, words, pipeline: nothing else takes time, whatever the statistics."""
     rng = np.random.default_rng(stats)
     entry = PostEntry(
         shape=Shape(12, 6, 1, 64, 1, 0, 0, 0, 0), items=2, out_octet=0, pixels=256, item_octets=32,
-        wide=1, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats, table=0,
+        wide=1, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats,
+        by_item=by_item, table=0,
     )  # fmt: skip
     program = program_of(rng, [entry])
     program.segments[:] = [Segment(0, 1, 1, 1)]
@@ -309,8 +317,8 @@ def test_one_word_a_cycle(stats):
     run = program.run(library(*FAST))
     assert_right(program, run)
     # first token, loop entry and exit, pipeline, last token; sums leave POST_DISTANCE later, the
-    # last group's two items after one another
-    sums = 4 if stats in (STATS_GROUP, STATS_GROUP_ADD) else 0
+    # last group's two items after one another, unless they go item by item
+    sums = 4 - by_item if stats in (STATS_GROUP, STATS_GROUP_ADD) else 0
     assert run.cycles == 12 * 2 + 12 * 64 + sums + OVERHEAD
 
 
@@ -325,7 +333,7 @@ def test_a_table_is_copied_beside_the_words_of_the_entry_before():
         before = PostEntry(
             shape=Shape(8, 8, 1, octets, 1, 0, 0, 0, 0), items=1, out_octet=0, pixels=octets * 8,
             item_octets=octets, wide=1, residual=0, residual_shift=0, row_sums=0, gate_shift=0,
-            stats=STATS_NONE, table=int(early),
+            stats=STATS_NONE, by_item=0, table=int(early),
         )  # fmt: skip
         gated = replace(
             before, shape=replace(before.shape, gates=2), wide=0, table=int(not early)
@@ -378,7 +386,15 @@ def test_entries_that_do_not_fit_end_the_run():
             "shape": replace(shape, gates=2, per_round=3)
         },
         "post: more row sums than SUMS": {"row_sums": 1, "shape": replace(shape, octets=66)},
-    }
+        "post: sums item by item, but a tile of several items": {
+            "by_item": 1, "item_octets": 2, "out_octet": 0, "items": 2,
+            "shape": replace(shape, octets=4),
+        },
+        "post: sums item by item of a part of them": {
+            "by_item": 1, "item_octets": 8, "out_octet": 0, "items": 2,
+            "shape": replace(shape, octets=8),
+        },
+    }  # fmt: skip
     for text, change in cases.items():
         bad = replace(entry, **{"shape": shape, **change})
         program = Program([Segment(0, 1)], [bad], [execution(entry, rng, np.zeros(2048, np.int64))])

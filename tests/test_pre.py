@@ -97,6 +97,16 @@ def test_group_norm(libraries, channels, size, ranks):
 
 
 @pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize(("channels", "size"), [c for c in GROUPS if sum(c[0]) <= 192])
+def test_group_norm_of_items_in_turn(libraries, channels, size, ranks):
+    maker = Maker(ranks, np.random.default_rng([*channels, size, ranks]))
+    for items, per_round in ((2, 1), (2, 3), (3, 2), (4, 64)):
+        maker.words = 0
+        maker.items_in_turn(channels, size, items, per_round)
+    check(libraries, ranks, maker.program)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("norm", ["layer", "softmax"])
 def test_row_norms(libraries, norm, ranks):
     maker = Maker(ranks, np.random.default_rng(ranks))
@@ -241,6 +251,11 @@ FAULTS = {
     "set": ("pre_sums", "lane - used + k * size", "lane + k * size"),
     "last set": ("pre_sums", "groups_left <= 0", "groups_left < 0"),
     "add": ("pre_sums", "add = entry.stats == STATS_GROUP_ADD", "add = false"),
+    "sums too early": ("pre_sums", "item > 0) keep_group_sums", "item > 1) keep_group_sums"),
+    "item of the sums": ("pre_sums", "? entry.stats_pitch_out : P::RANKS", "? 1 : P::RANKS"),
+    "round of the sums": ("pre_sums", "round_address += inner_count * ", "round_address += "),
+    "last round of sums": ("pre_sums", "inner_count = least(per_round, to_come)",
+                           "inner_count = per_round"),
     "next source": ("pre_sums", "if (++source == entry.sources) source = 0;", ""),
     "maximum": ("pre_sums", "most(largest,", "least(largest,"),
     "row epsilon": ("pre_scale", "int64_at(header, 1)", "int64_at(header, 0)"),
@@ -268,6 +283,8 @@ def test_planted_fault_is_caught(fault, tmp_path):
         maker = Maker(4, np.random.default_rng([1, seed]))
         maker.group_norm([20, 44], 16, 3, False)
         maker.group_norm([48], 6, 1, False)
+        maker.items_in_turn([40, 24], 16, 3, 3)
+        maker.items_in_turn([200], 8, 2, 5)
         maker.row_norm("layer", 1, 2, 1)
         maker.row_norm("softmax", 1, 2, 0)
         maker.rows_ahead("layer", 1, 2, 5, 3)

@@ -1,4 +1,6 @@
-"""Row statistics that are sent to their reader as they are made (``hls/kernels/pre_rows.hpp``)."""
+"""Statistics that reach their reader as they are made: rows (``hls/kernels/pre_rows.hpp``), and
+sums, item by item (``hls/kernels/pre_sums.hpp``).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gen.program.program import Entry
-from gen.program.structs import NORM, STATS_LAYER, STATS_SOFTMAX, PreEntry, Segment
+from gen.program.structs import (
+    NORM,
+    STATS_GROUP,
+    STATS_GROUP_ADD,
+    STATS_LAYER,
+    STATS_SOFTMAX,
+    PreEntry,
+    Segment,
+)
 
 ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
 ROW_NORMS = (NORM["layer"], NORM["softmax"])
+GROUP_STATS = (STATS_GROUP, STATS_GROUP_ADD)
 
 
 def send_rows_ahead(
@@ -32,6 +43,25 @@ def send_rows_ahead(
     return result
 
 
+def leave_sums(segments: Sequence[Segment], entries: Sequence[Entry]) -> list[Entry]:
+    """Entries with ``sums_left`` and ``sums_before``.
+
+    Where an entry is followed by a reader of its destination with a group norm, the sums of the
+    first item are all that the reader waits for; those of the others come while it reads: so the
+    items of a batch, and the halves of a guided pair, hide each other's drains.
+    """
+    result = list(entries)
+    for writer, reader in _neighbours(segments):
+        each = _sums_of_an_item(entries[writer].pre, entries[reader].pre)
+        if each:
+            pre = result[writer].pre
+            left = each * (pre.items_out - 1)
+            result[writer] = replace(result[writer], pre=replace(pre, sums_left=left))
+            pre = result[reader].pre
+            result[reader] = replace(result[reader], pre=replace(pre, sums_before=each))
+    return result
+
+
 def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:
     """Pairs of entries of which the first is always followed by the second, in the same run."""
     for segment, following in zip(segments, [*segments[1:], None], strict=True):
@@ -49,3 +79,16 @@ def _common_rows(writer: PreEntry, reader: PreEntry) -> int:
     if writer.row_out != reader.row_in:
         return 0
     return min(writer.stat_words, reader.shape.fill)
+
+
+def _sums_of_an_item(writer: PreEntry, reader: PreEntry) -> int:
+    """Sums of an item that come last and that the reader needs; 0 if it does not go by items."""
+    if writer.stats not in GROUP_STATS or reader.norm != NORM["group"] or not writer.by_item:
+        return 0
+    read = zip(reader.stats_base[: reader.sources], reader.stats_pitch, strict=False)
+    place = (writer.stats_out, writer.stats_pitch_out)
+    if reader.items != writer.items_out or place not in read:
+        return 0
+    shape = writer.shape
+    outputs, per_round = shape.units // shape.gates, shape.per_round // shape.gates
+    return outputs - (outputs - 1) // per_round * per_round

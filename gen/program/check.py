@@ -54,7 +54,7 @@ def verify_program(program: Program) -> None:
             seen[window] = window_fault(entry.mac, program.engine)
         if seen[window]:
             raise ProgramError(f"layer {entry.layer}: {seen[window]}")
-    fault = _cache_fault(program) or replay(program) or _rows_fault(program)
+    fault = _cache_fault(program) or replay(program) or _rows_fault(program) or _sums_fault(program)
     if fault:
         raise ProgramError(fault)
 
@@ -98,6 +98,8 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
         return f"rounds of {wload.round_rows} weight rows, the first one of {mac.first_rows}"
     if entry.pre.stats != entry.post.stats:
         return "pre and post disagree about statistics"
+    if entry.pre.by_item != entry.post.by_item:
+        return "pre and post disagree about the order of sums"
     if entry.pre.pp_once != wload.pp_once:
         return "pre and wload disagree about the constants"
     return None
@@ -120,6 +122,40 @@ def _rows_fault(program: Program) -> str | None:
                         return f"layer {entry.layer}: more rows ahead than there are"
                     ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
     return "rows are sent ahead to nobody" if ahead else None
+
+
+def _sums_fault(program: Program) -> str | None:
+    """Sums that are left to an execution that does not wait for them item by item."""
+    left, place = 0, (0, 0)  # of the execution before: sums, address and pitch
+    for segment in program.segments:
+        for i0 in range(segment.n0):
+            for i1 in range(segment.n1):
+                for index in range(segment.first, segment.first + segment.count):
+                    entry = program.entries[index]
+                    pre = entry.pre
+                    takes = pre.sums_before * (pre.items - 1)
+                    if takes != left:
+                        return f"layer {entry.layer}: {left} sums are left, not {takes}"
+                    read = [
+                        (address.at(i0, i1), pitch)
+                        for address, pitch in zip(pre.stats_base, pre.stats_pitch, strict=True)
+                    ]
+                    if left and (pre.norm != NORM["group"] or place not in read[: pre.sources]):
+                        return f"layer {entry.layer}: the sums that are left are others"
+                    left, place = pre.sums_left, (pre.stats_out.at(i0, i1), pre.stats_pitch_out)
+                    if left > _last_sums(pre):
+                        return f"layer {entry.layer}: sums of its first item are left"
+    return "sums are left to nobody" if left else None
+
+
+def _last_sums(pre: PreEntry) -> int:
+    """Sums that come behind the last one of the first item."""
+    if not pre.by_item:
+        return 0
+    outputs, per_round = (
+        each // pre.shape.gates for each in (pre.shape.units, pre.shape.per_round)
+    )
+    return (outputs % per_round or per_round) * (pre.items_out - 1)
 
 
 def _scale_sets(pre: PreEntry, normalisers: int) -> int:

@@ -227,7 +227,7 @@ class PostClock:
     def sums(self, entry: Entry) -> None:
         """The end of a round: its last sums leave."""
         if entry.post.stats not in (STATS_NONE, *ROW_STATS):
-            self.time += STAT_CYCLES + entry.pre.items_out
+            self.time += STAT_CYCLES + (1 if entry.pre.by_item else entry.pre.items_out)
 
     def advance(self, cycles: float) -> None:
         """All of this ``cycles`` later."""
@@ -243,6 +243,7 @@ class ScalesClock:
     sums: float = 0.0
     rows: float = 0.0
     ahead: list[float] = field(default_factory=list)  # rows that were sent at once
+    items: list[float] = field(default_factory=list)  # when the sums of every item are there
 
     def ready(self, pre: PreEntry) -> Iterator[float]:
         """When pre.apply can read the scales of every octet of its fill."""
@@ -251,11 +252,15 @@ class ScalesClock:
             # per cycle 16 channels, of as many norm groups as there are normalisers
             together = min(delays.engine.normalisers, pre.norm_groups)
             cycles = ceil(pre.norm_groups / together) * ceil(together * pre.group_size / 16)
-            begins = self.sums + delays.between("pre")
-            self.sums = begins + pre.items * cycles
-            first = begins + cycles + delays.to_next("pre") + delays.to_next("scale")
-            for octet in range(pre.shape.fill):
-                yield first + octet // pre.item_octets * cycles
+            behind = delays.to_next("pre") + delays.to_next("scale")
+            self.sums += delays.between("pre")
+            for item in range(pre.items):
+                if item and pre.sums_before:
+                    kept = max(self.sums + pre.sums_before, self.items[item])
+                    self.sums = kept + 2 * delays.between("pre")
+                self.sums += cycles
+                octets = pre.item_octets if pre.items > 1 else pre.shape.fill
+                yield from [self.sums + behind] * octets
         elif pre.norm in ROW_NORMS:
             yield from self.ahead[: pre.rows_sent]
             begins = self.rows + delays.between("rows")
@@ -267,14 +272,16 @@ class ScalesClock:
             yield from [0.0] * pre.shape.fill
 
     def keep(self, pre: PreEntry, sent: list[float]) -> None:
-        """Statistics that post sends at these times: per octet, or the last one."""
+        """Statistics that post sends at these times: per octet, or the last one of every item."""
         if pre.stats == STATS_NONE:
             return
         delays = self.delays
         way = delays.to_next("post") + delays.line
         begins = self.sums + delays.between("pre")
         if pre.stats not in ROW_STATS:
-            self.sums = max(begins + pre.stat_words, sent[-1] + way)
+            self.items = [at + way for at in sent]
+            waited = self.items[0 if pre.sums_left else -1]
+            self.sums = max(begins + pre.stat_words - pre.sums_left, waited)
             return
         each = 8 // delays.engine.normalisers
         behind = delays.to_next("pre")
@@ -293,3 +300,4 @@ class ScalesClock:
         self.sums += cycles
         self.rows += cycles
         self.ahead = [at + cycles for at in self.ahead]
+        self.items = [at + cycles for at in self.items]

@@ -157,8 +157,25 @@ class RankClock:
         self.store.end()
         fetched = once + made.moves_before
         self._move(made.moves_first, fetched, fetched + made.moves_after)
-        self.scales.keep(entry.pre, sent if entry.pre.stats in ROW_STATS else [self.post.time])
+        if entry.pre.stats not in ROW_STATS:
+            sent = self._items_sent(entry, rounds[-1])
+        self.scales.keep(entry.pre, sent)
         return multiply, waited
+
+    def _items_sent(self, entry: Entry, slots: list[Slot]) -> list[float]:
+        """When post has sent the sums of every item, the ``slots`` of the last round behind it."""
+        if not entry.pre.by_item:
+            return [self.post.time]
+        end, octets, compute = 0, 0, 0
+        total = sum(slot.compute for slot in slots)
+        sent: list[float] = []
+        for slot in slots:
+            octets += slot.width
+            compute += slot.compute
+            while end < entry.pre.items_out and (end + 1) * entry.post.item_octets <= octets:
+                sent.append(self.post.time - (total - compute))
+                end += 1
+        return sent
 
     def _move(self, base: int, first: int, end: int) -> None:
         if first < end:

@@ -209,6 +209,9 @@ class Entries:
             items_out=strip.items,
             row_out=self._rows(dest, strip.out_slot) if dest.name in rows else Addr(),
             stat_words=self._stat_words(),
+            by_item=int(self._by_item_sums),
+            sums_left=0,
+            sums_before=0,
             rows_ahead=0,
             rows_sent=0,
             pp_once=pp_once,
@@ -219,6 +222,13 @@ class Entries:
         if stats in (STATS_GROUP, STATS_GROUP_ADD):
             return self.made.output_groups * self.strip.items
         return self.strip.octets if stats != STATS_NONE else 0
+
+    @property
+    def _by_item_sums(self) -> bool:
+        """Whether sums leave when their item is finished: no tile may finish two."""
+        grouped = self._stats in (STATS_GROUP, STATS_GROUP_ADD)
+        octets = self.made.geometry.pitch // GROUP
+        return grouped and self.strip.items > 1 and octets >= self.made.engine.tile_octets
 
     def gather(self) -> GatherEntry:
         """What travels between the ranks."""
@@ -294,5 +304,6 @@ class Entries:
             row_sums=int(made.softmax),
             gate_shift=made.qlayer.gate_shift,
             stats=self._stats,
+            by_item=int(self._by_item_sums),
             table=int(made.gates == 2),
         )

@@ -151,6 +151,9 @@ class PreEntry:
     items_out: int
     row_out: Addr
     stat_words: int
+    by_item: int
+    sums_left: int
+    sums_before: int
     rows_ahead: int
     rows_sent: int
     pp_once: int
@@ -233,6 +236,7 @@ class PostEntry:
     row_sums: int
     gate_shift: int
     stats: int
+    by_item: int
     table: int
 
 

@@ -49,7 +49,7 @@ struct GenericEngine : lda::EngineDefaults {
 };
 
 const int32_t MAGIC = 0x4C444131;
-const int32_t VERSION = 4;
+const int32_t VERSION = 5;
 
 class GenericCard : public lda::Card<GenericEngine> {
   public:

@@ -3,7 +3,7 @@
 //
 // One flattened loop per execution, in the order of docs/engine.md: per round the parameters (qp)
 // of its units, one a cycle; then per tile, unit, octet one accumulator word a cycle. Sums of a
-// group norm leave beside the last tile's words.
+// group norm leave beside the words.
 #ifndef LDA_POST_HPP
 #define LDA_POST_HPP
 
@@ -71,6 +71,10 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
               "post: a gate table while another one is being copied");
     LDA_CHECK(entry.out_octet < entry.item_octets, "post: a first octet outside of its item");
     LDA_CHECK(!gated || !entry.residual, "post: a residual of gated values");
+    LDA_CHECK(!entry.by_item || entry.item_octets >= TILE_WORDS,
+              "post: sums item by item, but a tile of several items");
+    LDA_CHECK(!entry.by_item || shape.octets == entry.items * entry.item_octets,
+              "post: sums item by item of a part of them");
     // of later rounds
     const bool keeps_sums = !one_tile && shape.units > shape.per_round;
     LDA_CHECK(!entry.row_sums || !keeps_sums || shape.octets * GROUP <= P::SUMS,
@@ -104,8 +108,8 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
     const ItemOctet start = {0, entry.out_octet};
     ItemOctet tile_at = start, at = start;
     StatSender sender;
-    sender.start();
-    int sending_groups = 0;  // of the round before, whose sums are not all sent
+    sender.start(units_now / shape.gates, entry.items, entry.by_item != 0);
+    bool sending = false;  // the sums of the round before are not all sent
     bool loading = true, done = false;
 WORDS:
     while (!done) {
@@ -128,7 +132,7 @@ WORDS:
         bool has_stats = sender.ready();
         if (has_stats) {
             stats = memory.group_sums.sent[sender.group * P::ITEMS + sender.item];
-            sender.next(entry.items);
+            sender.next();
         }
         const int copied = table_row;
         const bool copies = copied < TABLE_ROWS;
@@ -159,7 +163,7 @@ WORDS:
             --settle;
         } else if (gated && table_row < TABLE_READY) {
             // until the whole table has been copied
-        } else if (units_now > 0 && sending_groups == 0) {
+        } else if (units_now > 0 && !sending) {
             const bool value = gated && (unit & 1) == 0;
             const bool last_round = units_left == units_now;
             const bool first_output = unit == shape.gates - 1, last_unit = unit == units_now - 1;
@@ -235,7 +239,9 @@ WORDS:
                 if (group_stats) {
                     memory.group_sums.sums[key] = stat_word(after);
                     memory.group_sums.sent[key] = stat_word(after);
-                    closes = last_tile && last_word;
+                    // the tile's first item is the only one that it can finish
+                    const bool ends_item = tile_at.octet + word + 1 >= entry.item_octets;
+                    closes = last_word && (entry.by_item ? ends_item : last_tile);
                 }
                 if (row_stats && last_unit) {
                     if (last_round) {
@@ -268,7 +274,7 @@ WORDS:
         if (copies) load_gate_row(memory.table[copied / ROWS_PER_WORD], copied, memory.gate_table);
         sender.pass(closes);
         if (ends) {
-            if (group_stats) sending_groups = units_now / shape.gates;
+            sending = group_stats;
             units_left -= units_now;
             units_now = least(shape.per_round, units_left);
             loading = units_now > 0;
@@ -277,11 +283,11 @@ WORDS:
             at = tile_at = start;
             running_key = -1;
         }
-        if (sending_groups > 0 && sender.group == sending_groups) {
-            sending_groups = 0;
-            sender.start();
+        if (sending && sender.left == 0) {
+            sending = false;
+            sender.start(units_now / shape.gates, entry.items, entry.by_item != 0);
         }
-        done = !loading && units_now == 0 && sending_groups == 0;
+        done = !loading && units_now == 0 && !sending;
     }
     LOOP_EXIT();
 }

@@ -90,23 +90,39 @@ struct GroupSums {
     StatWord sent[P::UNITS * P::ITEMS];
 };
 
-// Sends a round's sums in order (output group, item) while its last tile is still being worked on.
+// Sends a round's sums beside the words of its tiles: item by item behind the tile that finishes
+// the item, or output group by output group behind the last tile, which finishes all items.
 struct StatSender {
-    int32_t group, item;  // the next one
-    int32_t finished;     // groups whose sums are in memory
-    uint32_t closing;     // groups of which the last POST_DISTANCE iterations wrote the last sum
+    int32_t group, item;     // the next one
+    int32_t groups, items;   // of the round
+    int32_t left, finished;  // sums that are to be sent, that are in memory by now
+    int32_t together;        // sums that are finished at a time
+    uint32_t closing;        // whether the last POST_DISTANCE iterations finished some
+    bool by_item;
 
-    void start() {
+    void start(int groups_now, int items_now, bool item_by_item) {
 #pragma HLS inline
         group = item = finished = 0;
+        groups = groups_now;
+        items = items_now;
+        left = groups_now * items_now;
+        by_item = item_by_item;
+        together = item_by_item ? 1 : items_now;
         closing = 0;
     }
 
-    bool ready() const { return group < finished; }
+    bool ready() const { return finished > 0; }
 
-    void next(int items) {
+    void next() {
 #pragma HLS inline
-        if (++item == items) {
+        --left;
+        --finished;
+        if (by_item) {
+            if (++group == groups) {
+                group = 0;
+                ++item;
+            }
+        } else if (++item == items) {
             item = 0;
             ++group;
         }
@@ -116,7 +132,7 @@ struct StatSender {
     void pass(bool closes) {
 #pragma HLS inline
         closing = (closing << 1) | (closes ? 1u : 0u);
-        finished += int32_t((closing >> (POST_DISTANCE - 1)) & 1u);
+        finished += (closing >> (POST_DISTANCE - 1)) & 1u ? together : 0;
     }
 };
 

@@ -1,5 +1,7 @@
 // First process of pre: owns the channel sums. Per execution: adds up the norm groups of a group
-// norm, and then takes the statistics of the destination, if it has any, from all ranks.
+// norm, and then takes the statistics of the destination, if it has any, from all ranks. Those of
+// items that are finished last may be left to the following execution, which normalises the items
+// one by one as their sums come.
 //
 // sm: group norm: per item, the sums of NORMALISERS norm groups at a time (the last ones of an item
 // may be fewer); rows for a layer norm: per octet, those of NORMALISERS pixels at a time. mk: rows
@@ -68,11 +70,56 @@ SETS:
     }
 }
 
-// Group norm: up to 16 channels per cycle, of up to NORMALISERS norm groups. A norm group may lie
-// in both sources.
+// Where the channel sums of an execution's destination go, in the order in which post sends them.
+struct SumsWalk {
+    int32_t address;        // of the next StatBeat: an item's groups of all ranks
+    int32_t inner, outer;   // by_item: group of the round and item, else item and group
+    int32_t inner_count;    // of the round
+    int32_t outer_address;  // where the inner loop began
+    int32_t outer_count;    // by_item: items, else all groups
+    int32_t inner_step, outer_step;
+    int32_t round_address;       // where the round began
+    int32_t per_round, to_come;  // groups of a full round; of this round and later ones
+    bool add, by_item;
+
+    template <class P>
+    void start(const PreEntry& entry, int first) {
+#pragma HLS inline
+        const int gates = entry.shape.gates;
+        per_round = gates == 2 ? entry.shape.per_round >> 1 : entry.shape.per_round;
+        to_come = gates == 2 ? entry.shape.units >> 1 : entry.shape.units;
+        by_item = entry.by_item != 0;
+        add = entry.stats == STATS_GROUP_ADD;
+        inner = outer = 0;
+        address = outer_address = round_address = first;
+        inner_count = by_item ? least(per_round, to_come) : entry.items_out;
+        outer_count = by_item ? entry.items_out : to_come;
+        inner_step = by_item ? P::RANKS : entry.stats_pitch_out;
+        outer_step = by_item ? entry.stats_pitch_out : P::RANKS;
+    }
+
+    template <class P>
+    void next() {
+#pragma HLS inline
+        address += inner_step;
+        if (++inner < inner_count) return;
+        inner = 0;
+        outer_address += outer_step;
+        address = outer_address;
+        if (++outer < outer_count || !by_item) return;
+        outer = 0;
+        round_address += inner_count * P::RANKS;
+        address = outer_address = round_address;
+        to_come -= inner_count;
+        inner_count = least(per_round, to_come);
+    }
+};
+
+// Group norm: up to 16 channels per cycle, of up to NORMALISERS norm groups, of items first_item to
+// end_item - 1. A norm group may lie in both sources.
 template <class P>
-void send_group_sums(const PreEntry& entry, int i0, int i1, const SumsMemory<P>& memory,
-                     hls::stream<SumSet<P::NORMALISERS>>& sm_s) {
+void send_group_sums(const PreEntry& entry, int i0, int i1, int first_item, int end_item,
+                     const SumsMemory<P>& memory, hls::stream<SumSet<P::NORMALISERS>>& sm_s) {
 #pragma HLS inline off
     const int N = P::NORMALISERS, size = entry.group_size;
     int first[MAX_SOURCES];  // address of the item's first word
@@ -80,9 +127,9 @@ void send_group_sums(const PreEntry& entry, int i0, int i1, const SumsMemory<P>&
 SOURCES:
     for (int s = 0; s < MAX_SOURCES; ++s) {
 #pragma HLS unroll
-        first[s] = at(entry.stats_base[s], i0, i1);
+        first[s] = at(entry.stats_base[s], i0, i1) + first_item * entry.stats_pitch[s];
     }
-    int item = 0, source = 0, channel = 0;
+    int item = first_item, source = 0, channel = 0;
     int groups_left = entry.norm_groups;  // of the item, from this set on
     int used = 0;                         // channels of this set that are added up
     int missing = least(N, groups_left) * size;
@@ -91,7 +138,7 @@ SOURCES:
 #pragma HLS array_partition variable = set.square complete
     clear(set);
 SETS:
-    while (item < entry.items) {
+    while (item < end_item) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 8 max = 1024
         TICK(1);
@@ -133,22 +180,22 @@ SETS:
     LOOP_EXIT();
 }
 
-// Channel sums of all ranks: per local group, item.
+// The next `count` channel sums of all ranks.
 template <class P>
-void keep_group_sums(const PreEntry& entry, int i0, int i1, SumsMemory<P>& memory,
+void keep_group_sums(int count, SumsWalk& walk, SumsMemory<P>& memory,
                      hls::stream<StatBeat<P::RANKS>>& sg_s) {
 #pragma HLS inline off
     const int BANKS = SumsMemory<P>::BANKS;
-    const bool add = entry.stats == STATS_GROUP_ADD;
-    int group = at(entry.stats_out, i0, i1), address = group, item = 0;
+    const bool add = walk.add;
 WORDS:
-    for (int i = 0; i < entry.stat_words; ++i) {
+    for (int i = 0; i < count; ++i) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 1 max = 1024
 // no dependence: an execution meets no address twice
 #pragma HLS dependence variable = memory.sums type = inter false
         TICK(1);
         const StatBeat<P::RANKS> beat = sg_s.read();
+        const int address = walk.address;
         LDA_CHECK(address >= 0 && address % P::RANKS == 0 && address + P::RANKS <= P::STATS_WORDS,
                   "pre: a group outside of the statistics memory");
         const int first = address % BANKS, row = address / BANKS;
@@ -167,12 +214,7 @@ WORDS:
                 memory.sums[b][row] = word;
             }
         }
-        address += entry.stats_pitch_out;
-        if (++item == entry.items_out) {
-            item = 0;
-            group += P::RANKS;
-            address = group;
-        }
+        walk.template next<P>();
     }
     LOOP_EXIT();
 }
@@ -220,16 +262,29 @@ ROWS:
     LOOP_EXIT();
 }
 
+// walk: of the execution before, whose sums may not all be kept yet; then of this one.
 template <class P>
-void pre_sums_entry(const PreEntry& entry, int i0, int i1, SumsMemory<P>& memory,
+void pre_sums_entry(const PreEntry& entry, int i0, int i1, SumsWalk& walk, SumsMemory<P>& memory,
                     hls::stream<StatBeat<P::RANKS>>& sg_s,
                     hls::stream<SumSet<P::NORMALISERS>>& sm_s,
                     hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory.sums complete dim = 1
-    if (entry.norm == NORM_GROUP) send_group_sums<P>(entry, i0, i1, memory, sm_s);
+    if (entry.norm == NORM_GROUP) {
+        const bool one_by_one = entry.sums_before > 0;
+        int item = 0;
+    ITEMS:
+        while (item < entry.items) {
+#pragma HLS loop_tripcount min = 1 max = 2
+            const int end = one_by_one ? item + 1 : entry.items;
+            if (item > 0) keep_group_sums<P>(entry.sums_before, walk, memory, sg_s);
+            send_group_sums<P>(entry, i0, i1, item, end, memory, sm_s);
+            item = end;
+        }
+    }
     if (entry.stats == STATS_GROUP || entry.stats == STATS_GROUP_ADD) {
-        keep_group_sums<P>(entry, i0, i1, memory, sg_s);
+        walk.template start<P>(entry, at(entry.stats_out, i0, i1));
+        keep_group_sums<P>(entry.stat_words - entry.sums_left, walk, memory, sg_s);
     } else if (entry.stats != STATS_NONE) {
         send_row_sums<P>(entry, sg_s, sm_s, mk_s);
     }
@@ -241,6 +296,7 @@ void pre_sums(const Segment* segments, int segment_count, const PreEntry* entrie
               hls::stream<SumSet<P::NORMALISERS>>& sm_s,
               hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
     static_assert(CheckEngine<P>::ok, "engine parameters");
+    SumsWalk walk = SumsWalk();
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -251,7 +307,7 @@ SEGMENTS:
             ENTRIES:
                 for (int k = 0; k < segment.count; ++k) {
                     const PreEntry entry = entries[segment.first + k];
-                    pre_sums_entry<P>(entry, i0, i1, memory, sg_s, sm_s, mk_s);
+                    pre_sums_entry<P>(entry, i0, i1, walk, memory, sg_s, sm_s, mk_s);
                 }
             }
         }

@@ -144,6 +144,9 @@ struct Updates {
 // row_in: first octet of the source's row statistics (layer norm, softmax), of octet first_octet
 // stats, stats_out, stats_pitch_out, row_out: of the destination; items_out
 // stat_words: StatBeats that arrive: output groups x items_out, or octets
+// by_item: 1: those of a round come item by item, else output group by output group
+// sums_left: of stat_words, those that the following execution keeps, which reads the destination;
+// sums_before: those that it keeps before it sums up an item (not the first one)
 // rows_ahead: of the destination's row statistics, octets that the following execution reads and
 // that are sent to it at once; rows_sent: octets of the fill that were sent so
 // pp_once: 1: the pp words come before the first execution of the segment (of one entry) only
@@ -172,6 +175,9 @@ struct PreEntry {
     int32_t items_out;
     Addr row_out;
     int32_t stat_words;
+    int32_t by_item;
+    int32_t sums_left;
+    int32_t sums_before;
     int32_t rows_ahead;
     int32_t rows_sent;
     int32_t pp_once;
@@ -232,6 +238,7 @@ struct MacEntry {
     int32_t late;
 };
 
+// by_item: as in PreEntry
 // table: 1: qp begins with a gate table, for this entry or a later one
 struct PostEntry {
     Shape shape;
@@ -245,6 +252,7 @@ struct PostEntry {
     int32_t row_sums;  // 1: divide by the row sums
     int32_t gate_shift;
     int32_t stats;
+    int32_t by_item;
     int32_t table;
 };
 
