@@ -81,6 +81,20 @@ def test_bundled_model(bundled, ranks, cached):
     assert step_cost(program).cycles == pytest.approx(simulated(program), rel=0.03)
 
 
+def test_halves_of_a_pair_hide_each_others_drains(bundled):
+    """Readers of a group norm begin with the first item while the second one is not finished."""
+    program = lower(bundled, Engine(ranks=4, cache_rows=4096))
+    readers = sum(entry.pre.sums_before > 0 for entry in program.entries)
+    entries = [
+        replace(entry, pre=replace(entry.pre, sums_left=0, sums_before=0))
+        for entry in program.entries
+    ]
+    waiting = replace(program, entries=entries)
+    assert readers > 10
+    assert simulated(program) + 40 * readers < simulated(waiting)
+    assert step_cost(waiting).cycles == pytest.approx(simulated(waiting), rel=0.03)
+
+
 def test_executions_and_tiles_that_are_not_followed(bundled):
     # Both are counted on from those before; that changes little.
     program = lower(bundled, Engine(ranks=4))
