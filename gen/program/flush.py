@@ -9,6 +9,7 @@ everything that it reads was written at least LAG + 2 micro-slots earlier.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from gen.program.engine import Engine
 from gen.program.geometry import Strip
-from gen.program.layout import GROUP, ceil_div
+from gen.program.layout import GROUP, Stored, ceil_div
 from gen.program.moves import Moves
 from gen.program.planned import Planned
 from gen.program.schedule import Schedule
-from gen.program.structs import FLUSH_ALWAYS, FLUSH_FIRST, FLUSH_NEVER, Shape
+from gen.program.structs import FLUSH_ALWAYS, FLUSH_FIRST, FLUSH_NEVER, Segment, Shape
 
 
 def micro_slots(shape: Shape, pixels: int) -> NDArray[np.int64]:
@@ -34,92 +35,166 @@ def micro_slots(shape: Shape, pixels: int) -> NDArray[np.int64]:
     return slots
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Of an entry: a strip of a layer, for item ``i0`` (of a layer that goes item by item) and the
+    head that is number ``i1`` of the entry's.
+    """
+
+    made: Planned
+    strip: Strip
+    shape: Shape
+    i0: int = 0
+    i1: int = 0
+
+    @property
+    def head(self) -> int:
+        """The head of a product of attention."""
+        return self.made.heads.at(self.i1)
+
+    def copy(self, tensor: Stored) -> tuple[str, int]:
+        """Which tensor it is: logits of several pairs are as many tensors."""
+        several = tensor.logits and tensor.copies > 1
+        item = self.i0 if self.made.n0 > 1 else 0
+        return tensor.name, item * self.made.layer.heads + self.head if several else 0
+
+    def octets(self, tensor: Stored, slot: int, count: int) -> slice:
+        """``count`` octets from pixel slot ``slot`` on, in the tensor."""
+        if tensor.logits:
+            return slice(0, count)
+        item = self.i0 if self.made.n0 > 1 else 0
+        first = slot // GROUP + item * tensor.item_octets
+        return slice(first, first + count)
+
+
 @dataclass
 class Outstanding:
-    """What may not be written yet: by tensor, the micro-slot of its last write, and the first
-    micro-slot and shape of the entry that made it if it was a single execution.
+    """What may not be written yet: of every tensor the micro-slots that wrote it last, int64
+    [local groups, octets], -1 where there was none.
     """
 
     lag: int
     pixels: int
     now: int = 0
-    last: dict[str, int] = field(default_factory=dict)
-    single: dict[str, tuple[int, Shape]] = field(default_factory=dict)
+    written: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def far(self) -> int:
         """Least distance in micro-slots from a write to a read that needs no flush."""
         return self.lag + 2
 
-    def needs_flush(self, made: Planned, shape: Shape) -> bool:
+    def needs_flush(self, run: Execution) -> bool:
         """Whether an execution beginning now reads something that is not written."""
-        sources = [*made.layer.sources]
+        made, fill = run.made, run.shape.fill
+        reads = [self._latest(run, each, run.strip.fill_slot, fill) for each in made.sources]
         if made.weight is not None:
-            sources.append(made.weight.name)
-        if any(self.now - self.last[name] < self.far for name in sources if name in self.last):
+            reads.append(self._latest(run, made.weight, 0, made.weight.item_octets))
+        if any(each.size and self.now - each.max() < self.far for each in reads):
             return True
-        residual = made.layer.residual
-        if residual is None or residual not in self.last:
+        written = self._residual(run)
+        if written is None:
             return False
-        return self.now + self._closest(residual, shape) < self.far
+        distance = self.now + micro_slots(run.shape, self.pixels) - written
+        return bool(distance.min() < self.far)
 
-    def _closest(self, residual: str, shape: Shape) -> int:
-        """Least distance from a residual's read to its write, less the present micro-slot."""
-        before = self.single.get(residual)
-        if before is None or before[1].octets != shape.octets:
-            return -self.last[residual]
-        start, written = before
-        slots = micro_slots(shape, self.pixels) - micro_slots(written, self.pixels)
-        return int(slots.min()) - start
-
-    def follow(self, made: Planned, shape: Shape, strip: Strip) -> tuple[int, int]:
+    def follow(self, run: Execution) -> tuple[int, int]:
         """(pending, pending_tile): the micro-slots, the last ones, that write nothing which the
         lead slot reads (ring weights of round 0, ``lead`` octets of the sources), and so many
         fewer for every tile of round 0 that the octets and residuals which it reads are written.
         """
-        tile = self.pixels // GROUP
-        first = strip.fill_slot // GROUP
-        rings = self.last.get(made.weight.name, -1) if made.weight is not None else -1
+        made, shape = run.made, run.shape
+        ring = -1
+        if made.weight is not None:
+            ring = int(self._latest(run, made.weight, 0, made.weight.item_octets).max(initial=-1))
+        until = np.full(shape.fill, ring)  # the last write to what is read up to an octet
+        for source in made.sources:
+            latest = self._latest(run, source, run.strip.fill_slot, shape.fill)
+            until[: len(latest)] = np.maximum(until[: len(latest)], latest)
+        until = np.maximum.accumulate(until)
+        tile, tiles = self.pixels // GROUP, ceil_div(shape.octets, self.pixels // GROUP)
+        # what the lead slot and every tile of round 0 read
+        ends = shape.lead + tile * np.arange(tiles + 1)
+        reads = until[np.minimum(ends, shape.fill) - 1]
+        residual = self._residual(run)
+        if residual is not None:
+            first_round = residual[: shape.per_round // shape.gates].max(axis=0)
+            reads[1:] = np.maximum(reads[1:], first_round)
+        left = np.minimum(self.now - 1 - reads, self.lag)
+        pending = int(left[0])
+        fewer = max(ceil_div(pending - int(each), k + 1) for k, each in enumerate(left[1:]))
+        # all are written at the end: little by little, then nothing waits for them there
+        return pending, max(fewer, ceil_div(pending, tiles))
 
-        def room(octets: int) -> int:
-            """Micro-slots behind the last one that writes the first ``octets`` of the fill."""
-            span = (first, min(octets, shape.fill))
-            written = [self._written_until(source.name, span) for source in made.sources]
-            return min(self.now - 1 - max(rings, *written), self.lag)
+    def _latest(self, run: Execution, tensor: Stored, slot: int, count: int) -> NDArray[np.int64]:
+        """Last micro-slot that wrote each of the octets that are read; empty: all are written."""
+        written = self.written.get(run.copy(tensor))
+        if written is None:
+            return np.zeros(0, np.int64)
+        latest: NDArray[np.int64] = written[:, run.octets(tensor, slot, count)].max(axis=0)
+        return latest
 
-        pending, fewer = room(shape.lead), 0
-        for index in range(ceil_div(shape.octets, tile)):
-            left = room(shape.lead + (index + 1) * tile)
-            if made.layer.residual is not None:
-                span = (strip.out_slot // GROUP + index * tile, tile)
-                left = min(left, self.now - 1 - self._written_until(made.layer.residual, span))
-            fewer = max(fewer, ceil_div(pending - left, index + 1))
-        return pending, fewer
-
-    def _written_until(self, name: str, octets: tuple[int, int]) -> int:
-        """Micro-slot of the last write to (first, number) octets of a tensor; -1: written."""
-        if name not in self.last:
-            return -1
-        if name not in self.single:
-            return self.last[name]
-        start, shape = self.single[name]
-        tile = self.pixels // GROUP
-        slots = micro_slots(shape, self.pixels)
-        return start + int(slots[:, octets[0] // tile : ceil_div(sum(octets), tile)].max())
+    def _residual(self, run: Execution) -> NDArray[np.int64] | None:
+        """Last micro-slots that wrote what is added, by (output group, tile)."""
+        tensor = run.made.residual
+        if tensor is None or run.copy(tensor) not in self.written:
+            return None
+        octets = run.octets(tensor, run.strip.out_slot, run.shape.octets)
+        written = self.written[run.copy(tensor)][: run.made.output_groups, octets]
+        starts = np.arange(0, written.shape[1], self.pixels // GROUP)
+        by_tile: NDArray[np.int64] = np.maximum.reduceat(written, starts, axis=1)
+        return by_tile
 
     def flush(self) -> None:
         """All writes are done."""
-        self.last.clear()
-        self.single.clear()
+        self.written.clear()
 
-    def run(self, made: Planned, shape: Shape, once: bool) -> None:
-        """An execution of a layer; ``once``: the only one that writes its destination."""
-        dest = made.dest.name
-        self.single.pop(dest, None)
-        if once and made.layer.heads <= 1:
-            self.single[dest] = (self.now, shape)
-        self.now += made.output_groups * ceil_div(shape.octets, self.pixels // GROUP)
-        self.last[dest] = self.now - 1
+    def run(self, run: Execution) -> None:
+        """An execution of a layer."""
+        dest, tile = run.made.dest, self.pixels // GROUP
+        slots = self.now + micro_slots(run.shape, self.pixels)
+        self.now = int(slots.max()) + 1
+        shape = (dest.local_groups, dest.octets)
+        written = self.written.setdefault(run.copy(dest), np.full(shape, -1, np.int64))
+        octets = run.octets(dest, run.strip.out_slot, run.shape.octets)
+        first = dest.head(run.head).first if run.made.softmax else 0
+        by_octet = np.repeat(slots, tile, axis=1)[:, : run.shape.octets]
+        written[first : first + len(slots), octets] = by_octet
+
+
+@dataclass
+class Flushes:
+    """(flush, pending, pending_tile) of every entry, in order."""
+
+    moves: Sequence[Moves]
+    works: list[tuple[Planned, Strip, Shape]]
+    found: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    def segment(self, segment: Segment, state: Outstanding, at_once: bool) -> None:
+        """All executions of a segment. ``at_once``: the first one has everything before it written
+        by its end, so that later ones need not wait for it.
+        """
+        for loop in range(segment.n0 * segment.n1):
+            for index in range(segment.first, segment.first + segment.count):
+                run = Execution(*self.works[index], *divmod(loop, segment.n1))
+                moves = self.moves[index]
+                if moves.before or (moves.once and loop == 0):
+                    state.flush()
+                first = at_once and loop == 0 and index == segment.first
+                if first or state.needs_flush(run):
+                    pending, fewer = state.follow(run)
+                    before = self.found.get(index)
+                    if before:  # of another iteration as well
+                        pending, fewer = min(pending, before[1]), max(fewer, before[2])
+                    self.found[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending, fewer)
+                    state.flush()
+                state.run(run)
+                if moves.after:
+                    state.flush()
+
+    def always(self, segment: Segment) -> bool:
+        """Whether an entry of the segment flushes before every execution."""
+        entries = range(segment.first, segment.first + segment.count)
+        return any(self.found.get(index, (0,))[0] == FLUSH_ALWAYS for index in entries)
 
 
 def flushes(
@@ -127,25 +202,18 @@ def flushes(
 ) -> list[tuple[int, int, int]]:
     """(flush, pending, pending_tile) of every entry, in order. All is written before moves."""
     state = Outstanding(engine.lag, engine.pixels)
-    result = [(FLUSH_NEVER, 0, 0)] * len(plan.work)
-    works = [layers[work.layer].of_heads(work.heads) for work in plan.work]
-    strips = [made.strips[work.strip] for made, work in zip(works, plan.work, strict=True)]
-    shapes = [made.shape(strip) for made, strip in zip(works, strips, strict=True)]
+    works = []
+    for work in plan.work:
+        made = layers[work.layer].of_heads(work.heads)
+        strip = made.strips[work.strip]
+        works.append((made, strip, made.shape(strip)))
+    result = Flushes(moves, works)
     for segment in plan.segments:
-        loops = segment.n0 * segment.n1
-        for loop in range(loops):
-            for index in range(segment.first, segment.first + segment.count):
-                made, shape = works[index], shapes[index]
-                if moves[index].before or (moves[index].once and loop == 0):
-                    state.flush()
-                if state.needs_flush(made, shape):
-                    pending, fewer = state.follow(made, shape, strips[index])
-                    if result[index][0]:  # of another iteration as well
-                        pending = min(pending, result[index][1])
-                        fewer = max(fewer, result[index][2])
-                    result[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending, fewer)
-                    state.flush()
-                state.run(made, shape, loops == 1 and len(made.strips) == 1)
-                if moves[index].after:
-                    state.flush()
-    return result
+        before, found = deepcopy(state), dict(result.found)
+        result.segment(segment, state, at_once=False)
+        if result.always(segment):
+            other, again = Flushes(moves, works, found), before
+            other.segment(segment, again, at_once=True)
+            if not other.always(segment):
+                result, state = other, again
+    return [result.found.get(index, (FLUSH_NEVER, 0, 0)) for index in range(len(plan.work))]

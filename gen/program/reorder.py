@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gen.layers import LayerGraph
-from gen.program.flush import Outstanding
+from gen.program.flush import Execution, Outstanding
 from gen.program.planned import Planned
 from gen.program.schedule import Node, reads
 
@@ -63,7 +63,7 @@ def _chains(
 
 def _waits(state: Outstanding, node: Node, layers: Sequence[Planned]) -> bool:
     made = layers[node[0]]
-    return state.needs_flush(made, made.shape(made.strips[0]))
+    return state.needs_flush(Execution(made, made.strips[0], made.shape(made.strips[0])))
 
 
 def _run(state: Outstanding, node: Node, layers: Sequence[Planned]) -> None:
@@ -73,6 +73,9 @@ def _run(state: Outstanding, node: Node, layers: Sequence[Planned]) -> None:
         if layer != node[0]:
             state.flush()
         loops = made.n0 * made.n1
-        for part in made.strips:
-            for _ in range(loops):
-                state.run(made, made.shape(part), loops == 1 and len(made.strips) == 1)
+        runs = [(strip, loop) for strip in made.strips for loop in range(loops)]
+        # what is longer ago than any outstanding write is only counted
+        for strip, _ in runs[: -state.far]:
+            state.now += made.output_groups * made.tiles(strip)
+        for strip, loop in runs[-state.far :]:
+            state.run(Execution(made, strip, made.shape(strip), *divmod(loop, made.n1)))
