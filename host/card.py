@@ -24,6 +24,7 @@ from host.xclbin import Unit
 Bytes = NDArray[np.uint8]
 WORD = 64
 TIMEOUT_MS = 20_000
+MAX_WAIT_MS = 2**31 - 1
 
 
 class Buffer:
@@ -166,8 +167,10 @@ class Command:
         self._run.start()
 
     def wait(self, timeout_ms: int) -> Any:
-        """State after the end or after ``timeout_ms`` (at least 1: 0 would mean for ever)."""
-        state = self._run.wait(max(1, timeout_ms))
+        """State after the end or after ``timeout_ms`` (at least 1: 0 would mean for ever; at most
+        what the binding's int holds).
+        """
+        state = self._run.wait(min(max(1, timeout_ms), MAX_WAIT_MS))
         if state != self.card.timed_out:
             self._running = False
         return state

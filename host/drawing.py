@@ -7,6 +7,7 @@ A run that was interrupted, by Ctrl-C, a kill or a card, goes on when it is star
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def options_of(
     from host.folder import BuildFolder
 
     cards = _devices(parsed.device, parsed.cards)
-    if parsed.timeout <= 0:
+    if not 0 < parsed.timeout < math.inf:
         raise UserError("a step needs time; give a positive number of seconds by --timeout")
     make_folder(out)
     folder = BuildFolder(parsed.build)

@@ -269,10 +269,15 @@ class _Stepper:
         """
         values = prediction.detach().to("cpu", torch.float64)
         scale = float(values.reshape(-1)[0])
+        if samples != self._form.samples:
+            raise UserError(
+                f"the pipeline draws {samples} samples at once, the accelerator's sampler "
+                f"{self._form.samples}; draw as many, or sample without --on-card-sampler"
+            )
         paired = self._items == 2 * samples
         constant = bool((values == scale).all()) and (paired or scale == 1.0)
         calls, self.calls = self.calls, 0
-        if not constant or calls != 1 or samples != self._form.samples:
+        if not constant or calls != 1:
             raise UserError(
                 "the pipeline does more with predictions than guidance (guidance_rescale, or a "
                 "sampler of its own), which the card does not; sample without --on-card-sampler"

@@ -141,6 +141,8 @@ class Painter:
         self._pipe = load_pipeline(model, loras, settings.scheduler)
         self._float, self._scheduler = self._pipe.unet, self._pipe.scheduler
         self._card = AcceleratedUNet(accelerator, self._float)
+        # the float picture has the build's size, too
+        self._float.register_to_config(sample_size=self._card.config["sample_size"])
 
     def paint(self, job: Job, on_step: Callable[[int, int], None]) -> Row:
         """Draw a picture, write its files and keep its row.
@@ -173,11 +175,11 @@ class Painter:
             self._scheduler,
             scheduler_for(self._card, card, self._scheduler, settings.steps_per_start),
         )
-        samples = []
+        samples, size = [], self._accelerator.latent_shape[1:]
         try:
             both = zip(LABELS, (self._float, self._card), schedulers, strict=True)
             for label, pipe.unet, pipe.scheduler in both:
-                sample = draw(pipe, job.prompt, settings, job.seed, after_step)
+                sample = draw(pipe, job.prompt, settings, job.seed, after_step, size)
                 Image.fromarray(sample.picture).save(job.file(out, label))
                 samples.append(sample)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gen.errors import UserError
@@ -18,6 +19,8 @@ DEFAULT_PROMPTS = (
 STEPS_PER_START = 10
 # of a start, at most: what the latent buffers have room for
 MAX_STEPS = 1000
+# of a picture's noise: what a generator of torch takes, with room for prompts that count up
+MAX_SEED = 2**63 - 1
 # name on the command line -> class of diffusers
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -46,7 +49,8 @@ class Settings:
         """Refuse settings that the sampler cannot run with.
 
         Raises:
-            UserError: no steps, or more than the model was trained with.
+            UserError: no steps, or more than the model was trained with; a guidance scale or a
+                seed that is no number to sample with.
         """
         if not 1 <= self.steps <= 1000:
             raise UserError(f"{self.steps} steps cannot be sampled; give 1 to 1000 by --steps")
@@ -55,5 +59,9 @@ class Settings:
                 f"{self.steps_per_start} steps cannot be one start; give 1 to {MAX_STEPS} by "
                 "--on-card-sampler"
             )
-        if self.seed < 0:
-            raise UserError(f"seed {self.seed} is negative; give one of 0 or more by --seed")
+        if not math.isfinite(self.guidance):
+            raise UserError(
+                f"guidance {self.guidance:g} is not finite; give a number by --guidance"
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"seed {self.seed} cannot be used; give 0 to {MAX_SEED} by --seed")

@@ -85,6 +85,21 @@ def test_leftover_tokens_are_told(card):
         Step(card).run(2)
 
 
+def test_a_wait_longer_than_the_binding_counts_is_capped(card, monkeypatch):
+    (store,) = card.commands("store")
+    limits = []
+
+    class Running:
+        def wait(self, milliseconds):
+            limits.append(milliseconds)
+            return card.completed
+
+    monkeypatch.setattr(store, "_run", Running())
+    for timeout_ms in (0, 7, 1 << 40):
+        store.wait(timeout_ms)
+    assert limits == [1, 7, 2**31 - 1]
+
+
 def test_half_a_step_times_out(card):
     step = Step(card)
     with pytest.raises(UserError, match="kernel store_1 did not finish within 20 s"):

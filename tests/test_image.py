@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from PIL import Image
 from tiny_pipeline import FloatAccelerator, tiny_pipe, tiny_unet
 
@@ -18,7 +20,7 @@ from host.faults import CardFault
 from host.grid import Pair, grid
 from host.pictures import Painter, RunState, jobs_of
 from host.sampling import load_pipeline
-from host.settings import MAX_STEPS, Settings
+from host.settings import MAX_SEED, MAX_STEPS, Settings
 
 PROMPTS = ["a red circle on a sky background", "Ünlucky / prompt: ../../etc"]
 SETTINGS = Settings(seed=5, steps=3)
@@ -109,6 +111,39 @@ def test_accelerator_pictures_come_from_the_accelerator(tiny, tmp_path):
     _, rows = paint(tiny, tmp_path, PROMPTS[:1])
     assert rows[0].psnr < 60
     assert len(tiny.calls) == 3
+
+
+def test_both_pictures_have_the_size_of_the_build(pipe, monkeypatch, tmp_path):
+    class Wide(TinyAccelerator):
+        latent_shape = (4, 8, 16)
+
+    unet = copy.deepcopy(tiny_unet())
+    pipe.unet = unet
+    monkeypatch.setattr(sampling, "load_pipeline", lambda *_: Prompted(pipe))
+    _, (row,) = paint(Wide(unet), tmp_path, PROMPTS[:1])
+    assert row.psnr == 100.0
+    assert {Image.open(path).size for path in tmp_path.glob("*.png")} == {(32, 16)}
+
+
+def test_unconditional_pictures_have_the_size_of_the_build(monkeypatch, tmp_path):
+    class Small(TinyAccelerator):
+        latent_shape = (3, 16, 16)
+
+    torch.manual_seed(4)
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+    ).eval()
+    pipe = DDPMPipeline(unet, DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(sampling, "load_pipeline", lambda *_: pipe)
+    _, (row,) = paint(Small(unet), tmp_path, [""])
+    assert row.psnr == 100.0
+    assert {Image.open(path).size for path in tmp_path.glob("*.png")} == {(16, 16)}
 
 
 def test_interrupted_picture_goes_on_after_its_last_step(tiny, tmp_path, monkeypatch):
@@ -226,6 +261,11 @@ def test_no_build_is_one_sentence(module, tmp_path, capsys):
         (["--cards", "0"], "0 cards"),
         (["--cards", "2", "--device", "0000:65:00.1"], "counted from an index"),
         (["--timeout", "0"], "--timeout"),
+        (["--timeout", "nan"], "--timeout"),
+        (["--timeout", "inf"], "--timeout"),
+        (["--guidance", "nan"], "guidance nan"),
+        (["--guidance", "inf"], "guidance inf"),
+        (["--seed", str(MAX_SEED + 1)], f"give 0 to {MAX_SEED} by --seed"),
         (
             ["--on-card-sampler", str(MAX_STEPS + 1)],
             f"{MAX_STEPS + 1} steps cannot be one start; give 1 to {MAX_STEPS}",

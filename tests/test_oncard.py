@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cpp import ROOT
+from diffusers import DDIMScheduler
 from storekit import least_store
 from tiny_model import save_tiny_model
 
@@ -27,7 +28,7 @@ from gen.qgraph_io import load_qgraph
 from gen.reference.sampler import Coefficients
 from host.accelerator import Accelerator
 from host.card import Card
-from host.codec import Codec
+from host.codec import Codec, SamplerFormat
 from host.faults import CardFault
 from host.folder import BuildFolder
 from host.journal import Journal, Journaled
@@ -179,6 +180,20 @@ def test_halves_of_a_pair_in_calls_of_their_own_are_refused(pipe, accelerator):
         answer = torch.from_numpy(scheduler.stepper.step(latent, scheduler.timesteps[0]))
     with pytest.raises(UserError, match="does more with predictions than guidance"):
         scheduler.step(answer, scheduler.timesteps[0], torch.from_numpy(latent))
+
+
+class PairsOfTwo:
+    """An accelerator for two guided pairs, as far as the scheduler asks."""
+
+    sampler = SamplerFormat(samples=2, partner=2, input_scale=1.0, result_scale=1.0, replicas=1)
+
+
+def test_fewer_samples_than_the_accelerators_are_refused():
+    scheduler = OnCardScheduler(DDIMScheduler(clip_sample=False), PairsOfTwo(), 2)
+    scheduler.set_timesteps(4)
+    pair = scheduler.stepper.step(np.zeros((2, 4, 8, 8), np.float32), scheduler.timesteps[0])
+    with pytest.raises(UserError, match="draws 1 samples at once, the accelerator's sampler 2"):
+        scheduler.step(torch.from_numpy(pair), scheduler.timesteps[0], torch.zeros(1, 4, 8, 8))
 
 
 def test_latents_changed_by_a_callback_are_taken(pipe, accelerator):
