@@ -158,11 +158,16 @@ def run_stages(
     """Bring ``build`` up to date and return the names of the stages that ran.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full or the folder cannot be made or written.
     """
     ran: list[str] = []
     try:
-        build.mkdir(parents=True, exist_ok=True)
+        try:
+            build.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise UserError(
+                f"{build}: no folder can be made there ({error.strerror}); choose another by --out"
+            ) from error
         record = _read_record(build)
         for number, stage in enumerate(stages, 1):
             label = f"[{number}/{len(stages)}] {stage.title}"

@@ -398,6 +398,16 @@ def test_board_files_name_engines(tmp_path):
     )
     for wrong, words in (
         ("[engine]\nstore_lines = 64\n", r"unknown key store_lines in \[engine\]"),
+        ("[engine]\nstore_rows = -5\n", r"store_rows = -5 in \[engine\]; a whole number of"),
+        ("[engine]\nstore_rows = 'a'\n", r"store_rows = 'a' in \[engine\]"),
+        ("[engine]\nstore_rows = 10.5\n", r"store_rows = 10.5 in \[engine\]"),
+        ("[engine]\nranks = true\n", r"ranks = True in \[engine\]"),
+        ("[fifo]\nxs = 0\n", r"xs = 0 in \[fifo\]; a whole number of at least 1"),
+        ("[timing.stages]\nmac = -8\n", r"mac = -8 in \[timing.stages\]"),
+        ("[clock]\ntarget_mhz = 0\n", r"target_mhz = 0 in \[clock\]"),
+        ("[clock]\ntarget_mhz = 'fast'\n", r"target_mhz = 'fast' in \[clock\]"),
+        ("engine = 3\n", r"engine is no table"),
+        ("[engine]\nmemories = 3\n", r"engine.memories is no table"),
         ("[timing.stages]\nmul = 64\n", r"unknown key mul in \[timing.stages\]"),
         ("[engine]\nranks = 3\n", "ranks = 3 .* 1, 2 or 4 are possible"),
         ("[engine]\nunits = 65\n", "units = 65 .* 1 to 64 are possible"),

@@ -73,6 +73,13 @@ def test_interrupt_keeps_finished_stages_and_leaves_nothing_half_written(tmp_pat
     assert run_stages([first, second], tmp_path, quiet) == ["second"]
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"no folder can be made there .*--out"):
+            run_stages([], place)
+
+
 def test_full_disk_is_one_sentence(tmp_path):
     def full(build, scratch):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -164,13 +165,15 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
     """Engine from the tables ``engine``, ``fifo``, ``timing`` and ``clock`` of a board file.
 
     Raises:
-        UserError: an unknown key, or a number of ranks that no card can have.
+        UserError: an unknown key, a value of the wrong kind, or a number of ranks that no card can
+            have.
     """
+    _check_tables(values, where)
     made: dict[str, Any] = dict(values.get("engine", {}))
     timing = dict(values.get("timing", {}))
     stages = dict(timing.pop("stages", {}))
     if "target_mhz" in values.get("clock", {}):
-        made["clock_mhz"] = float(values["clock"]["target_mhz"])
+        made["clock_mhz"] = _clock(values["clock"]["target_mhz"], where)
     fifos = dict(values.get("fifo", {}))
     made["depths"] = {**DEPTHS, **fifos}
     memories = dict(made.get("memories", {}))
@@ -188,6 +191,19 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
             raise UserError(
                 f"{where}: unknown key {sorted(unknown)[0]} in [{table}]; see gen/boards/u250.toml"
             )
+    numbers = {member.name for member in fields(Engine) if isinstance(member.default, int)}
+    for table, given, least in (
+        ("engine", {name: made[name] for name in made if name in numbers}, 0),
+        ("timing", timing, 0),
+        ("timing.stages", stages, 0),
+        ("fifo", fifos, 1),
+    ):
+        for name, value in given.items():
+            if type(value) is not int or value < least:
+                raise UserError(
+                    f"{where}: {name} = {value!r} in [{table}]; a whole number of at least {least} "
+                    "is needed"
+                )
     if made.get("ranks", 1) not in (1, 2, 4):
         raise UserError(f"{where}: ranks = {made['ranks']} in [engine]; 1, 2 or 4 are possible")
     if made.get("weight_bits", 8) not in (4, 8):
@@ -202,3 +218,23 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
         if kind not in ("uram", "bram"):
             raise UserError(f"{where}: [engine.memories] {name} = {kind}; choose uram or bram")
     return Engine(**{**made, "timing": Timing(**timing, stages={**STAGES, **stages})})
+
+
+def _check_tables(values: dict[str, Any], where: str) -> None:
+    """Refuse a number or text where a table belongs."""
+    engine, timing = values.get("engine", {}), values.get("timing", {})
+    tables = {name: values.get(name, {}) for name in ("engine", "fifo", "timing", "clock")}
+    if isinstance(engine, dict):
+        tables["engine.memories"] = engine.get("memories", {})
+    if isinstance(timing, dict):
+        tables["timing.stages"] = timing.get("stages", {})
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UserError(f"{where}: {name} is no table; see gen/boards/u250.toml")
+
+
+def _clock(value: Any, where: str) -> float:
+    """A clock in MHz."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"{where}: target_mhz = {value!r} in [clock]; MHz above 0 are needed")
+    return float(value)
