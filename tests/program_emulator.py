@@ -296,10 +296,9 @@ class Execution:
     def rows_of(self, rank):
         """Weights from DDR, int64 [units, 8, steps * 16], of one rank."""
         shape, wload = self.shape, self.entry.wload
-        bits = self.m.program.engine.weight_bits
-        words = self.words(rank, wload.ws_buffer, wload.ws, bits // 4 * wload.ws_rows)
+        words = self.words(rank, wload.ws_buffer, wload.ws, wload.row_words * wload.ws_rows)
         assert wload.ws_rows == shape.units * shape.steps
-        if bits == 8:
+        if wload.row_words == 2:
             rows = words.view(np.int8).astype(np.int64)
         else:
             rows = np.stack([words & 15, words >> 4], axis=1).astype(np.int64)

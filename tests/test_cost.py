@@ -113,10 +113,13 @@ def test_layers_of_a_step(bundled):
 
 def test_weights_of_four_bits_are_waited_for_less(bundled):
     narrow = skeleton(bundled.graph, 4)
-    engines = Engine(ranks=4), Engine(ranks=4, weight_bits=4)
-    programs = [lower(*each) for each in zip((bundled, narrow), engines, strict=True)]
-    eight, four = map(step_cost, programs)
-    assert four.weights < eight.weights
+    eight = step_cost(lower(bundled, Engine(ranks=4)))
+    widened = step_cost(lower(narrow, Engine(ranks=4, stored_bits=4)))
+    four = step_cost(lower(narrow, Engine(ranks=4, weight_bits=4, stored_bits=4)))
+    assert max(four.weights, widened.weights) < eight.weights
+    # widened on their way they are multiplied as ever
+    assert [each.multiply for each in widened.layers] == [each.multiply for each in eight.layers]
+    assert widened.cycles < eight.cycles
     # products of attention and the two layers at the ends are multiplied in two passes
     twice = {q.layer.name for q in narrow.layers if q.weight_bits == 8}
     for one, other in zip(eight.layers, four.layers, strict=True):
@@ -127,14 +130,25 @@ def test_weights_of_four_bits_are_waited_for_less(bundled):
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("array", [8, 4])
 @pytest.mark.parametrize("kind", ["conv3x3", "geglu", "self_attention", "cross_attention"])
-def test_layers_on_an_engine_of_four_bit_rows(kind, ranks):
+def test_layers_on_an_engine_of_four_bit_rows(kind, array, ranks):
+    bits = {"weight_bits": array, "stored_bits": 4}
+    flags = [f"-DLDA_{name.upper()}={value}" for name, value in bits.items()]
     for seed, size, channels in ((1, 32, 320), (2, 16, 640)):
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         qgraph = random_qgraph(kind, rng, batch=2, size=(size, size), channels=channels)
-        program = lower(narrowed(qgraph), Engine(ranks=ranks, weight_bits=4))
-        cycles = simulated(program, "-DLDA_WEIGHT_BITS=4", reload=True)
+        program = lower(narrowed(qgraph), Engine(ranks=ranks, **bits))
+        cycles = simulated(program, *flags, reload=True)
         assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
+
+
+@pytest.mark.parametrize(("ranks", "cached"), [(4, 8192), (4, 0), (1, 8192)])
+def test_bundled_model_of_widened_rows(bundled, ranks, cached):
+    engine = Engine(ranks=ranks, stored_bits=4, cache_rows=cached)
+    program = lower(skeleton(bundled.graph, 4), engine)
+    cycles = simulated(program, "-DLDA_STORED_BITS=4", "-DLDA_CACHE=8192")
+    assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
 
 
 @pytest.mark.parametrize("kernel", ["store", "pre", "scale", "rows", "link", "mac", "post"])

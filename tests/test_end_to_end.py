@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,12 +73,16 @@ def other_ranks(request, build):
     return folder, untimed
 
 
-@pytest.fixture(scope="module")
-def four_bits(build):
-    """The same model with weights of 4 bits."""
-    folder = build.parent / "w4a8"
+@pytest.fixture(scope="module", params=["board", "narrow"])
+def four_bits(build, request):
+    """The same model with weights of 4 bits on the board's engine, or on one of a narrow array."""
+    folder, board = build.parent / f"w4a8-{request.param}", "u250"
     shutil.copytree(build, folder)
-    settings = Settings(quantise=Options(weight_bits=4))
+    if request.param == "narrow":
+        board = str(build.parent / "narrow.toml")
+        text = (BOARDS / "u250.toml").read_text()
+        Path(board).write_text(text.replace("\nranks = 4\n", "\nranks = 4\nweight_bits = 4\n"))
+    settings = Settings(board=board, quantise=Options(weight_bits=4))
     ran = run_build(find_model(str(build.parent / "model")), folder, settings, lambda _: None)
     assert ran == ["quantise", "program", "emit", "compile"]
     return folder
@@ -116,19 +121,22 @@ def test_steps_equal_the_integer_reference(build, accelerator):
 
 def ws_words(program):
     """Words of weights in the static buffer of a rank."""
-    rows = {e.layer: e.wload.ws_rows for e in program.entries if e.wload.ws_buffer == BUFFER_STATIC}
-    return program.engine.row_words * sum(rows.values())
+    wloads = {e.layer: e.wload for e in program.entries if e.wload.ws_buffer == BUFFER_STATIC}
+    return sum(each.row_words * each.ws_rows for each in wloads.values())
 
 
 def test_weights_of_four_bits_run_on_an_engine_of_their_own(build, four_bits):
-    wide, narrow = (load_program(each / "program.json") for each in (build, four_bits))
-    assert (wide.engine.weight_bits, narrow.engine.weight_bits) == (8, 4)
-    # two passes: products of attention, and the layers at both ends
-    halved = {e.layer for e in narrow.entries if e.mac.row_parts == 2}
-    ends = {narrow.entries[0].layer, narrow.entries[-1].layer}
+    eight, four = (load_program(each / "program.json") for each in (build, four_bits))
+    assert (eight.engine.stored_bits, four.engine.stored_bits) == (8, 4)
+    # two words a row or two passes: products of attention, and the layers at both ends
+    ends = {four.entries[0].layer, four.entries[-1].layer}
     attention = {q.layer.name for q in load_qgraph(four_bits).layers if q.layer.heads}
-    assert halved == ends | attention
-    assert ws_words(narrow) < 0.55 * ws_words(wide)
+    words = {e.layer for e in four.entries if e.mac.row_parts * e.wload.row_words == 2}
+    assert words == ends | attention
+    assert {e.mac.row_parts for e in four.entries if e.layer in words} == {
+        8 // four.engine.weight_bits
+    }
+    assert ws_words(four) < 0.55 * ws_words(eight)
     accelerator = Accelerator(four_bits, device=1)
     for seed, timestep in enumerate((999.0, 0.0)):
         latent, prompt = random_inputs(2, seed)
@@ -163,7 +171,7 @@ def test_bundled_model_with_weights_of_four_bits(tmp_path):
     build = tmp_path / "shapes"
     arguments = ["build", str(ROOT / "models" / "shapes-ldm"), "--bits", "w4a8"]
     assert main([*arguments, "--out", str(build)]) == 0
-    assert load_program(build / "program.json").engine.weight_bits == 4
+    assert load_program(build / "program.json").engine.stored_bits == 4
     assert verify(build, steps=1)
 
 

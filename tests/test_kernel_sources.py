@@ -16,23 +16,29 @@ from gen.vitis.topology import RANKS, topology
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> dict[tuple[int, int], Path]:
-    """Sources of one program by the number of ranks and the bits of a weight row."""
+def sources(tmp_path_factory) -> dict[tuple[int, tuple[int, int]], Path]:
+    """Sources of one program by the number of ranks and the bits of a weight row, in the array and
+    in memory.
+    """
     made = {}
-    for ranks, bits in [*((ranks, 8) for ranks in RANKS), (4, 4)]:
-        made[ranks, bits] = tmp_path_factory.mktemp(f"src{ranks}{bits}")
+    for ranks, bits in [*((ranks, (8, 8)) for ranks in RANKS), (4, (4, 4)), (4, (8, 4))]:
+        array, stored = bits
+        made[ranks, bits] = tmp_path_factory.mktemp(f"src{ranks}{array}{stored}")
         qgraph = random_qgraph("linear", np.random.default_rng(1))
-        emit_sources(lower(qgraph, Engine(ranks=ranks, weight_bits=bits)), made[ranks, bits])
+        engine = Engine(ranks=ranks, weight_bits=array, stored_bits=stored)
+        emit_sources(lower(qgraph, engine), made[ranks, bits])
     return made
 
 
-def tops() -> list[tuple[int, int, str]]:
+def tops() -> list[tuple[int, tuple[int, int], str]]:
     """(ranks, bits, top) of every translation unit that differs; ranks change types only elsewhere,
     bits of a weight row what makes, sends and takes them.
     """
-    found = [(4, 8, kernel.name) for kernel in topology(4).kernels]
-    others = [(n, 8, k.name) for n in (1, 2) for k in topology(n).kernels if k.rank is not None]
-    return found + others + [(4, 4, name) for name in ("store", "wload", "gather_1", "mac")]
+    wide, narrow, widened = (8, 8), (4, 4), (8, 4)
+    found = [(4, wide, kernel.name) for kernel in topology(4).kernels]
+    others = [(n, wide, k.name) for n in (1, 2) for k in topology(n).kernels if k.rank is not None]
+    others += [(4, narrow, name) for name in ("store", "wload", "gather_1", "mac")]
+    return [*found, *others, (4, widened, "wload")]
 
 
 @pytest.mark.parametrize(("ranks", "bits", "kernel"), tops())
@@ -70,6 +76,8 @@ def check_engine(tmp_path, constants) -> subprocess.CompletedProcess[str]:
     [
         ({"RANKS": 3}, "1, 2 or 4 ranks"),
         ({"WEIGHT_BITS": 5}, "weight rows of 8 or 4 bits"),
+        ({"STORED_BITS": 5}, "stored rows of as many bits as the array's"),
+        ({"WEIGHT_BITS": 4}, "stored rows of as many bits as the array's"),
         ({"PI": 8}, "16 inputs and 8 outputs"),
         ({"PO": 16}, "16 inputs and 8 outputs"),
         ({"PP": 24}, "a tile is a power of two"),

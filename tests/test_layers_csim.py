@@ -133,6 +133,15 @@ def test_card_without_vector_instructions():
 
 
 NIBBLES = "-DLDA_WEIGHT_BITS=4"
+WIDENED = "-DLDA_STORED_BITS=4"
+# flags of a card for weights of 4 bits, and members of its engine
+FOUR_BIT_KINDS = {
+    "narrow": (NIBBLES, {"weight_bits": 4, "stored_bits": 4}),
+    "widened": (WIDENED, {"stored_bits": 4}),
+}
+EACH_FOUR_BIT_KIND = pytest.mark.parametrize(
+    ("flag", "members"), FOUR_BIT_KINDS.values(), ids=FOUR_BIT_KINDS
+)
 
 
 def drawn_narrow(kind: str, seed: int, **shape):
@@ -142,37 +151,59 @@ def drawn_narrow(kind: str, seed: int, **shape):
 
 
 @RANKS
+@EACH_FOUR_BIT_KIND
 @pytest.mark.parametrize("kind", KINDS)
-def test_layer_on_an_engine_of_four_bit_rows(kind, ranks):
-    """Weights of 4 bits in one pass, those of 8 bits in two: the integers of the reference, the
-    same cycles in both forms.
+def test_layer_on_an_engine_of_four_bit_rows(kind, flag, members, ranks):
+    """Weights of 8 bits beside those of 4, in a second pass or in the same one: the integers of the
+    reference, the same cycles in both forms.
     """
-    engine = Engine(ranks=ranks, weight_bits=4)
+    engine = Engine(ranks=ranks, **members)
     graph = GraphRun(*drawn_narrow(kind, 3 + ranks), engine)
-    fast, plain = (GenericCard(*ranked(ranks, *form), NIBBLES) for form in ((), PLAIN))
+    fast, plain = (GenericCard(*ranked(ranks, *form), flag) for form in ((), PLAIN))
     assert graph.first_difference(fast) is None
     assert np.array_equal(graph.on(plain), graph.on(fast))
     assert plain.report == fast.report
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
+@EACH_FOUR_BIT_KIND
 @pytest.mark.parametrize("kind", ["conv3x3", "geglu", "self_attention", "cross_attention"])
-def test_strips_and_rounds_of_four_bit_rows(kind, ranks):
-    engine = Engine(ranks=ranks, weight_bits=4, **{**TIGHT, "weight_rows": 110})
+def test_strips_and_rounds_of_four_bit_rows(kind, flag, members, ranks):
+    engine = Engine(ranks=ranks, **{**TIGHT, "weight_rows": 110, **members})
     graph = GraphRun(*drawn_narrow(kind, 17, size=(12, 9), channels=40), engine)
-    assert graph.first_difference(GenericCard(*ranked(ranks), NIBBLES)) is None
+    assert graph.first_difference(GenericCard(*ranked(ranks), flag)) is None
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_rows_of_four_bits_stay_on_the_card(ranks):
+    """Widened from the cache; rows of 8 bits are read again."""
+    qgraph, inputs = drawn_narrow("conv3x3", 8, size=(12, 9), channels=40)
+    graph = GraphRun(qgraph, inputs, Engine(ranks=ranks, stored_bits=4, cache_rows=4096))
+    kept = {e.layer for e in graph.program.entries if e.wload.cache >= 0}
+    assert kept == {q.layer.name for q in qgraph.layers if q.weight_bits == 4}
+    card = GenericCard(*ranked(ranks), WIDENED)
+    first = graph.on(card)
+    graph.weights = [each.copy() for each in graph.weights]
+    for entry in graph.program.entries:
+        if entry.wload.cache >= 0:
+            base = entry.wload.ws.base
+            for each in graph.weights:
+                each[64 * base : 64 * (base + entry.wload.ws_rows)] ^= 0xFF
+    assert np.array_equal(graph.on(card, reload=False), first)
+    assert not np.array_equal(graph.on(card), first)
 
 
 def test_rows_of_four_bits_take_half_the_words():
-    def words(bits: int) -> tuple[int, int]:
+    def words(**engine: int) -> tuple[int, int]:
         qgraph, inputs = drawn("conv3x3", 8, channels=40)
-        program = GraphRun(narrowed(qgraph), inputs, Engine(weight_bits=bits)).program
+        program = GraphRun(narrowed(qgraph), inputs, Engine(**engine)).program
         conv = program.entries[program.entries_of("conv")[0]].wload
         first = program.entries[program.entries_of("x")[0]].wload
-        return first.ws_rows * program.engine.row_words, conv.ws_rows * program.engine.row_words
+        return first.ws_rows * first.row_words, conv.ws_rows * conv.row_words
 
-    (first, conv), (kept, halved) = words(8), words(4)
-    assert (kept, halved) == (first, conv // 2)
+    first, conv = words()
+    for _, members in FOUR_BIT_KINDS.values():
+        assert words(**members) == (first, conv // 2)
 
 
 EXTREMES = [(k, x) for k in (-128, -121, -120, -8, -1, 0, 7, 119, 120, 127) for x in (-128, 127)]
@@ -193,7 +224,7 @@ def test_extreme_keys_and_values_in_two_passes(kind, form):
                 q.weight, q.mult, q.shift = zeros, ones, ones
                 q.bias = np.full_like(q.bias, 2 * value)
         inputs.prompt_q = {k: np.full_like(v, weight) for k, v in inputs.prompt_q.items()}
-        graph = GraphRun(qgraph, inputs, Engine(ranks=2, weight_bits=4))
+        graph = GraphRun(qgraph, inputs, Engine(ranks=2, weight_bits=4, stored_bits=4))
         assert graph.first_difference(card) is None, (weight, operand)
 
 

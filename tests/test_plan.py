@@ -12,7 +12,7 @@ from gen.__main__ import main
 from gen.errors import EngineTooSmall, UserError
 from gen.macs import macs_per_step
 from gen.model import find_model
-from gen.plan import command, fit
+from gen.plan import command, fit, kinds
 from gen.plan.command import make_plan
 from gen.plan.engine_file import engine_toml
 from gen.plan.limits import KINDS, load_limits
@@ -31,7 +31,7 @@ from gen.plan.structure import layer_graph, load_structure, skeleton
 from gen.program import lower
 from gen.program.cost import step_cost
 from gen.program.cost_clocks import move_cycles
-from gen.program.engine import load_engine
+from gen.program.engine import four_bit_kinds, load_engine
 from gen.program.structs import Addr, Move
 
 
@@ -73,8 +73,8 @@ def test_macs_agree_with_torch_counter():
 
 def test_every_part_costs_something_and_says_why():
     engine = load_engine("u250")
-    for bits in (8, 4):
-        for cost in rank_costs(replace(engine, fabric_outputs=2, weight_bits=bits)):
+    for base in (engine, *four_bit_kinds(engine)):
+        for cost in rank_costs(replace(base, fabric_outputs=2)):
             assert sum(cost.resources.as_dict().values()) > 0, cost.part
             assert cost.source
 
@@ -84,9 +84,21 @@ def test_dsp_lanes_follow_the_packing(bits, lanes):
     # lanes = 1 + floor((27 - W) / (W + A - 1)); two int8 lanes are 18 bits apart
     assert dsp_lanes(bits) == lanes
     assert dsp_lanes(4) == 1 + (27 - 4) // (4 + 8 - 1)
-    engine = replace(load_engine("u250"), fabric_outputs=2, weight_bits=bits)
+    engine = replace(load_engine("u250"), fabric_outputs=2, weight_bits=bits, stored_bits=bits)
     macs = engine.pixels * engine.inputs * (engine.outputs - 2)
     assert mac_dsps(engine) == macs // lanes
+
+
+def test_widened_rows_cost_multiplexers_and_half_the_cache():
+    """The array stays that of 8-bit weights."""
+    engine = replace(load_engine("u250"), cache_rows=8192)
+    widened = replace(engine, stored_bits=4)
+    assert mac_dsps(widened) == mac_dsps(engine)
+    added = sum(e.resources.lut for e in rank_costs(widened))
+    added -= sum(e.resources.lut for e in rank_costs(engine))
+    assert added == 8 * 16 * 8
+    kept = [big_memory(each, "cache", "uram").uram for each in (engine, widened)]
+    assert kept == [2 * 15, 2 * 8]
 
 
 def test_memories_fill_whole_blocks():
@@ -105,11 +117,12 @@ def test_links_cost_nothing_in_one_rank_and_stay_within_the_crossing():
 
 def test_engine_of_the_board_file_fits_its_board():
     for board in ("u250", "u55c"):
-        limits, engine = load_limits(board), load_engine(board)
-        used = used_resources(engine).as_dict()
-        assert engine.ranks <= limits.slrs
-        for kind in KINDS:
-            assert used[kind] <= limits.usable(kind), (board, kind)
+        limits, own = load_limits(board), load_engine(board)
+        for engine in (own, *four_bit_kinds(own)):
+            used = used_resources(engine).as_dict()
+            assert engine.ranks <= limits.slrs
+            for kind in KINDS:
+                assert used[kind] <= limits.usable(kind), (board, engine.weight_bits, kind)
 
 
 def test_placement_respects_every_limit():
@@ -163,8 +176,87 @@ def test_text_names_what_json_holds(cifar):
 
 def test_engine_file_is_a_board(cifar, tmp_path):
     path = tmp_path / "engine.toml"
-    path.write_text(engine_toml(cifar.choice.engine, "x", "u250"))
-    assert load_engine(path) == cifar.choice.engine
+    for engine in (cifar.choice.engine, *four_bit_kinds(cifar.choice.engine)):
+        path.write_text(engine_toml(engine, "x", "u250"))
+        assert load_engine(path) == engine
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("stored_bits = 5", r"stored_bits = 5 in \[engine\]; 8 or 4 are possible"),
+        ("weight_bits = 4\nstored_bits = 8", "stored_bits = 8 .* with weight_bits = 4 only 4 is"),
+        ("weight_bits = 2", r"weight_bits = 2 in \[engine\]; 8 or 4 are possible"),
+    ],
+)
+def test_bits_that_no_engine_has(lines, message, tmp_path):
+    path = tmp_path / "engine.toml"
+    path.write_text(f"[engine]\n{lines}\n")
+    with pytest.raises(UserError, match=message):
+        load_engine(path)
+
+
+def test_rows_are_stored_in_the_bits_of_the_array_unless_said(tmp_path):
+    path = tmp_path / "engine.toml"
+    for bits in (8, 4):
+        path.write_text(f"[engine]\nweight_bits = {bits}\n")
+        assert load_engine(path).stored_bits == bits
+
+
+@pytest.fixture(scope="module")
+def four_bits():
+    return make_plan("models/shapes-ldm", bits="w4a8")
+
+
+def test_plan_of_four_bit_weights_compares_both_kinds(four_bits):
+    """The best engine of either, the faster one first."""
+    kinds = as_dict(four_bits)["kinds"]
+    assert sorted((each["array_bits"], each["stored_bits"]) for each in kinds) == [(4, 4), (8, 4)]
+    assert kinds[0]["cycles_per_step"] == four_bits.choice.cost.cycles
+    assert kinds[0]["cycles_per_step"] <= kinds[1]["cycles_per_step"]
+    text = as_text(four_bits)
+    for choice in (four_bits.choice, *four_bits.others):
+        assert f"{choice.cost.cycles:,} cycles, {choice.used.lut:,} LUT" in text
+
+
+def test_of_equally_fast_kinds_the_one_that_needs_less(four_bits, monkeypatch):
+    choices = [four_bits.choice, *four_bits.others]
+    level = [replace(each, cost=replace(each.cost, cycles=1000)) for each in choices]
+    level.sort(key=lambda each: -each.used.dsp)
+    bases = four_bit_kinds(load_engine("u250"))
+    for order in (level, level[::-1]):
+        made = iter(order)
+        monkeypatch.setattr(kinds, "search", lambda *_, made=made: next(made))
+        best, _ = kinds.search_kinds(None, bases, four_bits.limits, 1)
+        assert best.engine.weight_bits == 4
+
+
+def test_a_kind_that_does_not_fit_is_left_out(four_bits, monkeypatch):
+    def only_narrow(qgraph, base, *_):
+        if base.weight_bits == 8:
+            raise EngineTooSmall("no room")
+        return four_bits.choice
+
+    monkeypatch.setattr(kinds, "search", only_narrow)
+    bases = four_bit_kinds(load_engine("u250"))
+    assert kinds.search_kinds(None, bases, four_bits.limits, 1) == (four_bits.choice,)
+    with pytest.raises(EngineTooSmall, match="no room"):
+        kinds.search_kinds(None, bases[:1], four_bits.limits, 1)
+
+
+def test_stable_diffusion_of_four_bit_weights_is_not_slower():
+    """On the engine above with rows that are widened; the narrow array is slower by a sixth."""
+    graph = layer_graph(find_model("sd15"), 1)
+    engine = replace(
+        load_engine("u250"),
+        window_rows=4096, weight_rows=2048, cache_rows=0, store_rows=45056, scores_rows=16384,
+        stats_words=1536, row_octets=512, row_groups=512, fabric_outputs=2,
+    )  # fmt: skip
+    qgraph = skeleton(graph, 4)
+    cycles = [step_cost(lower(qgraph, kind)).cycles for kind in four_bit_kinds(engine)]
+    wide = step_cost(lower(skeleton(graph), engine)).cycles
+    assert place(four_bit_kinds(engine)[0], load_limits("u250"), [0], [0]) is not None
+    assert cycles[0] <= wide < 0.9 * cycles[1]
 
 
 def test_json_of_the_command(tmp_path, capsys):
@@ -193,6 +285,11 @@ def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch)
     program, planned = fit.fitted(qgraph, "u250")
     assert not planned and program.engine == load_engine("u250")
     small = replace(load_engine("u250"), store_rows=256)
+    four, _ = fit.fitted(skeleton(qgraph.graph, 4), "u250")
+    assert four.engine in four_bit_kinds(load_engine("u250"))
+    kinds_of = four_bit_kinds(load_engine("u250"))
+    cycles = [step_cost(lower(skeleton(qgraph.graph, 4), kind)).cycles for kind in kinds_of]
+    assert step_cost(four).cycles == min(cycles)
     monkeypatch.setattr(fit, "load_engine", lambda board: small)
     program, planned = fit.fitted(qgraph, "u250")
     assert planned and program.engine.store_rows >= program.store_peak > 256
@@ -214,7 +311,7 @@ def test_a_layer_that_no_engine_runs_is_refused_at_once(monkeypatch):
         raise AssertionError("searched")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "search", unwanted)
+        patch.setattr(fit, "search_kinds", unwanted)
         with pytest.raises(UserError, match=r"^layer conv_out: .* 2\^8 apart"):
             fit.fitted(qgraph, "u250")
         # another engine has more room

@@ -93,12 +93,13 @@ def test_program_computes_its_graph(kind, ranks):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_of_four_bits(kind, ranks):
-    """Weights of 4 bits in one row per step, those of 8 bits in two."""
+def test_rows_of_four_bits(kind, bits, ranks):
+    """Weights of 4 bits in one word per step, those of 8 bits in two, in an array of either."""
     qgraph, inputs = drawn(kind, 5)
     qgraph = narrowed(qgraph, ranks % 3)
-    program = lower(qgraph, Engine(ranks=ranks, weight_bits=4))
+    program = lower(qgraph, Engine(ranks=ranks, weight_bits=bits, stored_bits=4))
     verify_program(program)
     compared(qgraph, program, inputs)
 

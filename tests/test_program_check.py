@@ -222,6 +222,15 @@ def test_buffers_and_cache():
     refused(changed(program, conv, "wload", cache=999), "rows 999.. of the weight cache")
 
 
+def test_words_of_a_weight_row():
+    program = some_program("conv3x3", cache_rows=1000)
+    conv = index_of(program, "conv")
+    refused(changed(program, conv, "wload", row_words=1), "weight rows of 1 words")
+    # where rows of both kinds are possible, the cache holds the narrow ones
+    engine = dataclasses.replace(program.engine, stored_bits=4)
+    refused(dataclasses.replace(program, engine=engine), "rows of 2 words in the weight cache")
+
+
 def test_segments():
     program = some_program()
     one = program.segments[0]

@@ -20,14 +20,14 @@ card = GenericCard("-O1", "-g", "-march=native", "-fsanitize=address,undefined",
 """
 LAYERS = """
 import test_layers_csim as t
-narrow = t.NIBBLES in {flags!r}
-bits = 4 if narrow else 8
+members = [m for flag, m in t.FOUR_BIT_KINDS.values() if flag in {flags!r}]
+(members,) = members or ({{}},)
 for kind in t.KINDS:
     even = kind.startswith("stride2")
     strips = dict(size=(12, 10) if even else (12, 9), channels=40)
     for shape, engine in ((dict(), dict()), (strips, dict(t.TIGHT, weight_rows=110))):
-        graph = (t.drawn_narrow if narrow else t.drawn)(kind, 11, **shape)
-        found = t.first_difference(graph, {ranks}, card, weight_bits=bits, **engine)
+        graph = (t.drawn_narrow if members else t.drawn)(kind, 11, **shape)
+        found = t.first_difference(graph, {ranks}, card, **members, **engine)
         assert found is None, kind
 """
 SEVERAL = """
@@ -66,7 +66,11 @@ def run_clean(script: str, ranks: int, flags: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("bits", [(), ("-DLDA_WEIGHT_BITS=4",)], ids=["w8", "w4"])
+@pytest.mark.parametrize(
+    "bits",
+    [(), ("-DLDA_WEIGHT_BITS=4",), ("-DLDA_STORED_BITS=4",)],
+    ids=["w8", "w4", "w4 widened"],
+)
 @pytest.mark.parametrize("form", [(), ("-DLDA_PLAIN",)], ids=["fast", "plain"])
 def test_sanitisers_find_nothing(form, bits, ranks):
     run_clean(LAYERS, ranks, form + bits)

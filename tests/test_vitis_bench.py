@@ -128,12 +128,13 @@ def test_bench_of_a_middle_rank_passes(recorded):
 
 @pytest.mark.csim
 @pytest.mark.slow
-def test_benches_of_four_bit_rows_pass(tmp_path):
-    """Vectors, ports and kernels of the same width: K and V of the ring, weights of 8 bits in
-    halves.
+@pytest.mark.parametrize("array", [8, 4])
+def test_benches_of_four_bit_rows_pass(array, tmp_path):
+    """Vectors, ports and kernels of the same width: K and V of the ring, weights of 8 bits in two
+    words or in halves.
     """
     folder = tmp_path / "build"
-    make_build(folder, "self_attention", replace(SMALL, weight_bits=4))
+    make_build(folder, "self_attention", replace(SMALL, weight_bits=array, stored_bits=4))
     record(folder, progress=False)
     for kernel in ("wload", "mac"):
         assert run_bench(folder, kernel) == [f"{kernel}_{n}: {kernel}: PASS" for n in (1, 2)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +16,18 @@ from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, Segment, Wl
 WORDS = 4096  # of each buffer
 
 
+# bits of a row of the array, of a stored row
+KINDS = {"8": (8, 8), "4": (4, 4), "4 widened": (8, 4)}
+EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
 class Card:
     """wload with its cache, which outlives a step."""
 
-    def __init__(self, bits=8):
-        flags = (*FAST, f"-DLDA_WEIGHT_BITS={bits}")
+    def __init__(self, bits=8, stored=8, *flags, root=ROOT):
+        flags = (*FAST, f"-DLDA_WEIGHT_BITS={bits}", f"-DLDA_STORED_BITS={stored}", *flags)
         self.bits = bits
-        self.lib = ctypes.CDLL(str(compile_cpp(ROOT / "tests/kernels/wload.cpp", flags)))
+        self.lib = ctypes.CDLL(str(compile_cpp(root / "tests/kernels/wload.cpp", flags)))
         self.lib.t_wload_new.restype = ctypes.c_void_p
         self.card = ctypes.c_void_p(self.lib.t_wload_new())
 
@@ -50,9 +57,17 @@ class Card:
         self.lib.t_wload_free(self.card)
 
 
+def sent_rows(words, row_words, bits):
+    """Rows of ``bits`` on ws, uint8 [rows, bytes], of stored ones of ``row_words`` words."""
+    rows = np.array(words, np.uint8).reshape(-1, 64 * row_words)
+    if rows.shape[1] == 16 * bits:
+        return rows
+    nibbles = np.concatenate([rows & 15, rows >> 4], axis=1).astype(np.int16)
+    return np.where(nibbles < 8, nibbles, nibbles - 16).astype(np.int8).view(np.uint8)
+
+
 def model(segments, entries, weights, dynamic, bits=8):
-    """The contract: words of hd, pp, ws, qp."""
-    row_words = bits // 4
+    """The contract: words of hd, pp, qp, and rows of ws."""
     buffers = {BUFFER_STATIC: weights, BUFFER_DYNAMIC: dynamic}
     runs = [
         (entries[k], i0, i1)
@@ -64,8 +79,9 @@ def model(segments, entries, weights, dynamic, bits=8):
     hd, pp, ws, qp = [], [], [], []
 
     def rows(entry, i0, i1, first, last):
-        start = entry.ws.at(i0, i1)
-        ws.extend(buffers[entry.ws_buffer][start + row_words * first : start + row_words * last])
+        start, words = entry.ws.at(i0, i1), entry.row_words
+        taken = buffers[entry.ws_buffer][start + words * first : start + words * last]
+        ws.extend(sent_rows(taken, words, bits))
 
     def ahead(entry, i0, i1):
         hd.append(weights[entry.hd.at(i0, i1)])
@@ -89,11 +105,14 @@ def model(segments, entries, weights, dynamic, bits=8):
                 rows(entry, i0, i1, begin, min(begin + entry.round_rows, entry.ws_rows))
         if n + 1 < len(runs):
             ahead(*runs[n + 1])
-    shape = (-1, 64)
-    return [np.array(w, np.uint8).reshape(shape) for w in (hd, pp, ws, qp)]
+    widths = {"hd": hd, "pp": pp, "ws": ws, "qp": qp}
+    return [
+        np.array(rows, np.uint8).reshape(-1, 16 * bits if name == "ws" else 64)
+        for name, rows in widths.items()
+    ]
 
 
-def random_entry(rng, loops, cache):
+def random_entry(rng, cache, row_words):
     units = int(rng.integers(1, 14))
     per_round = int(rng.integers(1, 6))
     steps = int(rng.integers(1, 12))
@@ -109,7 +128,8 @@ def random_entry(rng, loops, cache):
     buffer = int(rng.integers(0, 2)) if cache < 0 else BUFFER_STATIC
     return WloadEntry(
         units=units, per_round=per_round, ws_rows=ws_rows, round_rows=per_round * steps,
-        ws_buffer=buffer, ws=address(2 * ws_rows, cache >= 0), cache=cache if ws_rows else -1,
+        row_words=row_words, ws_buffer=buffer, ws=address(2 * ws_rows, cache >= 0),
+        cache=cache if ws_rows else -1,
         hd=address(1), pp_words=counts["pp"], pp_buffer=int(rng.integers(0, 2)),
         pp=address(counts["pp"]), table_words=counts["table"], table=address(counts["table"]),
         scale_buffer=int(rng.integers(0, 2)), scale=address(units), bias_words=bias_words,
@@ -118,7 +138,8 @@ def random_entry(rng, loops, cache):
     )  # fmt: skip
 
 
-def random_program(rng):
+def random_program(rng, kind):
+    """Rows of the array's width and of the cache's, of which the latter may be kept."""
     segments, entries, cache = [], [], 0
     for _ in range(int(rng.integers(1, 6))):
         count = int(rng.integers(1, 4))
@@ -126,52 +147,107 @@ def random_program(rng):
         segments.append(Segment(len(entries), count, *loops))
         for _ in range(count):
             cached = rng.random() < 0.4 and cache < 300
-            entries.append(random_entry(rng, loops, cache if cached else -1))
+            row_words = kind[1] // 4 if cached else int(rng.choice(kind)) // 4
+            entries.append(random_entry(rng, cache if cached else -1, row_words))
             cache += entries[-1].ws_rows if cached else 0
     return segments, entries
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("seed", range(20))
-def test_random_programs(seed, bits):
+def random_words(rng):
+    """Words of both buffers, with the extremes of either width often."""
+    words = rng.integers(0, 256, (2, WORDS, 64), np.uint8)
+    extremes = np.array([0x80, 0x7F, 0x88, 0x87, 0x78, 0x77, 0xFF, 0x00], np.uint8)
+    return np.where(rng.random(words.shape) < 0.3, rng.choice(extremes, words.shape), words)
+
+
+def differs(card, kind, seed):
+    """Names of the streams on which a random program's words are not those of the contract."""
     rng = np.random.default_rng(seed)
-    segments, entries = random_program(rng)
-    weights, dynamic = rng.integers(0, 256, (2, WORDS, 64), np.uint8)
-    expected = model(segments, entries, weights, dynamic, bits)
+    segments, entries = random_program(rng, kind)
+    weights, dynamic = random_words(rng)
+    expected = model(segments, entries, weights, dynamic, kind[0])
     sizes = [len(w) for w in expected]
-    card = Card(bits)
     # cached rows, in the upper half of memory, are not read again
     others = weights.copy()
     others[WORDS // 2 :] ^= 255
     for reload, memory in ((1, weights), (0, others)):
         got, _ = card.step(segments, entries, memory, dynamic, reload, sizes, 1 + seed % 3)
-        got[2] = got[2].reshape(-1, 64)
-        for stream, wanted in zip(got, expected, strict=True):
-            np.testing.assert_array_equal(stream, wanted)
+        pairs = zip(("hd", "pp", "ws", "qp"), got, expected, strict=True)
+        wrong = {name for name, stream, wanted in pairs if not np.array_equal(stream, wanted)}
+        if wrong:
+            return wrong
+    return set()
 
 
-def plain_entry(units, steps, cache=-1):
+@EACH_KIND
+@pytest.mark.parametrize("seed", range(20))
+def test_random_programs(seed, kind):
+    assert not differs(Card(*kind), kind, seed)
+
+
+PLANTED = {
+    "halves": ("weights.hpp", "= nibble_of(stored.b[k], true)", "= nibble_of(stored.b[k], false)"),
+    "sign": ("weights.hpp", "return int8_t((bits ^ 8) - 8);", "return int8_t(bits);"),
+    "both widths": ("wload.hpp", "if (WIDENS && two) row_from", "if (WIDENS && !two) row_from"),
+    "next address": (
+        "wload_plan.hpp",
+        "return row_words == 2 ? 2 * rows : rows;",
+        "return row_words == 3 ? 2 * rows : rows;",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_planted_faults_are_found(fault, tmp_path):
+    name, right, wrong = PLANTED[fault]
+    for folder in ("hls", "tests/kernels"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    source = tmp_path / "hls/kernels" / name
+    text = source.read_text()
+    assert text.count(right) == 1
+    broken = text.replace(right, wrong)
+    source.write_text(broken)
+    card = Card(8, 4, f"-DSOURCE={zlib.crc32(broken.encode())}", root=tmp_path)
+    assert any("ws" in differs(card, (8, 4), seed) for seed in range(4))
+
+
+def test_every_weight_of_four_bits_is_widened():
+    """-8 .. 7 in either half of every byte."""
+    values = np.arange(256, dtype=np.uint8)
+    weights = np.tile(values[:, None], (WORDS // 256, 64))
+    entry = replace(plain_entry(4, 64), row_words=1)
+    sizes = [len(w) for w in model([Segment(0, 1)], [entry], weights, weights)]
+    got, _ = Card(8, 4).step([Segment(0, 1)], [entry], weights, weights, True, sizes)
+    rows = got[2].view(np.int8)
+    assert (rows.min(), rows.max()) == (-8, 7)
+    low, high = rows[:, :64].astype(int), rows[:, 64:].astype(int)
+    assert np.array_equal((low & 15) | (high & 15) << 4, weights[:256])
+
+
+def plain_entry(units, steps, cache=-1, row_words=2):
     return WloadEntry(
         units=units, per_round=units, ws_rows=units * steps, round_rows=units * steps,
-        ws_buffer=BUFFER_STATIC, ws=Addr(0), cache=cache, hd=Addr(3000), pp_words=4,
-        pp_buffer=BUFFER_STATIC, pp=Addr(3100), table_words=0, table=Addr(0),
+        row_words=row_words, ws_buffer=BUFFER_STATIC, ws=Addr(0), cache=cache, hd=Addr(3000),
+        pp_words=4, pp_buffer=BUFFER_STATIC, pp=Addr(3100), table_words=0, table=Addr(0),
         scale_buffer=BUFFER_STATIC, scale=Addr(3200), bias_words=1,
         bias_buffer=BUFFER_STATIC, bias=Addr(3300), pp_once=0,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_cached_rows_come_one_per_cycle(bits):
+@EACH_KIND
+def test_cached_rows_come_one_per_cycle(kind):
+    """And those from memory as fast as their words."""
+    bits, stored = kind
     rng = np.random.default_rng(1)
     weights = rng.integers(0, 256, (WORDS, 64), np.uint8)
-    entries = [plain_entry(8, 60, cache=5)]
+    entries = [plain_entry(8, 60, cache=5, row_words=stored // 4)]
     sizes = [len(w) for w in model([Segment(0, 1)], entries, weights, weights, bits)]
-    card = Card(bits)
+    card = Card(*kind)
     loaded, slow = card.step([Segment(0, 1)], entries, weights, weights, True, sizes)
     kept, fast = card.step([Segment(0, 1)], entries, weights, weights, False, sizes)
     np.testing.assert_array_equal(loaded[2], kept[2])
     rows = 8 * 60
-    words = rows * bits // 4
+    words = rows * stored // 4
     assert words < slow < words * 1.25 + 150
     assert rows < fast < rows + 200
 
@@ -188,6 +264,13 @@ def test_a_cache_that_is_too_small_is_refused():
     entry = plain_entry(8, 60, cache=100)
     with pytest.raises(AssertionError, match="a row outside of the cache"):
         Card().step([Segment(0, 1)], [entry], memory, memory, True, [9, 9, 999, 99])
+
+
+def test_rows_of_two_words_do_not_fit_a_narrow_cache():
+    memory = np.zeros((WORDS, 64), np.uint8)
+    entry = plain_entry(2, 4, cache=0, row_words=2)
+    with pytest.raises(AssertionError, match="a row of other words than the engine has"):
+        Card(8, 4).step([Segment(0, 1)], [entry], memory, memory, True, [9, 9, 99, 99])
 
 
 def test_steps_have_their_own_words():
@@ -213,6 +296,5 @@ def test_steps_have_their_own_words():
         got, _ = card.step(
             segments, entries, weights, dynamic, reload, sizes, 1, steps, (first, words_of_step)
         )
-        got[2] = got[2].reshape(-1, 64)
         for stream, wanted in zip(got, expected, strict=True):
             np.testing.assert_array_equal(stream, wanted)

@@ -16,6 +16,7 @@ CONSTANTS = {
     "inputs": "PI",
     "outputs": "PO",
     "weight_bits": "WEIGHT_BITS",
+    "stored_bits": "STORED_BITS",
     "fabric_outputs": "FABRIC_OUTPUTS",
     "window_rows": "WINDOW_ROWS",
     "weight_rows": "WEIGHT_ROWS",

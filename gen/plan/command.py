@@ -12,11 +12,11 @@ from gen.errors import EngineTooSmall, UserError
 from gen.macs import macs_per_step
 from gen.model import find_model
 from gen.plan.engine_file import engine_toml
+from gen.plan.kinds import search_kinds
 from gen.plan.limits import load_limits
 from gen.plan.report import Plan, as_dict, as_text
-from gen.plan.search import search
 from gen.plan.structure import layer_graph, skeleton
-from gen.program.engine import Engine, load_engine, narrowed
+from gen.program.engine import Engine, four_bit_kinds, load_engine
 from gen.program.sampler import with_sampler
 from gen.stages import write_json, write_text
 
@@ -50,17 +50,17 @@ def make_plan(
     if cards < 1:
         raise UserError(f"--cards {cards}: at least one card is needed")
     limits = load_limits(board)
-    base = _engine(board, bits)
+    bases = _engines(board, bits)
     if clock_mhz:
-        base = replace(base, clock_mhz=clock_mhz)
+        bases = [replace(base, clock_mhz=clock_mhz) for base in bases]
     model = find_model(name)
     whole = batch or model.batch
     graph = layer_graph(model, ceil(whole / cards), height, width, tokens)
     if sampler:
-        base = with_sampler(base, graph)
+        bases = [with_sampler(base, graph) for base in bases]
     try:
         qgraph = skeleton(graph, BITS[bits])
-        choice = search(qgraph, base, limits, macs_per_step(graph), progress)
+        choice, *others = search_kinds(qgraph, bases, limits, macs_per_step(graph), progress)
     except EngineTooSmall as error:
         raise EngineTooSmall(
             f"{name}: {error}. {_smaller(name, board, graph.batch, height, width, bits)}"
@@ -70,16 +70,17 @@ def make_plan(
         graph=graph,
         choice=choice,
         limits=limits,
-        clock_mhz=base.clock_mhz,
+        clock_mhz=choice.engine.clock_mhz,
         cards=cards,
         seconds=time.perf_counter() - started,
+        others=tuple(others),
     )
 
 
-def _engine(board: str, bits: str) -> Engine:
-    """A board's engine with weight rows of the bits asked for."""
+def _engines(board: str, bits: str) -> list[Engine]:
+    """A board's engine, of every kind that runs weights of the bits asked for."""
     engine = load_engine(board)
-    return narrowed(engine) if BITS[bits] == 4 else engine
+    return list(four_bit_kinds(engine)) if BITS[bits] == 4 else [engine]
 
 
 def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: str) -> str:
@@ -91,14 +92,14 @@ def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: s
             return str(error).rpartition(". ")[2]
         return "With --batch 1 (one sample per step, or one card per sample) it fits"
     model = find_model(name)
-    limits, base = load_limits(board), _engine(board, bits)
+    limits, bases = load_limits(board), _engines(board, bits)
     size = layer_graph(model, 1, height, width).tensors
     side = max(max(t.height, t.width) for t in size.values())
     while side > 8:
         side //= 2
         graph = layer_graph(model, 1, side, side)
         try:
-            search(skeleton(graph, BITS[bits]), base, limits, macs_per_step(graph))
+            search_kinds(skeleton(graph, BITS[bits]), bases, limits, macs_per_step(graph))
         except UserError:
             continue
         return f"With latents of {side}x{side} (--height {side} --width {side}) it fits"

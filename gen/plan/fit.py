@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from gen.errors import EngineTooSmall, UserError
 from gen.macs import attention_macs
+from gen.plan.kinds import preference, search_kinds
 from gen.plan.limits import load_limits
-from gen.plan.search import search
-from gen.program.engine import Engine, load_engine, narrowed
+from gen.plan.search import used_resources
+from gen.program.cost import step_cost
+from gen.program.engine import Engine, four_bit_kinds, load_engine
 from gen.program.lower import lower
 from gen.program.program import Program
 from gen.program.sampler import with_sampler
@@ -33,9 +36,9 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
     """The program of ``qgraph`` on the engine of ``board``, and whether that engine was planned.
 
     ``board`` is an engine file, which is taken as it is, or the name of a board. A board's own
-    engine is taken if its store holds the model's tensors, with rows of 4-bit weights if the model
-    has such, else the best one that fits the board is searched. ``sampler``: with one for the
-    model's latent.
+    engine is taken if its store holds the model's tensors, else the best one that fits the board is
+    searched; for a model with weights of 4 bits the faster of both kinds. ``sampler``: with one for
+    the model's latent.
 
     Raises:
         EngineTooSmall: a layer or a memory that no engine of the board can hold.
@@ -48,13 +51,20 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
                 f"{board} is an engine without a sampler; plan it with --sampler, or build without"
             )
         return lower(qgraph, engine), False
-    if any(q.weight_bits == 4 for q in qgraph.layers):
-        engine = narrowed(engine)
     if sampler:
         engine = with_sampler(engine, qgraph.graph)
-    try:
-        return lower(qgraph, engine, spill=False), False
-    except EngineTooSmall:
-        pass
+    narrow = any(q.weight_bits == 4 for q in qgraph.layers)
+    kinds = four_bit_kinds(engine) if narrow else (engine,)
+    programs = []
+    for kind in kinds:
+        with suppress(EngineTooSmall):
+            programs.append(lower(qgraph, kind, spill=False))
     limits = load_limits(board)
-    return search(qgraph, engine, limits, qgraph_macs(qgraph), progress=True).program, True
+
+    def order(program: Program) -> tuple[int, float]:
+        return preference(step_cost(program).cycles, used_resources(program.engine), limits)
+
+    if programs:
+        return programs[0] if len(programs) == 1 else min(programs, key=order), False
+    best, *_ = search_kinds(qgraph, kinds, limits, qgraph_macs(qgraph), progress=True)
+    return best.program, True

@@ -14,7 +14,6 @@ from gen.plan.search import Choice
 from gen.program.cost import start_cycles, update_cycles
 from gen.program.program import moved_rows
 from gen.program.sampler import latent_words, result_words
-from gen.qlayers import layer_bits
 
 TOP = 10
 STEPS_PER_START = 10  # with a sampler; what the host takes by default
@@ -22,7 +21,9 @@ STEPS_PER_START = 10  # with a sampler; what the host takes by default
 
 @dataclass(frozen=True)
 class Plan:
-    """A chosen engine with what it was chosen for. ``cards`` work on a step together."""
+    """A chosen engine with what it was chosen for. ``cards`` work on a step together. ``others``:
+    the best engines of other kinds.
+    """
 
     model: str
     graph: LayerGraph
@@ -31,6 +32,7 @@ class Plan:
     clock_mhz: float
     cards: int
     seconds: float
+    others: tuple[Choice, ...] = ()
 
     @property
     def mac_units(self) -> int:
@@ -106,7 +108,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "board": limits.board,
         "batch": plan.graph.batch,
         "cards": plan.cards,
-        "bits": "w4a8" if engine.weight_bits == 4 else "w8a8",
+        "bits": "w4a8" if engine.stored_bits == 4 else "w8a8",
         "macs_per_step": plan.macs,
         "mac_units": plan.mac_units,
         "cycles_per_step": cost.cycles,
@@ -125,6 +127,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             }
             for slr in range(engine.ranks)
         },
+        "kinds": [kind(each) for each in (plan.choice, *plan.others)],
         "crossing_wires": {"used": link_wires(engine), "limit": limits.link_wires},
         "ddr_bytes_per_bank": (plan.choice.program.static_words
                                + plan.choice.program.dynamic_words) * 64
@@ -143,6 +146,17 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "engine": asdict(engine),
         "plan_seconds": plan.seconds,
     }  # fmt: skip
+
+
+def kind(choice: Choice) -> dict[str, Any]:
+    """What distinguishes an engine from one of another kind, and what each costs per SLR."""
+    engine = choice.engine
+    return {
+        "array_bits": engine.weight_bits,
+        "stored_bits": engine.stored_bits,
+        "cycles_per_step": choice.cost.cycles,
+        **choice.used.as_dict(),
+    }
 
 
 def spilled(plan: Plan) -> dict[str, Any]:
@@ -166,8 +180,8 @@ def bound_by(parts: dict[str, dict[str, float]]) -> str:
 def levers(plan: Plan) -> dict[str, float]:
     """Milliseconds per step with one thing changed and all else equal.
 
-    A clock scales the cycles; 4-bit weights halve the weight stream, but K, V and other weights of
-    8 bits are multiplied in two passes; a second card halves a guided pair.
+    A clock scales the cycles; 4-bit weights that are widened for the array halve the weight stream;
+    a second card halves a guided pair.
     """
     cost = plan.choice.cost
     now = plan.milliseconds(cost.cycles)
@@ -176,10 +190,8 @@ def levers(plan: Plan) -> dict[str, float]:
         for mhz in plan.limits.clocks_mhz
         if mhz > plan.clock_mhz
     }
-    if plan.choice.engine.weight_bits == 8:
-        wide = {layer.name for layer in plan.graph.layers if layer_bits(plan.graph, layer, 4) == 8}
-        again = sum(each.multiply for each in cost.layers if each.layer in wide)
-        found["4-bit weights"] = plan.milliseconds(cost.cycles - cost.weights / 2 + again)
+    if plan.choice.engine.stored_bits == 8:
+        found["4-bit weights"] = plan.milliseconds(cost.cycles - cost.weights / 2)
     batch = plan.graph.batch
     if batch > 1:
         found[f"{plan.cards + 1} cards"] = now * ceil(batch / (plan.cards + 1)) / batch
@@ -215,6 +227,26 @@ def _several_line(data: dict[str, float]) -> list[str]:
     ]
 
 
+def _kind_lines(plan: Plan) -> list[str]:
+    """Which kind of engine takes weights of 4 bits, and what the other one would cost."""
+    if plan.choice.engine.stored_bits == 8:
+        return []
+    names = {
+        8: "an array of 8-bit weights (4-bit ones are widened, all pass once)",
+        4: "an array of 4-bit weights (those of 8 bits pass twice)",
+    }
+    lead = "weights    stored in 4 bits, for "
+    lines = []
+    for each in (plan.choice, *plan.others):
+        used = each.used
+        lines.append(
+            f"{lead}{names[each.engine.weight_bits]}: {each.cost.cycles:,} cycles, {used.lut:,} "
+            f"LUT, {used.dsp:,} DSP, {used.uram} UltraRAM per SLR"
+        )
+        lead = "           instead of "
+    return lines
+
+
 def as_text(plan: Plan) -> str:
     """The plan for people."""
     data = as_dict(plan)
@@ -235,6 +267,7 @@ def as_text(plan: Plan) -> str:
         f"step       {data['cycles_per_step']:,} cycles = {data['ms_per_step']:.3f} ms, "
         f"efficiency {data['efficiency']:.1%}; with PCIe and start "
         f"{data['ms_per_step_with_transfers']:.3f} ms",
+        *_kind_lines(plan),
         *_several_line(data["several_steps"]),
     ]
     kept = data["spilled"]

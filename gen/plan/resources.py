@@ -63,6 +63,8 @@ RULES = {
     "operand sum": (146, "tree in hls/kernels/multiply.hpp, one LUT6 per adder bit"),
     # one bit of a shift register with 64 positions: three levels of 4:1 multiplexers
     "shift bit": (3, "4:1 multiplexer per LUT6 (UG574)"),
+    # a bit of a row: of one word, of the low or the high half of a byte of it, of a kept row
+    "widened bit": (1, "hls/kernels/weights.hpp: a 4:1 multiplexer per LUT6 (UG574)"),
     "m_axi": (5000, "VAE axi_burst_performance, 512 bits: about 5k LUT, 9k FF, 14-23 BRAM18"),
 }
 CONTROL = Resources(lut=1500, ff=3000, bram36=2)  # loop control and layer ROM of one kernel
@@ -182,6 +184,13 @@ def _pre(engine: Engine) -> list[Cost]:
     ]
 
 
+def _wload(engine: Engine) -> list[Cost]:
+    if engine.stored_bits == engine.weight_bits:
+        return []
+    bit, rule = RULES["widened bit"]
+    return [Cost("rows of 4 bits, widened in wload", _logic(128 * engine.weight_bits * bit), rule)]
+
+
 def _sampler(engine: Engine) -> list[Cost]:
     values = engine.sampler_pixels * engine.sampler_channels
     if not values:
@@ -238,6 +247,7 @@ def rank_costs(engine: Engine) -> list[Cost]:
         *_post(engine),
         *_pre(engine),
         *_ports(),
+        *_wload(engine),
         *_sampler(engine),
         *_fifos(engine),
         Cost("control of seven kernels", control, CONTROL_SOURCE),
@@ -251,7 +261,7 @@ def big_memories(engine: Engine) -> dict[str, tuple[int, int, int]]:
         "store": (2, engine.store_rows, WORD_BITS),
         "window": (2 * engine.pixels, engine.window_rows, 64),
         "weights": (1, 2 * engine.weight_rows, 128 * engine.weight_bits),
-        "cache": (1, engine.cache_rows, 128 * engine.weight_bits),
+        "cache": (1, engine.cache_rows, 128 * engine.stored_bits),
     }
 
 

@@ -108,7 +108,7 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
         following = host.head_word(heads.first + heads.step) if heads.count > 1 else first
         ws = Addr(first, host.item_words, following - first)
     elif rows:
-        ws = Addr(static.take(made.engine.row_words * rows))
+        ws = Addr(static.take(made.row_words * rows))
     pp_count = pp_words(made)
     affine = _step_affine(made, pp_count, dynamic)
     if affine is not None:
@@ -197,7 +197,7 @@ def host_weight(
     # a step of the product with K begins with an even group
     lanes = [each.lane if made.softmax else each.lane % SUB for each in places]
     mask_words = pp_words(made) if _masks(made) == "pp" else made.units
-    words = made.n0 * sum(outputs) * made.engine.row_words * made.steps + mask_words
+    words = made.n0 * sum(outputs) * made.row_words * made.steps + mask_words
     return HostWeight(
         layer=layer.name,
         host=layer.weight.key,
@@ -225,6 +225,7 @@ def wload_entry(
         per_round=per_round,
         ws_rows=places.ws_rows,
         round_rows=per_round * made.steps if places.ws_rows else 0,
+        row_words=made.row_words,
         ws_buffer=BUFFER_DYNAMIC if places.host_weight else BUFFER_STATIC,
         ws=places.ws,
         cache=cache,

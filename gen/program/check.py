@@ -90,6 +90,8 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
         return f"{shape.steps} steps, {shape.units} units"
     if halves not in (1, engine.byte_rows):
         return f"{halves} weight rows per step of {engine.weight_bits} bits"
+    if 4 * wload.row_words not in (engine.stored_bits, engine.weight_bits):
+        return f"weight rows of {wload.row_words} words"
     if shape.per_round % shape.gates or shape.per_round <= 0:
         return f"rounds of {shape.per_round} units"
     own = shape.ring == RING_NONE
@@ -207,7 +209,7 @@ def _buffers_fault(program: Program, index: int) -> str | None:
         return "its constants change within the segment, but are sent once"
     sizes = (program.static_words, program.dynamic_words)
     reads = (
-        ("ws", w.ws_buffer, w.ws, program.engine.row_words * w.ws_rows),
+        ("ws", w.ws_buffer, w.ws, w.row_words * w.ws_rows),
         ("hd", 0, w.hd, 1),
         ("pp", w.pp_buffer, w.pp, w.pp_words),
         ("table", 0, w.table, w.table_words),
@@ -238,6 +240,8 @@ def _cache_fault(program: Program) -> str | None:
             continue
         if w.ws_buffer != BUFFER_STATIC or w.cache + w.ws_rows > program.engine.cache_rows:
             return f"layer {entry.layer}: rows {w.cache}.. of the weight cache"
+        if w.row_words != program.engine.kept_words:
+            return f"layer {entry.layer}: rows of {w.row_words} words in the weight cache"
         kept.add((w.cache, w.ws_rows, w.ws.base))
     rows = Counter(row for first, count, _ in kept for row in range(first, first + count))
     if any(count > 1 for count in rows.values()):

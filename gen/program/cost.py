@@ -91,11 +91,10 @@ class CostModel:
     def __init__(self, engine: Engine, ddr_gb_per_s: float = 13.0, followed: int = 8) -> None:
         self.followed = followed
         self.word_cycles = max(1.0, 64.0 * engine.clock_mhz / (ddr_gb_per_s * 1000.0))
-        self.row_cycles = engine.row_words * self.word_cycles
 
     def cost(self, program: Program) -> StepCost:
         """Cost of one step."""
-        rank = RankClock(program, self.word_cycles, self.row_cycles)
+        rank = RankClock(program, self.word_cycles)
         totals = [[0.0, 0.0, 0.0, 0.0] for _ in program.entries]
         for index, segment in enumerate(program.segments):
             beyond = program.segments[index + 1 :]

@@ -39,15 +39,13 @@ def steady(periods: list[tuple[float, ...]]) -> bool:
 
 
 class RankClock:
-    """A rank in one step of ``program``. ``word_cycles``, ``row_cycles``: of a 64-byte word and a
-    weight row from DDR.
-    """
+    """A rank in one step of ``program``. ``word_cycles``: of a 64-byte word from DDR."""
 
-    def __init__(self, program: Program, word_cycles: float, row_cycles: float) -> None:
+    def __init__(self, program: Program, word_cycles: float) -> None:
         self.engine = engine = program.engine
         self.all_moves = program.moves
         self.moved = 0.0  # cycles of moves so far
-        self.word_cycles, self.row_cycles = word_cycles, row_cycles
+        self.word_cycles = word_cycles
         self.delays = delays = Delays(engine)
         timing, depths = engine.timing, engine.depths
         self.to_apply = delays.to_next("store")
@@ -108,7 +106,8 @@ class RankClock:
 
     def rows_time(self, entry: Entry, rows: int) -> float:
         """Cycles in which ``rows`` weight rows of an entry arrive."""
-        return rows * (1.0 if entry.wload.cache >= 0 else self.row_cycles)
+        wload = entry.wload
+        return rows * (1.0 if wload.cache >= 0 else wload.row_words * self.word_cycles)
 
     def execute(self, entry: Entry, following: Entry | None, run: int) -> tuple[float, float]:
         """Advance over one execution, number ``run`` of its segment; returns its multiply and

@@ -67,12 +67,13 @@ class Engine:
     """Parallelism and buffer sizes, of each rank (docs/engine.md, "Engine parameters").
 
     ``ranks`` engines of ``pixels`` x ``inputs`` x ``outputs`` multiply-accumulates per cycle, of
-    which ``fabric_outputs`` outputs are made of LUTs. Weight rows hold ``weight_bits`` bits (8 or
-    4) of 8 outputs x 16 inputs. ``window_rows`` of 16 bytes per bank, ``weight_rows`` per buffer
-    half, ``units`` of a round, ``cache_rows`` weight rows that stay on
-    the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8 channels of an item,
-    ``row_octets`` octets with row statistics, ``row_groups`` local groups of one pixel,
-    ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` norm groups or rows
+    which ``fabric_outputs`` outputs are made of LUTs. The array takes weight rows of 8 outputs x
+    16 inputs of ``weight_bits`` bits (8 or 4); weights of 4 bits are stored in rows of
+    ``stored_bits`` (as many, or 4, which are widened on their way). ``window_rows`` of 16 bytes per
+    bank, ``weight_rows`` per buffer half, ``units`` of a round, ``cache_rows`` weight rows of
+    ``stored_bits`` that stay on the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8
+    channels of an item, ``row_octets`` octets with row statistics, ``row_groups`` local groups of
+    one pixel, ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` norm groups or rows
     whose scales a cycle makes, ``items`` of a batch, ``scales`` items x norm
     groups, ``lag`` micro-slots between the store's reads and its writes, ``guard`` cycles from a
     write to the window or weight buffer to the first read of the same word, ``depths`` of the
@@ -87,6 +88,7 @@ class Engine:
     inputs: int = 16
     outputs: int = 8
     weight_bits: int = 8
+    stored_bits: int = 8
     fabric_outputs: int = 0
     window_rows: int = 4096
     weight_rows: int = 2048
@@ -110,10 +112,16 @@ class Engine:
     clock_mhz: float = 222.0
     timing: Timing = field(default_factory=Timing)
 
+    def row_words(self, bits: int) -> int:
+        """64-byte words of a stored weight row of weights of ``bits``; 8 bits in an array of 4 take
+        two rows.
+        """
+        return (self.stored_bits if bits == 4 else self.weight_bits) // 4
+
     @property
-    def row_words(self) -> int:
-        """64-byte words of a weight row."""
-        return self.weight_bits // 4
+    def kept_words(self) -> int:
+        """64-byte words of a row of the cache; rows of more words are not kept."""
+        return self.stored_bits // 4
 
     @property
     def byte_rows(self) -> int:
@@ -131,14 +139,23 @@ class Engine:
         return self.pixels // 8
 
 
+def widening(engine: Engine) -> Engine:
+    """The engine of an array of 8-bit weights that stores those of 4 bits as such: its cache holds
+    twice as many rows.
+    """
+    return replace(engine, stored_bits=4, cache_rows=engine.cache_rows * engine.kept_words)
+
+
 def narrowed(engine: Engine) -> Engine:
-    """The engine for weights of 4 bits: its memories hold twice as many weight rows."""
+    """The engine of an array of 4-bit weights: its memories hold twice as many weight rows."""
     return replace(
-        engine,
-        weight_bits=4,
-        weight_rows=engine.weight_rows * engine.row_words,
-        cache_rows=engine.cache_rows * engine.row_words,
+        widening(engine), weight_bits=4, weight_rows=engine.weight_rows * engine.weight_bits // 4
     )
+
+
+def four_bit_kinds(engine: Engine) -> tuple[Engine, Engine]:
+    """The two kinds of engine for weights of 4 bits (docs/plan.md, "W4A8")."""
+    return widening(engine), narrowed(engine)
 
 
 def load_engine(board: str | Path = "u250") -> Engine:
@@ -206,9 +223,13 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
                 )
     if made.get("ranks", 1) not in (1, 2, 4):
         raise UserError(f"{where}: ranks = {made['ranks']} in [engine]; 1, 2 or 4 are possible")
-    if made.get("weight_bits", 8) not in (4, 8):
+    bits = made.get("weight_bits", 8)
+    if bits not in (4, 8):
+        raise UserError(f"{where}: weight_bits = {bits} in [engine]; 8 or 4 are possible")
+    if made.setdefault("stored_bits", bits) not in (4, bits):
+        possible = "8 or 4 are" if bits == 8 else "with weight_bits = 4 only 4 is"
         raise UserError(
-            f"{where}: weight_bits = {made['weight_bits']} in [engine]; 8 or 4 are possible"
+            f"{where}: stored_bits = {made['stored_bits']} in [engine]; {possible} possible"
         )
     if not 1 <= made.get("units", 64) <= MAX_UNITS:
         raise UserError(

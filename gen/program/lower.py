@@ -9,8 +9,8 @@ from gen.errors import EngineTooSmall, StoreFull
 from gen.layers import LayerGraph
 from gen.program.ahead import leave_sums, send_rows_ahead
 from gen.program.attention import cuts
-from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry, ws_rows
-from gen.program.cache import cached
+from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry
+from gen.program.cache import cached, keepable
 from gen.program.engine import Engine
 from gen.program.entries import Entries, Statistics
 from gen.program.flush import flushes
@@ -77,7 +77,7 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         (layer, heads): place(served[layer, heads], hosts[layer], static, dynamic)
         for layer, heads in sorted(served, key=_place_order)
     }
-    own = [0 if made.looped else ws_rows(made) for made in layers]
+    own = [keepable(made) for made in layers]
     cache = cached(layers, own, engine.cache_rows)
     sums, rows = mapped.statistics.sums, mapped.statistics.rows
     statistics = Statistics(sums.address, rows.address)

@@ -61,6 +61,11 @@ class Planned:
         return (*named, *((role, tensor) for role, tensor in others if tensor is not None))
 
     @property
+    def row_words(self) -> int:
+        """64-byte words of a weight row in DDR."""
+        return self.engine.row_words(self.qlayer.weight_bits)
+
+    @property
     def looped(self) -> bool:
         """Runs once per (item, head): a product of attention."""
         return self.layer.heads > 0

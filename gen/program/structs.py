@@ -248,6 +248,7 @@ class WloadEntry:
     per_round: int
     ws_rows: int
     round_rows: int
+    row_words: int
     ws_buffer: int
     ws: Addr
     cache: int

@@ -126,7 +126,7 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
         outputs = output_ranks(program, entry)
         if wload.ws_rows and wload.ws_buffer == BUFFER_STATIC:
             matrix = static_weights(qlayer, entry, program)
-            bits, parts = program.engine.weight_bits, entry.mac.row_parts
+            bits, parts = 4 * wload.row_words, entry.mac.row_parts
             put(
                 wload.ws.base,
                 [weight_words(of_rank(matrix, q, ranks), bits, parts) for q in outputs],

@@ -10,8 +10,9 @@
 
 #include "card.hpp"
 
-// Ranks, pixels per tile, bits of a weight row, micro-slots between the store's reads and its
-// writes, rows of weights that stay on the card, pixel slots and channels of the sampler.
+// Ranks, pixels per tile, bits of a weight row of the array and in memory, micro-slots between the
+// store's reads and its writes, rows of weights that stay on the card, pixel slots and channels of
+// the sampler.
 #ifndef LDA_RANKS
 #define LDA_RANKS 1
 #endif
@@ -20,6 +21,9 @@
 #endif
 #ifndef LDA_WEIGHT_BITS
 #define LDA_WEIGHT_BITS 8
+#endif
+#ifndef LDA_STORED_BITS
+#define LDA_STORED_BITS LDA_WEIGHT_BITS
 #endif
 #ifndef LDA_LAG
 #define LDA_LAG 32
@@ -40,6 +44,7 @@ struct GenericEngine : lda::EngineDefaults {
     static const int RANKS = LDA_RANKS;
     static const int PP = LDA_PP;
     static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
+    static const int STORED_BITS = LDA_STORED_BITS;
     static const int LAG = LDA_LAG;
     static const int CACHE_ROWS = LDA_CACHE;
     static const int SAMPLER_PIXELS = LDA_SAMPLER;
@@ -49,7 +54,7 @@ struct GenericEngine : lda::EngineDefaults {
 };
 
 const int32_t MAGIC = 0x4C444131;
-const int32_t VERSION = 5;
+const int32_t VERSION = 6;
 
 class GenericCard : public lda::Card<GenericEngine> {
   public:

@@ -15,7 +15,8 @@ struct EngineDefaults {
     static const int PP = 32;
     static const int PI = 16;
     static const int PO = 8;
-    static const int WEIGHT_BITS = 8;     // of a weight row: 8 or 4
+    static const int WEIGHT_BITS = 8;     // of a weight row of the array: 8 or 4
+    static const int STORED_BITS = 8;     // of a weight row in DDR and on the card, at least
     static const int FABRIC_OUTPUTS = 0;  // of PO, whose products are made of LUTs
     static const int WINDOW_ROWS = 4096;  // 16-byte words per window bank
     static const int WEIGHT_ROWS = 2048;  // weight rows per buffer half
@@ -86,6 +87,8 @@ struct CheckEngine {
     static_assert(P::PI == SUB && P::PO == GROUP,
                   "streams carry 16 inputs and 8 outputs per weight row");
     static_assert(P::WEIGHT_BITS == 8 || P::WEIGHT_BITS == 4, "weight rows of 8 or 4 bits");
+    static_assert(P::STORED_BITS == P::WEIGHT_BITS || P::STORED_BITS == 4,
+                  "stored rows of as many bits as the array's, or of 4");
     static_assert(P::PP % 16 == 0 && P::PP >= 32 && (P::PP & (P::PP - 1)) == 0,
                   "a tile is a power of two of octet pairs that a Beat fits into");
     static_assert(P::FABRIC_OUTPUTS >= 0 && P::FABRIC_OUTPUTS <= P::PO, "of PO outputs");

@@ -258,12 +258,13 @@ struct PostEntry {
 
 // ws: `ws_rows` rows of the execution, contiguous; first_rows of them in round 0, round_rows per
 // round. cache: first row in the URAM cache, or -1. qp: scale words, one per unit; bias_words
-// per unit. pp_once as in PreEntry.
+// per unit. pp_once as in PreEntry. row_words: of 64 bytes, of a row of ws: 1 or 2.
 struct WloadEntry {
     int32_t units;
     int32_t per_round;
     int32_t ws_rows;  // 0: weights come from the ring
     int32_t round_rows;
+    int32_t row_words;
     int32_t ws_buffer;
     Addr ws;
     int32_t cache;

@@ -1,7 +1,7 @@
-// Weight rows: single weights, and weights of 8 bits as rows of 4.
+// Weight rows: single weights, rows of 4 bits as rows of 8, and weights of 8 bits as rows of 4.
 //
-// Where rows hold 4 bits, a step whose weights have 8 (K, V, layers that the quantiser keeps at 8
-// bits) takes two rows and two cycles:
+// Where the array's rows hold 4 bits, a step whose weights have 8 (K, V, layers that the quantiser
+// keeps at 8 bits) takes two rows and two cycles:
 //     w = 16 * high + low + 8,   high = w >> 4,   low = (w mod 16) - 8,   both in -8 .. 7,
 // so that every int8 has halves that fit. sum w*x = 16 * sum high*x + sum low*x + 8 * sum x: the
 // array adds eight times the sum of its operands in the second cycle.
@@ -33,6 +33,43 @@ inline int8_t weight_at(const WeightRow<4>& row, int output, int input) {
 #pragma HLS inline
     const int k = output * SUB + input;
     return nibble_of(row.b[k % WORD_BYTES], k >= WORD_BYTES);
+}
+
+// A row out of its last word, and of its first one where it has two.
+inline void row_from(const Word& first, const Word& last, WeightRow<8>& row) {
+#pragma HLS inline
+BYTES:
+    for (int k = 0; k < WORD_BYTES; ++k) {
+#pragma HLS unroll
+        row.b[k] = first.b[k];
+        row.b[WORD_BYTES + k] = last.b[k];
+    }
+}
+
+inline void row_from(const Word&, const Word& last, WeightRow<4>& row) {
+#pragma HLS inline
+BYTES:
+    for (int k = 0; k < WORD_BYTES; ++k) {
+#pragma HLS unroll
+        row.b[k] = last.b[k];
+    }
+}
+
+// A stored row as the array takes it.
+template <int BITS>
+inline void widen(const WeightRow<BITS>& stored, WeightRow<BITS>& row) {
+#pragma HLS inline
+    row = stored;
+}
+
+inline void widen(const WeightRow<4>& stored, WeightRow<8>& row) {
+#pragma HLS inline
+BYTES:
+    for (int k = 0; k < WORD_BYTES; ++k) {
+#pragma HLS unroll
+        row.b[k] = nibble_of(stored.b[k], false);
+        row.b[WORD_BYTES + k] = nibble_of(stored.b[k], true);
+    }
 }
 
 // One half of a row of bytes.

@@ -16,6 +16,7 @@
 #include "program.hpp"
 #include "sequence.hpp"
 #include "types.hpp"
+#include "weights.hpp"
 #include "wload_plan.hpp"
 
 namespace lda {
@@ -24,10 +25,10 @@ namespace lda {
 // some back.
 static_assert(RUNS_DEPTH >= 2 * FETCH_AHEAD, "plan stays ahead of those who fetch");
 
-// Rows of weights that stay on the card.
+// Rows of weights that stay on the card, of STORED_BITS: those of more bits do not.
 template <class P>
 struct CacheMemory {
-    WeightRow<P::WEIGHT_BITS> rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
+    WeightRow<P::STORED_BITS> rows[P::CACHE_ROWS > 0 ? P::CACHE_ROWS : 1];
 };
 
 // An engine without a cache has one row, which nobody asks for.
@@ -77,13 +78,13 @@ void wload_route(CacheMemory<P>& cache, hls::stream<Run>& runs_s, hls::stream<Wo
 #pragma HLS inline off
     static_assert(P::UNITS <= BURST_WORDS, "scales of a round come in one run");
     Word scales[P::UNITS];
-    const int ROW_WORDS = row_words<P>();
-    WeightRow<P::WEIGHT_BITS> row;
-    for (int i = 0; i < ROW_WORDS * WORD_BYTES; ++i) {
+    const bool WIDENS = P::STORED_BITS < P::WEIGHT_BITS;
+    Word before;  // the word before: of a row of two words, its first one
+    for (int i = 0; i < WORD_BYTES; ++i) {
 #pragma HLS unroll
-        row.b[i] = 0;
+        before.b[i] = 0;
     }
-    Run run = {0, 0, 0, 0};
+    Run run = {0, 0, 0, 0, 1};
     int left = 0, index = 0;   // words of the run, to come and seen
     int unit = 0, biases = 0;  // next scale word, bias words left of its unit
     bool done = false;
@@ -102,7 +103,10 @@ RUNS:
             index = 0;
             if (run.target == SCALES) unit = 0;
         } else if (run.target == CACHED) {
-            ws_s.write(cache.rows[cache_row<P>(run.detail + index)]);
+            const WeightRow<P::STORED_BITS> stored = cache.rows[cache_row<P>(run.detail + index)];
+            WeightRow<P::WEIGHT_BITS> row;
+            widen(stored, row);
+            ws_s.write(row);
             ++index;
             --left;
         } else if (run.target == BIASES && biases == 0) {
@@ -111,11 +115,9 @@ RUNS:
             biases = run.detail;
         } else {
             const Word word = run.buffer == BUFFER_STATIC ? static_s.read() : dynamic_s.read();
-            const int part = index % ROW_WORDS;  // of a row
-            for (int i = 0; i < WORD_BYTES; ++i) {
-#pragma HLS unroll
-                row.b[part * WORD_BYTES + i] = word.b[i];
-            }
+            const bool two = run.row_words == 2;
+            WeightRow<P::STORED_BITS> stored;
+            WeightRow<P::WEIGHT_BITS> row;
             switch (run.target) {
                 case TO_NORM:
                     hd_s.write(word);
@@ -135,14 +137,22 @@ RUNS:
                     --biases;
                     break;
                 default:
-                    if (part == ROW_WORDS - 1) {
+                    LDA_CHECK(4 * run.row_words == P::STORED_BITS ||
+                                  (4 * run.row_words == P::WEIGHT_BITS && run.detail < 0),
+                              "wload: a row of other words than the engine has");
+                    if (!two || index % 2 == 1) {
+                        row_from(before, word, stored);
+                        widen(stored, row);
+                        if (WIDENS && two) row_from(before, word, row);
                         ws_s.write(row);
                         if (run.detail >= 0) {
-                            cache.rows[cache_row<P>(run.detail + index / ROW_WORDS)] = row;
+                            const int at = two ? index / 2 : index;
+                            cache.rows[cache_row<P>(run.detail + at)] = stored;
                         }
                     }
                     break;
             }
+            before = word;
             ++index;
             --left;
         }

@@ -15,14 +15,14 @@ namespace lda {
 //   TO_NORM, TO_APPLY, TO_POST   they go to hd, pp, qp
 //   SCALES                       kept: one for every unit of a round
 //   BIASES                       to qp, behind the scale word of their unit
-//   ROWS                         weight rows of row_words() words each, to ws
+//   ROWS                         weight rows of one word or two each, to ws
 //   CACHED                       rows that come from the cache instead, to ws
 enum Target { TO_NORM, TO_APPLY, TO_POST, SCALES, BIASES, ROWS, CACHED };
 
-// Words of a weight row: two of 8-bit weights, one of 4-bit ones.
-template <class P>
-constexpr int row_words() {
-    return P::WEIGHT_BITS / 4;
+// Words of `rows` weight rows of one word or two each.
+inline int words_of(int rows, int row_words) {
+#pragma HLS inline
+    return row_words == 2 ? 2 * rows : rows;
 }
 
 static const int LAST_RUN = -1;     // in place of a number of words: nothing follows
@@ -38,24 +38,25 @@ struct Fetch {
 };
 
 // For the process that passes on. words: of CACHED, rows. detail: of BIASES, the words of a unit;
-// of ROWS and CACHED, the row of the cache, or -1.
+// of ROWS and CACHED, the row of the cache, or -1. row_words: of ROWS.
 struct Run {
     int32_t words;
     int32_t buffer;
     int32_t target;
     int32_t detail;
+    int32_t row_words;
 };
 
 // What is sent ahead of an execution.
 struct Ahead {
     int hd;
     int pp_words, pp_buffer, pp;
-    int rows, ws_buffer, ws, cache;
+    int rows, row_words, ws_buffer, ws, cache;
 };
 
 inline Ahead no_ahead() {
 #pragma HLS inline
-    const Ahead none = {-1, 0, 0, 0, 0, 0, 0, -1};
+    const Ahead none = {-1, 0, 0, 0, 0, 1, 0, 0, -1};
     return none;
 }
 
@@ -79,6 +80,7 @@ inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1, const StepPlace& 
                          entry.pp_buffer,
                          step.of(entry.pp_buffer, at(entry.pp, i0, i1)),
                          least(entry.round_rows, entry.ws_rows),
+                         entry.row_words,
                          entry.ws_buffer,
                          at(entry.ws, i0, i1),
                          entry.cache};
@@ -103,7 +105,7 @@ struct RunWalk {
         rows = entry.ws_rows - first;
         scale = at(entry.scale, i0, i1);
         bias = step.of(entry.bias_buffer, at(entry.bias, i0, i1));
-        ws = at(entry.ws, i0, i1) + row_words<P>() * first;
+        ws = at(entry.ws, i0, i1) + words_of(first, entry.row_words);
         cache = entry.cache < 0 ? -1 : entry.cache + first;
     }
 
@@ -118,7 +120,7 @@ struct RunWalk {
             part = units > 0 ? NEXT_ROWS : NEXT_HD;
         } else if (part == NEXT_ROWS) {
             rows -= round_rows;
-            ws += row_words<P>() * round_rows;
+            ws += words_of(round_rows, entry.row_words);
             if (cache >= 0) cache += round_rows;
             part = SCALE;
         } else {
@@ -129,7 +131,7 @@ struct RunWalk {
     // The run at this position and its first word.
     Run run(const WloadEntry& entry, int table, const Ahead& ahead, bool reload, int& word) const {
 #pragma HLS inline
-        Run run = {0, BUFFER_STATIC, TO_POST, -1};
+        Run run = {0, BUFFER_STATIC, TO_POST, -1, 1};
         int row_count = 0;
         word = 0;
         switch (part) {
@@ -154,6 +156,7 @@ struct RunWalk {
                 row_count = least(entry.round_rows, rows);
                 run.buffer = entry.ws_buffer;
                 run.detail = cache;
+                run.row_words = entry.row_words;
                 word = ws;
                 break;
             case NEXT_HD:
@@ -171,13 +174,14 @@ struct RunWalk {
                 row_count = ahead.rows;
                 run.buffer = ahead.ws_buffer;
                 run.detail = ahead.cache;
+                run.row_words = ahead.row_words;
                 word = ahead.ws;
                 break;
         }
         if (part == NEXT_ROWS || part == FIRST_ROWS) {
             const bool cached = run.detail >= 0 && !reload;
             run.target = cached ? CACHED : ROWS;
-            run.words = cached ? row_count : row_words<P>() * row_count;
+            run.words = cached ? row_count : words_of(row_count, run.row_words);
         }
         return run;
     }
@@ -205,7 +209,7 @@ RUNS:
         Run piece = run;
         piece.words = cached ? run.words : least(BURST_WORDS, run.words - done);
         if ((run.target == ROWS) && run.detail >= 0)
-            piece.detail = run.detail + done / row_words<P>();
+            piece.detail = run.detail + (run.row_words == 2 ? done / 2 : done);
         if (piece.words > 0) {
             const Fetch fetch = {word + done, piece.words};
             const bool of_static = run.buffer == BUFFER_STATIC;
@@ -270,7 +274,7 @@ STEPS:
         place.shift += updates.step_words;
     }
     // Behind the last run as many others as the fetching processes look ahead.
-    const Run last_run = {LAST_RUN, 0, 0, 0};
+    const Run last_run = {LAST_RUN, 0, 0, 0, 1};
     runs_s.write(last_run);
 LAST:
     for (int k = 0; k <= FETCH_AHEAD; ++k) {

@@ -31,6 +31,7 @@ struct Engine : EngineDefaults {
     static const int RANKS = LDA_RANKS;
     static const int PP = LDA_PP;
     static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
+    static const int STORED_BITS = LDA_WEIGHT_BITS;
     static const int FABRIC_OUTPUTS = LDA_FABRIC;
     static const int WINDOW_ROWS = 512;
     static const int WEIGHT_ROWS = 128;

@@ -14,6 +14,9 @@
 #ifndef LDA_WEIGHT_BITS
 #define LDA_WEIGHT_BITS 8
 #endif
+#ifndef LDA_STORED_BITS
+#define LDA_STORED_BITS LDA_WEIGHT_BITS
+#endif
 
 using namespace lda;
 
@@ -21,6 +24,7 @@ namespace {
 
 struct Engine : EngineDefaults {
     static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
+    static const int STORED_BITS = LDA_STORED_BITS;
     static const int CACHE_ROWS = 512;
 };
 
