@@ -361,3 +361,21 @@ def test_a_store_that_cannot_hold_everything_is_as_large_as_fits():
     assert parts == pytest.approx(cost.cycles, abs=2)
     with pytest.raises(UserError, match="store rows at once"):
         fitting(qgraph, shape, largest, replace(tight, resources={**tight.resources, "uram": 112}))
+
+
+@pytest.mark.parametrize("sampler", [False, True])
+def test_advice_is_about_what_was_asked_for(monkeypatch, sampler):
+    """The request that would fit keeps the prompt's length and the sampler."""
+    asked = []
+
+    def search(qgraph, bases, *_):
+        graph = qgraph.graph
+        asked.append((graph.batch, graph.tensors[graph.input].height))
+        assert all(bool(base.sampler_pixels) == sampler for base in bases)
+        assert any(tensor.shape[1] == 154 for tensor in graph.host_tensors.values())
+        raise EngineTooSmall("no room")
+
+    monkeypatch.setattr(command, "search_kinds", search)
+    with pytest.raises(EngineTooSmall, match="No smaller latent of this model fits either"):
+        make_plan("models/shapes-ldm", tokens=154, sampler=sampler)
+    assert asked == [(2, 16), (1, 16), (1, 8)]

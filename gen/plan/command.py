@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 
 from gen.errors import EngineTooSmall, UserError
+from gen.layers import LayerGraph
 from gen.macs import macs_per_step
 from gen.model import find_model
 from gen.plan.engine_file import engine_toml
@@ -50,20 +51,19 @@ def make_plan(
     if cards < 1:
         raise UserError(f"--cards {cards}: at least one card is needed")
     limits = load_limits(board)
-    bases = _engines(board, bits)
-    if clock_mhz:
-        bases = [replace(base, clock_mhz=clock_mhz) for base in bases]
     model = find_model(name)
     whole = batch or model.batch
     graph = layer_graph(model, ceil(whole / cards), height, width, tokens)
-    if sampler:
-        bases = [with_sampler(base, graph) for base in bases]
+    bases = _engines(board, bits, graph, sampler)
+    if clock_mhz:
+        bases = [replace(base, clock_mhz=clock_mhz) for base in bases]
     try:
         qgraph = skeleton(graph, BITS[bits])
         choice, *others = search_kinds(qgraph, bases, limits, macs_per_step(graph), progress)
     except EngineTooSmall as error:
+        size = (graph.batch, height, width, tokens)
         raise EngineTooSmall(
-            f"{name}: {error}. {_smaller(name, board, graph.batch, height, width, bits)}"
+            f"{name}: {error}. {_smaller(name, board, bits, size, sampler)}"
         ) from error
     return Plan(
         model=model.name,
@@ -77,27 +77,34 @@ def make_plan(
     )
 
 
-def _engines(board: str, bits: str) -> list[Engine]:
+def _engines(board: str, bits: str, graph: LayerGraph, sampler: bool) -> list[Engine]:
     """A board's engine, of every kind that runs weights of the bits asked for."""
     engine = load_engine(board)
-    return list(four_bit_kinds(engine)) if BITS[bits] == 4 else [engine]
+    engines = list(four_bit_kinds(engine)) if BITS[bits] == 4 else [engine]
+    return [with_sampler(each, graph) for each in engines] if sampler else engines
 
 
-def _smaller(name: str, board: str, batch: int, height: int, width: int, bits: str) -> str:
-    """The nearest request that fits: one sample at a time, then smaller latents."""
+def _smaller(
+    name: str, board: str, bits: str, size: tuple[int, int, int, int], sampler: bool
+) -> str:
+    """The nearest request that fits: one sample at a time, then smaller latents. ``size``: batch,
+    height, width, tokens.
+    """
+    batch, height, width, tokens = size
     if batch > 1:
         try:
-            make_plan(name, board, batch=1, height=height, width=width, bits=bits)
+            make_plan(name, board, 0.0, 1, bits, 1, height, width, tokens, sampler)
         except EngineTooSmall as error:
             return str(error).rpartition(". ")[2]
         return "With --batch 1 (one sample per step, or one card per sample) it fits"
     model = find_model(name)
-    limits, bases = load_limits(board), _engines(board, bits)
-    size = layer_graph(model, 1, height, width).tensors
-    side = max(max(t.height, t.width) for t in size.values())
+    limits = load_limits(board)
+    tensors = layer_graph(model, 1, height, width, tokens).tensors
+    side = max(max(t.height, t.width) for t in tensors.values())
     while side > 8:
         side //= 2
-        graph = layer_graph(model, 1, side, side)
+        graph = layer_graph(model, 1, side, side, tokens)
+        bases = _engines(board, bits, graph, sampler)
         try:
             search_kinds(skeleton(graph, BITS[bits]), bases, limits, macs_per_step(graph))
         except UserError:
