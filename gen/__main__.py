@@ -92,16 +92,18 @@ def _build(parsed: argparse.Namespace) -> None:
     with importing(STOPPED):
         from gen.build import Settings, run_build
         from gen.model import find_model
+        from gen.program.engine import load_engine
         from gen.quantise import Options
         from gen.quantise.subjects import read_subjects
+        from gen.requests import check_numbers
 
+    sizes = {name: getattr(parsed, name) for name in ("batch", "height", "width", "tokens")}
+    check_numbers(**sizes)
+    load_engine(parsed.board)  # a wrong one is refused now, not after the calibration
     model = find_model(parsed.model, parsed.lora)
     settings = Settings(
         board=parsed.board,
-        batch=parsed.batch,
-        height=parsed.height,
-        width=parsed.width,
-        tokens=parsed.tokens,
+        **sizes,
         subjects=read_subjects(parsed.calibration),
         quantise=Options(weight_bits=BITS[parsed.bits]),
         untimed=parsed.untimed,

@@ -130,10 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         unet = load_unet(find_model(str(parsed.model or accelerator.model), loras_of(parsed.build)))
         accelerator.check_model(unet)
         figures = compare(accelerator, unet, parsed.repetitions)
-        plan = make_plan(str(parsed.model or accelerator.model), batch=accelerator.batch)
+        path = parsed.out / "bench.json"
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+        _, height, width = accelerator.latent_shape
+        plan = make_plan(
+            str(parsed.model or accelerator.model),
+            batch=accelerator.batch,
+            height=height,
+            width=width,
+        )
         figures["plan_seconds"] = round(plan.seconds, 2)
         figures["plan_efficiency_modelled"] = round(plan.efficiency, 4)
-        path = parsed.out / "bench.json"
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(
             f"\none U-Net forward pass, batch {figures['batch']}, one thread, median of "

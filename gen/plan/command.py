@@ -19,6 +19,7 @@ from gen.plan.report import Plan, as_dict, as_text
 from gen.plan.structure import layer_graph, skeleton
 from gen.program.engine import Engine, four_bit_kinds, load_engine
 from gen.program.sampler import with_sampler
+from gen.requests import check_numbers, make_place
 from gen.stages import write_json, write_text
 
 BITS = {"w8a8": 8, "w4a8": 4}
@@ -129,14 +130,15 @@ def run(
     engine_file: Path | None,
 ) -> None:
     """Print a plan; write it as JSON to ``out`` and its engine as TOML to ``engine_file``."""
+    check_numbers(clock_mhz, batch=batch, height=height, width=width, tokens=tokens)
+    make_place(out, "--out")
+    make_place(engine_file, "--engine")
     plan = make_plan(
         name, board, clock_mhz, cards, bits, batch, height, width, tokens, sampler, progress=True
     )
     data = as_dict(plan)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, data)
     if engine_file:
-        engine_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(engine_file, engine_toml(plan.choice.engine, plan.model, board))
     print(json.dumps(data, indent=1) if as_json else as_text(plan))
