@@ -89,9 +89,10 @@ def test_other_rows_send_nothing(entry):
     assert sent([Segment(0, 2)], softmax) == [(9, 0), (0, 9)]
 
 
-def adds_up(entry, groups=11, per_round=4, items=3, by_item=1, stats=STATS_GROUP):
-    shape = replace(entry.pre.shape, units=groups, per_round=per_round)
-    return replace(entry, pre=replace(
+def adds_up(entry, groups=11, per_round=4, items=3, by_item=1, stats=STATS_GROUP, steps=64):
+    shape = replace(entry.pre.shape, units=groups, per_round=per_round, steps=steps)
+    post = replace(entry.post, item_octets=8)
+    return replace(entry, post=post, pre=replace(
         entry.pre, shape=shape, stats=stats, by_item=by_item, items_out=items, stats_out=Addr(8),
         stats_pitch_out=groups, stat_words=items * groups,
     ))  # fmt: skip
@@ -100,12 +101,12 @@ def adds_up(entry, groups=11, per_round=4, items=3, by_item=1, stats=STATS_GROUP
 def normalises(entry, place=8, items=3, norm="group", pitch=11):
     return replace(entry, pre=replace(
         entry.pre, norm=NORM[norm], items=items, sources=2, stats_base=(Addr(400), Addr(place)),
-        stats_pitch=(5, pitch),
+        stats_pitch=(5, pitch), norm_groups=8, group_size=16,
     ))  # fmt: skip
 
 
-def left(segments, entries):
-    made = leave_sums(segments, entries)
+def left(segments, entries, **engine):
+    made = leave_sums(segments, entries, Engine(**engine))
     return [(e.pre.sums_left, e.pre.sums_before) for e in made]
 
 
@@ -116,6 +117,23 @@ def test_sums_of_items_are_left_to_the_reader(entry):
     assert left([Segment(0, 1), Segment(1, 1)], pair) == [(6, 0), (0, 3)]
     one_round = [adds_up(entry, per_round=64, stats=STATS_GROUP_ADD), normalises(entry)]
     assert left([Segment(0, 2)], one_round) == [(22, 0), (0, 11)]
+
+
+def test_sums_are_left_where_the_reader_gains_by_it(entry):
+    """Not where an item takes less than pre.sums for it: here 2 tiles of 3 groups against 20 cycles
+    between loops, 3 sums and 8 norm groups of 16 channels.
+    """
+    for steps, sums in ((6, (6, 0)), (5, (0, 0))):
+        pair = [adds_up(entry, steps=steps), normalises(entry)]
+        assert left([Segment(0, 2)], pair)[0] == sums
+
+
+def test_sums_are_left_where_no_scale_holds_them_up(entry):
+    """FIFO sc holds the scales of all items: 3 times 2 sets."""
+    pair = [adds_up(entry), normalises(entry)]
+    for depth, sums in ((6, (6, 0)), (5, (0, 0))):
+        depths = {**Engine().depths, "sc": depth}
+        assert left([Segment(0, 2)], pair, depths=depths)[0] == sums
 
 
 def test_sums_that_nobody_normalises_item_by_item_are_not_left(entry):

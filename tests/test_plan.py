@@ -26,12 +26,13 @@ from gen.plan.resources import (
     memory,
     rank_costs,
 )
-from gen.plan.search import Choice, fitting, place, search, used_resources
+from gen.plan.search import Choice, fits, fitting, place, search, used_resources
 from gen.plan.structure import layer_graph, load_structure, skeleton
 from gen.program import lower
 from gen.program.cost import step_cost
 from gen.program.cost_clocks import move_cycles
 from gen.program.engine import four_bit_kinds, load_engine
+from gen.program.sampler import with_sampler
 from gen.program.structs import Addr, Move
 
 
@@ -290,6 +291,11 @@ def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch)
     kinds_of = four_bit_kinds(load_engine("u250"))
     cycles = [step_cost(lower(skeleton(qgraph.graph, 4), kind)).cycles for kind in kinds_of]
     assert step_cost(four).cycles == min(cycles)
+    # the faster kind and a sampler exceed the board together
+    sampler, _ = fit.fitted(skeleton(qgraph.graph, 4), "u250", sampler=True)
+    assert sampler.engine.sampler_pixels and fits(sampler.engine, load_limits("u250"))
+    fastest = with_sampler(four.engine, qgraph.graph)
+    assert not fits(replace(fastest, stored_bits=4), load_limits("u250"))
     monkeypatch.setattr(fit, "load_engine", lambda board: small)
     program, planned = fit.fitted(qgraph, "u250")
     assert planned and program.engine.store_rows >= program.store_peak > 256

@@ -8,7 +8,7 @@ from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
 from gen.program.check import ProgramError
-from gen.program.structs import FLUSH_NEVER, STATS_GROUP, STATS_GROUP_ADD, Addr
+from gen.program.structs import BUFFER_DYNAMIC, FLUSH_NEVER, STATS_GROUP, STATS_GROUP_ADD, Addr
 
 WINDOW_KINDS = ("conv3x3", "stride2", "upsample")
 
@@ -229,6 +229,15 @@ def test_words_of_a_weight_row():
     # where rows of both kinds are possible, the cache holds the narrow ones
     engine = dataclasses.replace(program.engine, stored_bits=4)
     refused(dataclasses.replace(program, engine=engine), "rows of 2 words in the weight cache")
+
+
+def test_words_of_a_row_from_the_host():
+    """K and V of the prompt are never stored in 4 bits."""
+    rng = np.random.default_rng(1)
+    program = lower(random_qgraph("cross_attention", rng), Engine(ranks=2, stored_bits=4))
+    verify_program(program)
+    index = next(k for k, e in enumerate(program.entries) if e.wload.ws_buffer == BUFFER_DYNAMIC)
+    refused(changed(program, index, "wload", row_words=1), "weight rows of 1 words")
 
 
 def test_segments():

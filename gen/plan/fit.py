@@ -11,7 +11,7 @@ from gen.errors import EngineTooSmall, UserError
 from gen.macs import attention_macs
 from gen.plan.kinds import preference, search_kinds
 from gen.plan.limits import load_limits
-from gen.plan.search import used_resources
+from gen.plan.search import fits, used_resources
 from gen.program.cost import step_cost
 from gen.program.engine import Engine, four_bit_kinds, load_engine
 from gen.program.lower import lower
@@ -36,9 +36,9 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
     """The program of ``qgraph`` on the engine of ``board``, and whether that engine was planned.
 
     ``board`` is an engine file, which is taken as it is, or the name of a board. A board's own
-    engine is taken if its store holds the model's tensors, else the best one that fits the board is
-    searched; for a model with weights of 4 bits the faster of both kinds. ``sampler``: with one for
-    the model's latent.
+    engine is taken if its store holds the model's tensors and it fits, with the sampler if there is
+    to be one, else the best one that fits is searched; for a model with weights of 4 bits the
+    faster of both kinds. ``sampler``: with one for the model's latent.
 
     Raises:
         EngineTooSmall: a layer or a memory that no engine of the board can hold.
@@ -60,6 +60,7 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
         with suppress(EngineTooSmall):
             programs.append(lower(qgraph, kind, spill=False))
     limits = load_limits(board)
+    programs = [each for each in programs if fits(each.engine, limits)]
 
     def order(program: Program) -> tuple[int, float]:
         return preference(step_cost(program).cycles, used_resources(program.engine), limits)

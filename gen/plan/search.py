@@ -151,6 +151,12 @@ def used_resources(engine: Engine) -> Resources:
     return total
 
 
+def fits(engine: Engine, limits: Limits) -> bool:
+    """Whether a rank keeps within the limits."""
+    used = used_resources(engine).as_dict()
+    return all(used[kind] <= limits.usable(kind) for kind in KINDS)
+
+
 def _sized(engine: Engine, program: Program) -> Engine:
     """The engine with memories as large as the program needs, in whole UltraRAMs."""
     return replace(

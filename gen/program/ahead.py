@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import ceil
 
+from gen.program.engine import Engine
+from gen.program.layout import SUB
 from gen.program.program import Entry
 from gen.program.structs import (
     NORM,
@@ -43,23 +46,43 @@ def send_rows_ahead(
     return result
 
 
-def leave_sums(segments: Sequence[Segment], entries: Sequence[Entry]) -> list[Entry]:
+def leave_sums(
+    segments: Sequence[Segment], entries: Sequence[Entry], engine: Engine
+) -> list[Entry]:
     """Entries with ``sums_left`` and ``sums_before``.
 
     Where an entry is followed by a reader of its destination with a group norm, the sums of the
     first item are all that the reader waits for; those of the others come while it reads: so the
-    items of a batch, and the halves of a guided pair, hide each other's drains.
+    items of a batch, and the halves of a guided pair, hide each other's drains. Only where FIFO sc
+    holds the scales of all items, so that no sum is held up by them, and where an item takes longer
+    than ``pre.sums`` for the one before.
     """
     result = list(entries)
+    timing = engine.timing
+    between = timing.stages["pre"] + timing.loop_entry + timing.loop_exit
     for writer, reader in _neighbours(segments):
-        each = _sums_of_an_item(entries[writer].pre, entries[reader].pre)
-        if each:
+        pre = entries[reader].pre
+        each = _sums_of_an_item(entries[writer].pre, pre)
+        sets = ceil(pre.norm_groups / engine.normalisers)
+        taken = 2 * between + each + sets * ceil(engine.normalisers * pre.group_size / SUB)
+        if (
+            each
+            and pre.items * sets <= engine.depths["sc"]
+            and _item_cycles(entries[writer], each, engine) >= taken
+        ):
             pre = result[writer].pre
             left = each * (pre.items_out - 1)
             result[writer] = replace(result[writer], pre=replace(pre, sums_left=left))
             pre = result[reader].pre
             result[reader] = replace(result[reader], pre=replace(pre, sums_before=each))
     return result
+
+
+def _item_cycles(entry: Entry, groups: int, engine: Engine) -> int:
+    """Multiply cycles of an item's tiles in the last round, of ``groups`` output groups."""
+    shape = entry.pre.shape
+    tiles = entry.post.item_octets // engine.tile_octets
+    return tiles * groups * shape.gates * max(shape.steps, engine.tile_octets)
 
 
 def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:

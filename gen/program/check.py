@@ -90,7 +90,10 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
         return f"{shape.steps} steps, {shape.units} units"
     if halves not in (1, engine.byte_rows):
         return f"{halves} weight rows per step of {engine.weight_bits} bits"
-    if 4 * wload.row_words not in (engine.stored_bits, engine.weight_bits):
+    bits = {engine.weight_bits}
+    if wload.ws_buffer == BUFFER_STATIC:
+        bits.add(engine.stored_bits)
+    if 4 * wload.row_words not in bits:
         return f"weight rows of {wload.row_words} words"
     if shape.per_round % shape.gates or shape.per_round <= 0:
         return f"rounds of {shape.per_round} units"
@@ -161,8 +164,11 @@ def _last_sums(pre: PreEntry) -> int:
 
 
 def _scale_sets(pre: PreEntry, normalisers: int) -> int:
-    """Sets of scales that wait while the execution makes statistics."""
-    return pre.items * -(-pre.norm_groups // normalisers) if pre.stats != STATS_NONE else 0
+    """Sets of scales that wait while the execution makes statistics, or keeps those of the one
+    before.
+    """
+    waits = pre.stats != STATS_NONE or pre.sums_before > 0
+    return pre.items * -(-pre.norm_groups // normalisers) if waits else 0
 
 
 def _own_rows(pre: PreEntry) -> int:

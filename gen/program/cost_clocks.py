@@ -256,8 +256,8 @@ class ScalesClock:
             self.sums += delays.between("pre")
             for item in range(pre.items):
                 if item and pre.sums_before:
-                    kept = max(self.sums + pre.sums_before, self.items[item])
-                    self.sums = kept + 2 * delays.between("pre")
+                    kept = self.sums + delays.between("pre") + pre.sums_before
+                    self.sums = max(kept, self.items[item]) + delays.between("pre")
                 self.sums += cycles
                 octets = pre.item_octets if pre.items > 1 else pre.shape.fill
                 yield from [self.sums + behind] * octets

@@ -96,7 +96,7 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         for index, work in enumerate(plan.work)
     ]
     entries = send_rows_ahead(plan.segments, entries, engine.depths["rw"])
-    entries = leave_sums(plan.segments, entries)
+    entries = leave_sums(plan.segments, entries, engine)
     entries = load_tables_early(plan.segments, entries)
     return Program(
         engine=engine,

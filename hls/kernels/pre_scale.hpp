@@ -43,8 +43,9 @@ void pre_scale_entry(const PreEntry& entry, hls::stream<Word>& hd_s,
     const Word header = hd_s.read();
     if (entry.norm == NORM_GROUP) {
         const int sets = entry.items * ceil_div(entry.norm_groups, P::NORMALISERS);
-        // or statistics would be held up that the execution makes before its fill ends
-        LDA_CHECK(entry.stats == STATS_NONE || sets <= P::DEPTH_SC,
+        // or statistics would be held up that the execution makes before its fill ends, or those of
+        // the execution before
+        LDA_CHECK((entry.stats == STATS_NONE && entry.sums_before == 0) || sets <= P::DEPTH_SC,
                   "pre: more scales than FIFO sc holds");
         make_scales<P>(sets, entry.n, int64_at(header, 0), sm_s, sc_s);
     }
