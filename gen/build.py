@@ -18,6 +18,7 @@ from gen.model import Model, load_unet, prompt_tokens, read_json
 from gen.passes import lower as fuse
 from gen.plan.fit import fitted
 from gen.program import load_program, pack_static, save_program, verify_program
+from gen.program.engine import load_engine
 from gen.qgraph_io import load_qgraph, save_qgraph
 from gen.quantise import Options, Statistics, quantise
 from gen.quantise.pictures import ENCODERS
@@ -131,7 +132,11 @@ def stages(model: Model, build: Path, settings: Settings) -> list[Stage]:
             QUANT,
             PROGRAM,
             lambda folder, scratch: _program(folder, settings, scratch),
-            {"board": settings.board, "sampler": settings.sampler},
+            {
+                "board": settings.board,
+                "engine": asdict(load_engine(settings.board)),
+                "sampler": settings.sampler,
+            },
         ),
         Stage(
             "emit",

@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             import host.overhead  # noqa: F401
             from gen.model import find_model, load_unet, loras_of
             from gen.plan.command import make_plan
+            from gen.program import load_program
             from host.accelerator import Accelerator
 
         accelerator = Accelerator(parsed.build, parsed.xclbin, parsed.device)
@@ -135,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _, height, width = accelerator.latent_shape
         plan = make_plan(
             str(parsed.model or accelerator.model),
+            bits="w4a8"
+            if load_program(parsed.build / "program.json").engine.stored_bits == 4
+            else "w8a8",
             batch=accelerator.batch,
             height=height,
             width=width,

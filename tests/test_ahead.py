@@ -195,7 +195,7 @@ def test_check_finds_sums_that_are_not_kept():
             changed(changed(program, index, sums_left=each + 1), index + 1, sums_before=each + 1),
             "sums of its first item",
         ),
-        (changed(program, len(program.entries) - 1, sums_left=1), "."),
+        (changed(program, len(program.entries) - 1, by_item=1), "disagree about the order of sums"),
     ):
         with pytest.raises(ProgramError, match=words):
             verify_program(wrong)

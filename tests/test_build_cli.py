@@ -51,3 +51,16 @@ def test_calibration_on_prompts_or_pictures(settings, tmp_path, capsys):
     prompts, pictures = (chosen.subjects for chosen in settings)
     assert prompts.prompts == ("a cat", "a dog") and not prompts.pictures
     assert pictures.pictures == ((folder / "a.png").resolve(),) and not pictures.prompts
+
+
+def test_engine_file_that_changes_makes_another_program(tmp_path):
+    """What the file says counts, not its name."""
+    file = tmp_path / "engine.toml"
+    found = []
+    for rows in (4096, 8192):
+        file.write_text(f"[engine]\nstore_rows = {rows}\n")
+        made = gen.build.stages(
+            find_model("models/shapes-ldm"), tmp_path, gen.build.Settings(board=str(file))
+        )
+        found.append({stage.name: stage.options for stage in made})
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == {"program"}

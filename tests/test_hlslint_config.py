@@ -6,12 +6,14 @@ import pytest
 
 from gen.hlslint.check import check_paths
 from gen.hlslint.rules import config_rules, link
+from gen.program.program_io import FORMAT
 from gen.vitis.board import load_board
 from gen.vitis.emit import Options, emit
 
 
 def write_program(build, ranks):
-    (build / "program.json").write_text(json.dumps({"engine": {"ranks": ranks, "weight_bits": 8}}))
+    program = {"format": FORMAT, "engine": {"ranks": ranks, "weight_bits": 8}}
+    (build / "program.json").write_text(json.dumps(program))
     (build / "src").mkdir(exist_ok=True)
 
 

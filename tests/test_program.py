@@ -411,6 +411,11 @@ def test_board_files_name_engines(tmp_path):
         ("[engine]\nmemories = 3\n", r"engine.memories is no table"),
         ("[timing.stages]\nmul = 64\n", r"unknown key mul in \[timing.stages\]"),
         ("[engine]\nranks = 3\n", "ranks = 3 .* 1, 2 or 4 are possible"),
+        ("[engine]\npixels = 24\n", "pixels = 24 .* possible: 32, 64, 128"),
+        ("[engine]\nnormalisers = 0\n", "normalisers = 0 .* possible: 1, 2, 4, 8"),
+        ("[engine]\nfabric_outputs = 9\n", "fabric_outputs = 9 .* possible: 0 to 8"),
+        ("[engine]\nguard = 0\n", "guard = 0 .* a number from 1 to"),
+        ("[engine]\nstore_rows = 99999999999\n", "store_rows = 99999999999 .* from 1 to"),
         ("[engine]\nunits = 65\n", "units = 65 .* 1 to 64 are possible"),
     ):
         path.write_text(wrong)

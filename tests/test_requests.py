@@ -17,6 +17,8 @@ from gen.__main__ import main
         (["plan", "ddpm-cifar10-32", "--height", "-8"], "--height -8"),
         (["plan", "ddpm-cifar10-32", "--out", "/proc/x/plan.json"], "choose another file by --out"),
         (["plan", "ddpm-cifar10-32", "--engine", "/tmp"], "name a file by --engine"),
+        (["plan", "nothere", "--out", "made/plan.json"], "nothere"),
+        (["plan", "ddpm-cifar10-32", "--board", "nope", "--engine", "made/e.toml"], "nope"),
         (["build", "ddpm-cifar10-32", "--board", "nope"], "nope"),
         (["build", "ddpm-cifar10-32", "--tokens", "-1"], "--tokens -1"),
     ],

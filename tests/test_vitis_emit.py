@@ -9,6 +9,7 @@ import pytest
 
 from gen.emit import kernel_tops, line_ports
 from gen.errors import UserError
+from gen.program.program_io import FORMAT
 from gen.vitis.board import board_names, load_board
 from gen.vitis.depths import read_depths
 from gen.vitis.emit import Options, emit, period_ns
@@ -18,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_program(folder, ranks):
-    (folder / "program.json").write_text(json.dumps({"engine": {"ranks": ranks, "weight_bits": 8}}))
+    program = {"format": FORMAT, "engine": {"ranks": ranks, "weight_bits": 8}}
+    (folder / "program.json").write_text(json.dumps(program))
     (folder / "src").mkdir(exist_ok=True)
 
 

@@ -10,6 +10,7 @@ import pytest
 import vitis_standin as standin
 
 from gen.errors import UserError
+from gen.program.program_io import FORMAT
 from gen.vitis import checks, tools
 from gen.vitis.board import load_board
 from gen.vitis.card_run import CardBuild, compile_kernel, link_card
@@ -27,7 +28,8 @@ KERNELS = [kernel.name for kernel in ENGINE.kernels]
 def build(tmp_path):
     build = tmp_path / "build"
     (build / "src").mkdir(parents=True)
-    (build / "program.json").write_text(json.dumps({"engine": {"ranks": RANKS, "weight_bits": 8}}))
+    program = {"format": FORMAT, "engine": {"ranks": RANKS, "weight_bits": 8}}
+    (build / "program.json").write_text(json.dumps(program))
     for unit in ENGINE.units:
         (build / "vitis" / "vectors" / unit.name).mkdir(parents=True)
         (build / "vitis" / "vectors" / unit.name / "px_s.bin").write_bytes(bytes(64))

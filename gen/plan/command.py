@@ -131,6 +131,8 @@ def run(
 ) -> None:
     """Print a plan; write it as JSON to ``out`` and its engine as TOML to ``engine_file``."""
     check_numbers(clock_mhz, batch=batch, height=height, width=width, tokens=tokens)
+    load_limits(board)
+    find_model(name)
     make_place(out, "--out")
     make_place(engine_file, "--engine")
     plan = make_plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ MEMORIES = {"store": "uram", "window": "uram", "weights": "uram", "cache": "uram
 
 # scales of a round that wload reads in one burst (BURST_WORDS of hls/kernels/wload_plan.hpp)
 MAX_UNITS = 64
+
+# Values of an engine that the kernels are written for (CheckEngine of hls/kernels/params.hpp).
+POSSIBLE: dict[str, Sequence[int]] = {
+    "pixels": (32, 64, 128),
+    "inputs": (16,),
+    "outputs": (8,),
+    "fabric_outputs": range(9),
+    "normalisers": (1, 2, 4, 8),
+    "sampler_channels": range(1, 9),
+    "lag": range(2, 1024),
+}
+# Members that may be 0; others have at least one row, word or cycle. None has more than MOST.
+NONE_IS_FINE = ("cache_rows", "scores_rows", "sampler_pixels")
+MOST = 1 << 24
 
 SAMPLER_BRAM = 2048  # values of the sampler's state that block RAM holds
 
@@ -169,7 +184,11 @@ def load_engine(board: str | Path = "u250") -> Engine:
         path = BOARDS / f"{board}.toml"
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        values = toml.loads(path.read_text())
+        values = toml.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8; see gen/boards/u250.toml") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); name a TOML file") from error
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in BOARDS.glob("*.toml")))
         raise UserError(f"board {board} was not found; the known boards are {known}") from error
@@ -221,6 +240,7 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
                     f"{where}: {name} = {value!r} in [{table}]; a whole number of at least {least} "
                     "is needed"
                 )
+    _check_values({name: made[name] for name in made if name in numbers}, where)
     if made.get("ranks", 1) not in (1, 2, 4):
         raise UserError(f"{where}: ranks = {made['ranks']} in [engine]; 1, 2 or 4 are possible")
     bits = made.get("weight_bits", 8)
@@ -239,6 +259,21 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
         if kind not in ("uram", "bram"):
             raise UserError(f"{where}: [engine.memories] {name} = {kind}; choose uram or bram")
     return Engine(**{**made, "timing": Timing(**timing, stages={**STAGES, **stages})})
+
+
+def _check_values(engine: dict[str, int], where: str) -> None:
+    """Refuse whole numbers that no engine can have."""
+    for name, value in engine.items():
+        choices = POSSIBLE.get(name)
+        if choices is not None and value not in choices:
+            text = f"{choices[0]} to {choices[-1]}" if isinstance(choices, range) else ""
+            text = text or ", ".join(map(str, choices))
+            raise UserError(f"{where}: {name} = {value} in [engine]; possible: {text}")
+        if choices is None and not (0 if name in NONE_IS_FINE else 1) <= value <= MOST:
+            raise UserError(
+                f"{where}: {name} = {value} in [engine]; a number from "
+                f"{0 if name in NONE_IS_FINE else 1} to {MOST} is needed"
+            )
 
 
 def _check_tables(values: dict[str, Any], where: str) -> None:

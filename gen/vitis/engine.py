@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gen.errors import UserError
 from gen.program.program import Program
+from gen.program.program_io import FORMAT
 from gen.vitis.topology import RANKS, WEIGHT_BITS, Kernel, Topology, topology
 
 
@@ -21,6 +22,8 @@ def engine_of(build: Path) -> Topology:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run make build first") from error
+    if isinstance(value, dict) and value.get("format") != FORMAT:
+        raise UserError(f"{path} has another format than {FORMAT}; build the model again")
     engine = value.get("engine") if isinstance(value, dict) else None
     known = engine if isinstance(engine, dict) else {}
     ranks, bits = known.get("ranks"), known.get("weight_bits")
