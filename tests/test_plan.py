@@ -34,6 +34,7 @@ from gen.program.cost_clocks import move_cycles
 from gen.program.engine import four_bit_kinds, load_engine
 from gen.program.sampler import with_sampler
 from gen.program.structs import Addr, Move
+from gen.vitis.topology import topology
 
 
 @pytest.fixture(scope="module")
@@ -385,3 +386,11 @@ def test_advice_is_about_what_was_asked_for(monkeypatch, sampler):
     with pytest.raises(EngineTooSmall, match="No smaller latent of this model fits either"):
         make_plan("models/shapes-ldm", tokens=154, sampler=sampler)
     assert asked == [(2, 16), (1, 16), (1, 8)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_wires_between_slrs_are_those_of_the_link(ranks):
+    """The plan counts what the link configuration has."""
+    design = topology(ranks, 8)
+    wires = {design.crossing_wires(rank) for rank in range(ranks - 1)} or {0}
+    assert wires == {link_wires(replace(load_engine("u250"), ranks=ranks))}

@@ -234,8 +234,10 @@ def _fifos(engine: Engine) -> list[Cost]:
 
 
 def link_wires(engine: Engine) -> int:
-    """Wires that cross from one SLR to the next: a Beat and a StatBeat of all ranks together."""
-    return 0 if engine.ranks == 1 else engine.ranks * (WORD_BITS + 640)
+    """Wires that cross from one SLR to the next: a Beat and a StatBeat of all ranks together, on
+    four streams with two wires of handshake each.
+    """
+    return 0 if engine.ranks == 1 else engine.ranks * (WORD_BITS + 640) + 4 * 2
 
 
 def rank_costs(engine: Engine) -> list[Cost]:
