@@ -229,12 +229,15 @@ class OwnPeak:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._look()
 
     def _watch(self) -> None:
-        while True:
-            self.peak_bytes = max(self.peak_bytes, _status_bytes("RssAnon"))
-            if self._ended.wait(0.05):
-                return
+        self._look()
+        while not self._ended.wait(0.05):
+            self._look()
+
+    def _look(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, _status_bytes("RssAnon"))
 
 
 def _status_bytes(member: str) -> int:
