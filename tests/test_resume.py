@@ -24,7 +24,7 @@ from host.swcard.faults import VARIABLE
 
 pytestmark = pytest.mark.csim
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 4
+STEPS = 12
 PROMPTS = ["a red circle on a sky background", "a blue star on a night background"]
 
 
