@@ -122,6 +122,8 @@ def test_stopped_run_goes_on_after_its_last_step(build, run, tmp_path, undisturb
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a job in the background of a shell ignores SIGINT, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     journal = tmp_path / ".unfinished" / "01.journal"
     end = time.monotonic() + 120
