@@ -66,9 +66,23 @@ def hanging(link, device, folder):
 
 
 def first_card_is_missing(link, device, folder):
+    """The other one begins when the pool has ended the process of the first."""
+    missing = folder / "missing"
     if device == 0:
+        (folder / "writing").write_text(str(os.getpid()))
+        (folder / "writing").rename(missing)
         raise CardUnusable("there is no card 0")
+    while not missing.exists() or _runs(int(missing.read_text())):
+        time.sleep(0.01)
     draw(link, device, folder)
+
+
+def _runs(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def first_card_is_lost(link, device, folder):

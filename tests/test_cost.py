@@ -135,16 +135,12 @@ def test_weights_of_four_bits_are_waited_for_less(bundled):
 def test_layers_on_an_engine_of_four_bit_rows(kind, array, ranks):
     bits = {"weight_bits": array, "stored_bits": 4}
     flags = [f"-DLDA_{name.upper()}={value}" for name, value in bits.items()]
-    compared = 0
     for seed, size, channels in ((1, 32, 320), (2, 16, 640)):
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         qgraph = random_qgraph(kind, rng, batch=2, size=(size, size), channels=channels)
         program = lower(narrowed(qgraph), Engine(ranks=ranks, **bits))
         cycles = simulated(program, *flags, reload=True)
-        if cycles >= LEAST:
-            assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
-            compared += 1
-    assert compared
+        assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
 
 
 @pytest.mark.parametrize(("ranks", "cached"), [(4, 8192), (4, 0), (1, 8192)])

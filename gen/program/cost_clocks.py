@@ -110,7 +110,7 @@ class StoreClock:
             self.allowed = max(0, self.allowed - fewer) if first_round else 0
             self.next_allowed = max(0, self.allowed - fewer)
             self.unhurried = max(0, self.allowed - 2 * fewer)
-            self.time = max(self.time, self.settled)
+            self._hold(ceil(self.settled - self.time))
             self._drain()
 
     def end(self) -> None:
@@ -168,7 +168,11 @@ class StoreClock:
         if self.before > self.allowed:
             while self.before > self.allowed:
                 self._write(self.due[0].words)
-            self.time += self.guard
+            self._hold(self.guard)
+
+    def _hold(self, cycles: int) -> None:
+        """Nothing is read for some cycles; what is due soon is written as it is beside reads."""
+        self.read(max(0, cycles))
 
     def advance(self, cycles: float) -> None:
         """All of this ``cycles`` later."""
