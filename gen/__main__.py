@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 from gen.cli import guarded, importing
+from gen.requests import BITS, check_numbers
 
 STOPPED = "interrupted; finished stages are kept, run the same command to go on"
-# choice of --bits -> bits of a weight
-BITS = {"w8a8": 8, "w4a8": 4}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--board", default="u250", help="board file below gen/boards")
     plan.add_argument("--clock", type=float, default=0, help="MHz (default: the board's)")
     plan.add_argument("--cards", type=int, default=1, help="cards that share a step's samples")
-    plan.add_argument("--bits", choices=("w8a8", "w4a8"), default="w8a8")
+    plan.add_argument("--bits", choices=tuple(BITS), default="w8a8")
     plan.add_argument("--objective", choices=("latency",), default="latency")
     plan.add_argument("--batch", type=int, default=0, help="samples per step (2: guided pair)")
     plan.add_argument("--height", type=int, default=0, help="latent height")
@@ -95,7 +94,6 @@ def _build(parsed: argparse.Namespace) -> None:
         from gen.program.engine import load_engine
         from gen.quantise import Options
         from gen.quantise.subjects import read_subjects
-        from gen.requests import check_numbers
 
     sizes = {name: getattr(parsed, name) for name in ("batch", "height", "width", "tokens")}
     check_numbers(**sizes)

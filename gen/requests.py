@@ -7,6 +7,9 @@ from pathlib import Path
 
 from gen.errors import UserError
 
+# choice of --bits -> bits of a weight
+BITS = {"w8a8": 8, "w4a8": 4}
+
 
 def check_numbers(clock_mhz: float = 0.0, **counts: int) -> None:
     """Clock in MHz, and counts by the name of their option; 0 stands for the default.

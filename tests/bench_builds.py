@@ -13,7 +13,9 @@ from gen.build import Settings, stages
 from gen.emit import emit_sources
 from gen.model import find_model
 from gen.program import Engine, load_program, lower, pack_static, save_program
+from gen.program.program import Program
 from gen.qgraph_io import load_qgraph, save_qgraph
+from gen.qlayers import QGraph
 from gen.quantise.subjects import Subjects
 from gen.stages import run_stages
 from gen.vitis.bench import build_first_layers, emit_benches, record
@@ -32,13 +34,18 @@ def make_build(folder: Path, kind: str, engine: Engine = SMALL, size=(5, 6)):
     """A build of one kind of layer, with benches; the graph and the program."""
     qgraph = random_qgraph(kind, np.random.default_rng(11), size=size, channels=24)
     program = lower(qgraph, engine)
+    write_build(folder, qgraph, program)
+    return qgraph, program
+
+
+def write_build(folder: Path, qgraph: QGraph, program: Program) -> None:
+    """What a build leaves of a graph and its program, with benches."""
     folder.mkdir(exist_ok=True)
     save_qgraph(qgraph, folder)
     save_program(program, folder / "program.json")
     (folder / "weights.bin").write_bytes(pack_static(qgraph, program))
     emit_sources(program, folder / "src")
     emit_benches(folder, program)
-    return qgraph, program
 
 
 def with_vectors(folder: Path) -> Path:

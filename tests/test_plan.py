@@ -42,16 +42,19 @@ def cifar():
     return make_plan("ddpm-cifar10-32")
 
 
-def test_stable_diffusion_keeps_the_array_busy():
-    """64x64 latents, one sample, on the engine that ``gen plan sd15 --board u250 --batch 1`` finds
-    (docs/plan.md); the search itself takes minutes.
-    """
-    graph = layer_graph(find_model("sd15"), 1)
-    engine = replace(
+def stable_diffusion_engine():
+    """What ``gen plan sd15 --batch 1`` finds (docs/plan.md); the search takes minutes."""
+    return replace(
         load_engine("u250"),
         window_rows=4096, weight_rows=2048, cache_rows=0, store_rows=45056, scores_rows=16384,
         stats_words=1536, row_octets=512, row_groups=512, fabric_outputs=2,
     )  # fmt: skip
+
+
+def test_stable_diffusion_keeps_the_array_busy():
+    """64x64 latents, one sample."""
+    graph = layer_graph(find_model("sd15"), 1)
+    engine = stable_diffusion_engine()
     assert place(engine, load_limits("u250"), [0], [0]) is not None
     program = lower(skeleton(graph), engine)
     units = engine.ranks * engine.pixels * engine.inputs * engine.outputs
@@ -249,11 +252,7 @@ def test_a_kind_that_does_not_fit_is_left_out(four_bits, monkeypatch):
 def test_stable_diffusion_of_four_bit_weights_is_not_slower():
     """On the engine above with rows that are widened; the narrow array is slower by a sixth."""
     graph = layer_graph(find_model("sd15"), 1)
-    engine = replace(
-        load_engine("u250"),
-        window_rows=4096, weight_rows=2048, cache_rows=0, store_rows=45056, scores_rows=16384,
-        stats_words=1536, row_octets=512, row_groups=512, fabric_outputs=2,
-    )  # fmt: skip
+    engine = stable_diffusion_engine()
     qgraph = skeleton(graph, 4)
     cycles = [step_cost(lower(qgraph, kind)).cycles for kind in four_bit_kinds(engine)]
     wide = step_cost(lower(skeleton(graph), engine)).cycles

@@ -6,18 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
+from bench_builds import write_build
 from cpp import FAST
 from generic_card import GenericCard, ranked
 from samplerkit import SeveralSteps, eps_graph, sampled
 
-from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.hlslint.check import check_paths
-from gen.program import Engine, lower, pack_static, save_program
+from gen.program import Engine, lower
 from gen.program.cost import start_cycles, update_cycles
 from gen.program.sampler import result_words, with_sampler
-from gen.qgraph_io import save_qgraph
-from gen.vitis.bench import emit_benches, record
+from gen.vitis.bench import record
 from gen.vitis.board import load_board
 from gen.vitis.emit import emit
 from gen.vitis.gcc_run import run_bench
@@ -78,12 +77,7 @@ def recorded(tmp_path_factory):
     qgraph = eps_graph(np.random.default_rng(5))
     small = Engine(ranks=4, store_rows=4096, window_rows=256, weight_rows=512)
     program = lower(qgraph, with_sampler(small, qgraph.graph))
-    folder.mkdir()
-    save_qgraph(qgraph, folder)
-    save_program(program, folder / "program.json")
-    (folder / "weights.bin").write_bytes(pack_static(qgraph, program))
-    emit_sources(program, folder / "src")
-    emit_benches(folder, program)
+    write_build(folder, qgraph, program)
     record(folder, progress=False)
     return folder
 

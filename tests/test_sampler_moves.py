@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import unets
-from bench_builds import SMALL
+from bench_builds import SMALL, write_build
 from cpp import FAST
 from diffusers import UNet2DConditionModel
 from generic_card import GenericCard, ranked
@@ -19,15 +19,13 @@ from storekit import least_store
 from test_models_on_card import of_model
 from test_spill import staged
 
-from gen.emit import emit_sources
 from gen.errors import UserError
 from gen.hlslint.check import check_paths
-from gen.program import Engine, lower, pack_static, save_program, verify_program
+from gen.program import Engine, lower, verify_program
 from gen.program.check import ProgramError
 from gen.program.cost import start_cycles
 from gen.program.sampler import result_words, with_sampler
-from gen.qgraph_io import save_qgraph
-from gen.vitis.bench import emit_benches, record
+from gen.vitis.bench import record
 from gen.vitis.board import load_board
 from gen.vitis.emit import emit
 from gen.vitis.gcc_run import run_bench
@@ -177,12 +175,7 @@ def test_kernels_with_both_pass_their_bench_and_the_linter(tmp_path):
     engine = with_sampler(SMALL, qgraph.graph)
     program = lower(qgraph, replace(engine, store_rows=least_store(qgraph, engine)))
     assert program.moves and program.has_sampler
-    folder.mkdir()
-    save_qgraph(qgraph, folder)
-    save_program(program, folder / "program.json")
-    (folder / "weights.bin").write_bytes(pack_static(qgraph, program))
-    emit_sources(program, folder / "src")
-    emit_benches(folder, program)
+    write_build(folder, qgraph, program)
     record(folder, progress=False)
     assert run_bench(folder, "store") == ["store_1: store: PASS", "store_2: store: PASS"]
     emit(folder, load_board("u250"))

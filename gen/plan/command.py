@@ -13,16 +13,14 @@ from gen.layers import LayerGraph
 from gen.macs import macs_per_step
 from gen.model import find_model
 from gen.plan.engine_file import engine_toml
-from gen.plan.kinds import search_kinds
+from gen.plan.kinds import kinds_of, search_kinds
 from gen.plan.limits import load_limits
 from gen.plan.report import Plan, as_dict, as_text
 from gen.plan.structure import layer_graph, skeleton
-from gen.program.engine import Engine, four_bit_kinds, load_engine
+from gen.program.engine import Engine, load_engine
 from gen.program.sampler import with_sampler
-from gen.requests import check_numbers, make_place
+from gen.requests import BITS, check_numbers, make_place
 from gen.stages import write_json, write_text
-
-BITS = {"w8a8": 8, "w4a8": 4}
 
 
 def make_plan(
@@ -81,8 +79,7 @@ def make_plan(
 def _engines(board: str, bits: str, graph: LayerGraph, sampler: bool) -> list[Engine]:
     """A board's engine, of every kind that runs weights of the bits asked for."""
     engine = load_engine(board)
-    engines = list(four_bit_kinds(engine)) if BITS[bits] == 4 else [engine]
-    return [with_sampler(each, graph) for each in engines] if sampler else engines
+    return kinds_of(with_sampler(engine, graph) if sampler else engine, BITS[bits])
 
 
 def _smaller(

@@ -9,11 +9,11 @@ import numpy as np
 
 from gen.errors import EngineTooSmall, UserError
 from gen.macs import attention_macs
-from gen.plan.kinds import preference, search_kinds
+from gen.plan.kinds import kinds_of, preference, search_kinds
 from gen.plan.limits import load_limits
 from gen.plan.search import fits, used_resources
 from gen.program.cost import step_cost
-from gen.program.engine import Engine, four_bit_kinds, load_engine
+from gen.program.engine import Engine, load_engine
 from gen.program.lower import lower
 from gen.program.program import Program
 from gen.program.sampler import with_sampler
@@ -53,8 +53,7 @@ def fitted(qgraph: QGraph, board: str, sampler: bool = False) -> tuple[Program, 
         return lower(qgraph, engine), False
     if sampler:
         engine = with_sampler(engine, qgraph.graph)
-    narrow = any(q.weight_bits == 4 for q in qgraph.layers)
-    kinds = four_bit_kinds(engine) if narrow else (engine,)
+    kinds = kinds_of(engine, min((q.weight_bits for q in qgraph.layers), default=8))
     programs = []
     for kind in kinds:
         with suppress(EngineTooSmall):

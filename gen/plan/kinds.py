@@ -10,8 +10,13 @@ from gen.errors import EngineTooSmall
 from gen.plan.limits import KINDS, Limits
 from gen.plan.resources import Resources
 from gen.plan.search import Choice, search
-from gen.program.engine import Engine
+from gen.program.engine import Engine, four_bit_kinds
 from gen.qlayers import QGraph
+
+
+def kinds_of(engine: Engine, weight_bits: int) -> list[Engine]:
+    """Engines of an engine's shape for weights of 8 or 4 bits."""
+    return list(four_bit_kinds(engine)) if weight_bits == 4 else [engine]
 
 
 def preference(cycles: int, used: Resources, limits: Limits) -> tuple[int, float]:

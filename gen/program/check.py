@@ -9,7 +9,9 @@ tensor, group and pixel.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 from gen.program.coverage import window_fault
 from gen.program.engine import Engine
@@ -110,46 +112,46 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
     return None
 
 
+def _executions(program: Program) -> Iterator[tuple[Entry, int, int]]:
+    """Entry and loop counters of every execution of a step, in order."""
+    for segment in program.segments:
+        entries = program.entries[segment.first : segment.first + segment.count]
+        for i0, i1 in product(range(segment.n0), range(segment.n1)):
+            yield from ((entry, i0, i1) for entry in entries)
+
+
 def _rows_fault(program: Program) -> str | None:
     """Row statistics that are sent ahead to an execution that does not read them."""
     ahead, first = 0, 0  # of the execution before: octets, the row of the first
-    for segment in program.segments:
-        for i0 in range(segment.n0):
-            for i1 in range(segment.n1):
-                for index in range(segment.first, segment.first + segment.count):
-                    entry = program.entries[index]
-                    pre = entry.pre
-                    if pre.rows_sent != ahead:
-                        return f"layer {entry.layer}: {ahead} rows come ahead, not {pre.rows_sent}"
-                    if ahead and pre.row_in.at(i0, i1) != first:
-                        return f"layer {entry.layer}: the rows that come ahead are others"
-                    if max(pre.rows_ahead - pre.stat_words, pre.rows_sent - pre.shape.fill) > 0:
-                        return f"layer {entry.layer}: more rows ahead than there are"
-                    ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
+    for entry, i0, i1 in _executions(program):
+        pre = entry.pre
+        if pre.rows_sent != ahead:
+            return f"layer {entry.layer}: {ahead} rows come ahead, not {pre.rows_sent}"
+        if ahead and pre.row_in.at(i0, i1) != first:
+            return f"layer {entry.layer}: the rows that come ahead are others"
+        if max(pre.rows_ahead - pre.stat_words, pre.rows_sent - pre.shape.fill) > 0:
+            return f"layer {entry.layer}: more rows ahead than there are"
+        ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
     return "rows are sent ahead to nobody" if ahead else None
 
 
 def _sums_fault(program: Program) -> str | None:
     """Sums that are left to an execution that does not wait for them item by item."""
     left, place = 0, (0, 0)  # of the execution before: sums, address and pitch
-    for segment in program.segments:
-        for i0 in range(segment.n0):
-            for i1 in range(segment.n1):
-                for index in range(segment.first, segment.first + segment.count):
-                    entry = program.entries[index]
-                    pre = entry.pre
-                    takes = pre.sums_before * (pre.items - 1)
-                    if takes != left:
-                        return f"layer {entry.layer}: {left} sums are left, not {takes}"
-                    read = [
-                        (address.at(i0, i1), pitch)
-                        for address, pitch in zip(pre.stats_base, pre.stats_pitch, strict=True)
-                    ]
-                    if left and (pre.norm != NORM["group"] or place not in read[: pre.sources]):
-                        return f"layer {entry.layer}: the sums that are left are others"
-                    left, place = pre.sums_left, (pre.stats_out.at(i0, i1), pre.stats_pitch_out)
-                    if left > _last_sums(pre):
-                        return f"layer {entry.layer}: sums of its first item are left"
+    for entry, i0, i1 in _executions(program):
+        pre = entry.pre
+        takes = pre.sums_before * (pre.items - 1)
+        if takes != left:
+            return f"layer {entry.layer}: {left} sums are left, not {takes}"
+        read = [
+            (address.at(i0, i1), pitch)
+            for address, pitch in zip(pre.stats_base, pre.stats_pitch, strict=True)
+        ]
+        if left and (pre.norm != NORM["group"] or place not in read[: pre.sources]):
+            return f"layer {entry.layer}: the sums that are left are others"
+        left, place = pre.sums_left, (pre.stats_out.at(i0, i1), pre.stats_pitch_out)
+        if left > _last_sums(pre):
+            return f"layer {entry.layer}: sums of its first item are left"
     return "sums are left to nobody" if left else None
 
 
