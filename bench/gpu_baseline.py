@@ -144,14 +144,13 @@ def measure_mode(forward: Forward, inputs: Inputs, mode: str, plan: Plan) -> dic
         return {"failure": sentence(error)}
 
 
-def measure_model(model: Model, plan: Plan, say: Callable[[str], None]) -> list[dict[str, object]]:
-    """One row per batch, precision and mode; a failure is a row too."""
+def measure_model(model: Model, plan: Plan) -> Iterator[dict[str, object]]:
+    """One row per batch, precision and mode, as it is measured; a failure is a row too."""
     layout = LAYOUTS[plan.layout]
     unet = load_unet(model)
     about = {"model": model.name, "class": type(unet).__name__}
     about["parameters"] = sum(p.numel() for p in unet.parameters())
     expected: dict[int, torch.Tensor] = {}
-    rows: list[dict[str, object]] = []
     for precision in plan.precisions:
         dtype = PRECISIONS[precision]
         placed = False
@@ -166,7 +165,7 @@ def measure_model(model: Model, plan: Plan, say: Callable[[str], None]) -> list[
                         placed = True
                     inputs = random_inputs(unet, model, batch, dtype, layout)
                 except Exception as error:
-                    rows.append({**row, "failure": sentence(error)})
+                    yield {**row, "failure": sentence(error)}
                     continue
                 row["latent"] = list(inputs.sample.shape[1:])
                 figures = measure_mode(unet, inputs, mode, plan)
@@ -175,9 +174,7 @@ def measure_model(model: Model, plan: Plan, say: Callable[[str], None]) -> list[
                     # of the first mode measured: eager fp32 unless it was left out
                     reference = expected.setdefault(batch, result.cpu())
                     figures["relative_error"] = relative_error(result, reference)
-                rows.append({**row, **figures})
-                say(line(rows[-1]))
-    return rows
+                yield {**row, **figures}
 
 
 def line(row: dict[str, object]) -> str:
@@ -256,12 +253,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed.out.parent.mkdir(parents=True, exist_ok=True)
         rows: list[dict[str, object]] = []
         for model in models:
-            rows += measure_model(model, plan, print)
-            write_json(parsed.out, {**figures, "rows": rows})  # what is measured so far is kept
+            for row in measure_model(model, plan):
+                rows.append(row)
+                print(line(row), flush=True)
+                write_json(parsed.out, {**figures, "rows": rows})  # whatever ends this keeps them
         print(f"written to {parsed.out}")
         return 0
 
-    return guarded(work, f"stopped by Ctrl-C; {parsed.out} holds the models that were finished")
+    return guarded(work, f"stopped by Ctrl-C; {parsed.out} holds what was measured")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,3 +147,27 @@ def test_every_mode_on_a_gpu(tiny, tmp_path):
     for row in figures["rows"]:
         assert "failure" not in row, row
         assert row["relative_error"] < 0.02
+
+
+def test_the_readme_shows_the_committed_medians():
+    root = Path(gpu_baseline.__file__).parent.parent
+    figures = json.loads((root / "bench" / "gpu_h100.json").read_text())
+    medians = {
+        (row["model"], row["batch"], row["precision"], row["mode"]): row["median_ms"]
+        for row in figures["rows"]
+    }
+    section = (root / "README.md").read_text().split("## Against a GPU")[1].split("\n## ")[0]
+    assert figures["device_name"].startswith("NVIDIA H100 80GB") and "H100 80GB" in section
+    models = {
+        "bundled model, guided pair": "models/shapes-ldm",
+        "Stable Diffusion 1.5, 64x64": "sd15",
+        "Stable Diffusion 1.5, 64x64, guided pair": "sd15",
+    }
+    columns = [("fp32", "eager"), ("fp16", "eager"), ("fp16", "compile"),
+               ("fp16", "compile_cuda_graph")]  # fmt: skip
+    lines = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(lines) == 5
+    for name, batch, _, *shown in ([cell.strip() for cell in line] for line in lines):
+        model = models.get(name, name)
+        expected = [medians[(model, int(batch), *column)] for column in columns]
+        assert shown == [f"{value:.3f}" for value in expected], name
