@@ -219,7 +219,7 @@ def _ports() -> list[Cost]:
 def _fifos(engine: Engine) -> list[Cost]:
     # streams inside pre: an epsilon and sums, scales, row statistics
     inside = {"sm": 112 * engine.normalisers, "sc": 64 * engine.normalisers, "rw": 512,
-              "rk": 512, "mk": 64 * engine.normalisers, "copy": 512}  # fmt: skip
+              "rk": 64 * engine.normalisers, "mk": 128, "copy": 512}  # fmt: skip
     bits = {"xs": 1024, "px": 512, "gs": 512 * engine.ranks, "ks": 1024,
             "ws": 128 * engine.weight_bits, "as": 2048, "rs": 1024, "ys": 1032, "st": 640,
             "sg": 640 * engine.ranks, "ss": 256, "hd": 512, "pp": 512, "qp": 512,

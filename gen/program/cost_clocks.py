@@ -287,9 +287,9 @@ class ScalesClock:
             waited = self.items[0 if pre.sums_left else -1]
             self.sums = max(begins + pre.stat_words - pre.sums_left, waited)
             return
-        each = 8 // delays.engine.normalisers
-        behind = delays.to_next("pre")
+        each, behind = 1, delays.to_next("pre")
         if pre.stats == STATS_LAYER:
+            each = 8 // delays.engine.normalisers
             behind += delays.to_next("scale")
         kept, time = [], begins
         for at in sent:

@@ -212,7 +212,7 @@ class Rank {
     hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm_{name("sm")};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc_{name("sc")};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk_{name("rk")};
-    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_MK> mk_{name("mk")};
+    hls::stream<MaxWord, P::DEPTH_MK> mk_{name("mk")};
     hls::stream<ScaleWord, P::DEPTH_RW> rw_{name("rw")};
     hls::stream<Fetch, RUNS_DEPTH> static_runs_{name("wload.static_runs")};
     hls::stream<Fetch, RUNS_DEPTH> dynamic_runs_{name("wload.dynamic_runs")};

@@ -25,7 +25,7 @@ void pre(const Segment* segments, int segment_count, const PreEntry* entries,
     hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm_s("sm_s");
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc_s("sc_s");
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk_s("rk_s");
-    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_MK> mk_s("mk_s");
+    hls::stream<MaxWord, P::DEPTH_MK> mk_s("mk_s");
     hls::stream<ScaleWord, P::DEPTH_RW> rw_s("rw_s");
     pre_sums<P>(segments, segment_count, entries, sums_memory, sg_s, sm_s, mk_s);
     pre_scale<P>(segments, segment_count, entries, hd_s, sm_s, sc_s, rk_s);

@@ -42,8 +42,8 @@ OCTETS:
 
 template <class P>
 void keep_row_scales(const PreEntry& entry, int i0, int i1, RowsMemory<P>& memory,
-                     hls::stream<ScaleSet<P::NORMALISERS>>& rk_s,
-                     hls::stream<ScaleSet<P::NORMALISERS>>& mk_s, hls::stream<ScaleWord>& rw_s) {
+                     hls::stream<ScaleSet<P::NORMALISERS>>& rk_s, hls::stream<MaxWord>& mk_s,
+                     hls::stream<ScaleWord>& rw_s) {
 #pragma HLS inline off
     const int N = P::NORMALISERS, first = at(entry.row_out, i0, i1);
     LDA_CHECK(first >= 0 && first + entry.stat_words <= P::ROW_OCTETS,
@@ -58,12 +58,22 @@ OCTETS:
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 1 max = 4096
         TICK(1);
-        const ScaleSet<P::NORMALISERS> scales = layer ? rk_s.read() : mk_s.read();
-        for (int k = 0; k < N; ++k) {
+        if (layer) {
+            const ScaleSet<P::NORMALISERS> scales = rk_s.read();
+            for (int k = 0; k < N; ++k) {
 #pragma HLS unroll
-            word.s[pixel + k] = scales.s[k];
+                word.s[pixel + k] = scales.s[k];
+            }
+            pixel += N;
+        } else {
+            const MaxWord maxima = mk_s.read();
+            for (int k = 0; k < GROUP; ++k) {
+#pragma HLS unroll
+                const Scale maximum = {maxima.m[k], 0, 0};
+                word.s[k] = maximum;
+            }
+            pixel = GROUP;
         }
-        pixel += N;
         if (pixel == GROUP) {
             pixel = 0;
             memory.rows[first + octet] = word;
@@ -77,7 +87,7 @@ OCTETS:
 template <class P>
 void pre_rows(const Segment* segments, int segment_count, const PreEntry* entries,
               RowsMemory<P>& memory, hls::stream<ScaleSet<P::NORMALISERS>>& rk_s,
-              hls::stream<ScaleSet<P::NORMALISERS>>& mk_s, hls::stream<ScaleWord>& rw_s) {
+              hls::stream<MaxWord>& mk_s, hls::stream<ScaleWord>& rw_s) {
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];

@@ -5,7 +5,7 @@
 //
 // sm: group norm: per item, the sums of NORMALISERS norm groups at a time (the last ones of an item
 // may be fewer); rows for a layer norm: per octet, those of NORMALISERS pixels at a time. mk: rows
-// for a softmax: the same with maxima.
+// for a softmax: the maxima of an octet at a time, as no normaliser works on them.
 #ifndef LDA_PRE_SUMS_HPP
 #define LDA_PRE_SUMS_HPP
 
@@ -219,14 +219,12 @@ WORDS:
     LOOP_EXIT();
 }
 
-// Sums of the rows of all ranks, or their maxima.
+// Sums of the rows of all ranks.
 template <class P>
 void send_row_sums(const PreEntry& entry, hls::stream<StatBeat<P::RANKS>>& sg_s,
-                   hls::stream<SumSet<P::NORMALISERS>>& sm_s,
-                   hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
+                   hls::stream<SumSet<P::NORMALISERS>>& sm_s) {
 #pragma HLS inline off
     const int N = P::NORMALISERS, total = entry.stat_words * (GROUP / N);
-    const bool layer = entry.stats == STATS_LAYER;
     int pixel = 0;
     StatBeat<P::RANKS> beat = StatBeat<P::RANKS>();
 ROWS:
@@ -236,28 +234,46 @@ ROWS:
         TICK(1);
         if (pixel == 0) beat = sg_s.read();
         SumSet<P::NORMALISERS> sums;
-        ScaleSet<P::NORMALISERS> maxima;
         for (int k = 0; k < N; ++k) {
 #pragma HLS unroll
             int64_t sum = 0, square = 0;
-            int32_t largest = beat.b[0].sum[pixel + k];
             for (int r = 0; r < P::RANKS; ++r) {
 #pragma HLS unroll
                 sum += beat.b[r].sum[pixel + k];
                 square += square_at(beat.b[r], pixel + k);
-                largest = most(largest, beat.b[r].sum[pixel + k]);
             }
             sums.sum[k] = sum;
             sums.square[k] = square;
-            const Scale maximum = {largest, 0, 0};
-            maxima.s[k] = maximum;
         }
-        if (layer) {
-            sm_s.write(sums);
-        } else {
-            mk_s.write(maxima);
-        }
+        sm_s.write(sums);
         pixel = pixel + N == GROUP ? 0 : pixel + N;
+    }
+    LOOP_EXIT();
+}
+
+// Maxima of the rows of all ranks: logits, which have 16 bits.
+template <class P>
+void send_row_maxima(int octets, hls::stream<StatBeat<P::RANKS>>& sg_s,
+                     hls::stream<MaxWord>& mk_s) {
+#pragma HLS inline off
+ROWS:
+    for (int i = 0; i < octets; ++i) {
+#pragma HLS pipeline II = 1 style = flp
+#pragma HLS loop_tripcount min = 1 max = 512
+        TICK(1);
+        const StatBeat<P::RANKS> beat = sg_s.read();
+        MaxWord maxima;
+        for (int k = 0; k < GROUP; ++k) {
+#pragma HLS unroll
+            int16_t largest = int16_t(beat.b[0].sum[k]);
+            for (int r = 1; r < P::RANKS; ++r) {
+#pragma HLS unroll
+                const int16_t other = int16_t(beat.b[r].sum[k]);
+                largest = other > largest ? other : largest;
+            }
+            maxima.m[k] = largest;
+        }
+        mk_s.write(maxima);
     }
     LOOP_EXIT();
 }
@@ -266,8 +282,7 @@ ROWS:
 template <class P>
 void pre_sums_entry(const PreEntry& entry, int i0, int i1, SumsWalk& walk, SumsMemory<P>& memory,
                     hls::stream<StatBeat<P::RANKS>>& sg_s,
-                    hls::stream<SumSet<P::NORMALISERS>>& sm_s,
-                    hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
+                    hls::stream<SumSet<P::NORMALISERS>>& sm_s, hls::stream<MaxWord>& mk_s) {
 #pragma HLS inline off
 #pragma HLS array_partition variable = memory.sums complete dim = 1
     if (entry.norm == NORM_GROUP) {
@@ -285,16 +300,17 @@ void pre_sums_entry(const PreEntry& entry, int i0, int i1, SumsWalk& walk, SumsM
     if (entry.stats == STATS_GROUP || entry.stats == STATS_GROUP_ADD) {
         walk.template start<P>(entry, at(entry.stats_out, i0, i1));
         keep_group_sums<P>(entry.stat_words - entry.sums_left, walk, memory, sg_s);
-    } else if (entry.stats != STATS_NONE) {
-        send_row_sums<P>(entry, sg_s, sm_s, mk_s);
+    } else if (entry.stats == STATS_LAYER) {
+        send_row_sums<P>(entry, sg_s, sm_s);
+    } else if (entry.stats == STATS_SOFTMAX) {
+        send_row_maxima<P>(entry.stat_words, sg_s, mk_s);
     }
 }
 
 template <class P>
 void pre_sums(const Segment* segments, int segment_count, const PreEntry* entries,
               SumsMemory<P>& memory, hls::stream<StatBeat<P::RANKS>>& sg_s,
-              hls::stream<SumSet<P::NORMALISERS>>& sm_s,
-              hls::stream<ScaleSet<P::NORMALISERS>>& mk_s) {
+              hls::stream<SumSet<P::NORMALISERS>>& sm_s, hls::stream<MaxWord>& mk_s) {
     static_assert(CheckEngine<P>::ok, "engine parameters");
     SumsWalk walk = SumsWalk();
 SEGMENTS:

@@ -23,6 +23,11 @@ struct ScaleSet {
 // Of the 8 pixels of an octet.
 typedef ScaleSet<GROUP> ScaleWord;
 
+// Maxima of the logits of the 8 pixels of an octet.
+struct MaxWord {
+    int16_t m[GROUP];
+};
+
 }  // namespace lda
 
 #endif

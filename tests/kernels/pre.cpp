@@ -46,7 +46,7 @@ struct Pre {
     hls::stream<SumSet<P::NORMALISERS>, P::DEPTH_SM> sm{"sm"};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_SC> sc{"sc"};
     hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_RK> rk{"rk"};
-    hls::stream<ScaleSet<P::NORMALISERS>, P::DEPTH_MK> mk{"mk"};
+    hls::stream<MaxWord, P::DEPTH_MK> mk{"mk"};
     hls::stream<ScaleWord, P::DEPTH_RW> rw{"rw"};
     sim::Scheduler device;
 
