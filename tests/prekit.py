@@ -262,7 +262,7 @@ class Maker:
             "table": int(self.rng.integers(2)), "uniform": 0, "stats": STATS_NONE,
             "stats_out": Addr(), "stats_pitch_out": 0, "items_out": 1, "row_out": Addr(),
             "stat_words": 0, "by_item": 0, "sums_left": 0, "sums_before": 0, "rows_ahead": 0,
-            "rows_sent": 0, "pp_once": 0,
+            "rows_sent": 0, "rows_first": 0, "pp_once": 0,
         }  # fmt: skip
         return PreEntry(**(values | changed))
 
@@ -401,6 +401,23 @@ class Maker:
             pp_once=int(rng.integers(2)),
         )  # fmt: skip
         self.segment([reader], n0, n1)
+
+    def rows_first(self, norm: str, runs: int, octets: int) -> None:
+        """Executions that make rows, as many that read them, the first of which sends them before
+        the last ones are kept, and others that make rows which nobody reads.
+        """
+        rng = self.rng
+        count, local = int(rng.choice([1, 8, 96])), int(rng.integers(1, 4))
+        where = Addr(int(rng.integers(0, 300)), 0, octets)
+        stats = STATS_LAYER if norm == "layer" else STATS_SOFTMAX
+        writer = self.entry(stats=stats, row_out=where, stat_words=octets)
+        self.segment([writer], 1, runs, count, self.ranks * count)
+        reader = self.entry(
+            shape=self.shape(fill=octets), groups=(local, 0), norm=NORM[norm], row_in=where,
+            rows_first=1,
+        )  # fmt: skip
+        self.segment([reader], 1, runs)
+        self.segment([writer], 1, 1, count, self.ranks * count)
 
     def rows_ahead(self, norm: str, n0: int, n1: int, octets: int, rows: int) -> None:
         """Executions each of which reads the rows of the one before; ``rows`` are sent ahead."""

@@ -9,7 +9,7 @@ import pytest
 from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
-from gen.program.ahead import leave_sums, send_rows_ahead
+from gen.program.ahead import leave_sums, send_rows_ahead, send_rows_first
 from gen.program.check import ProgramError
 from gen.program.structs import (
     NORM,
@@ -87,6 +87,39 @@ def test_other_rows_send_nothing(entry):
         assert sent([Segment(0, 2)], [first, second]) == [(0, 0)] * 2
     softmax = [writer(entry, stats=STATS_SOFTMAX), reader(entry, norm="softmax")]
     assert sent([Segment(0, 2)], softmax) == [(9, 0), (0, 9)]
+
+
+def pairs(entry, fill=4, stats=STATS_SOFTMAX):
+    """Products with K of 2 items x 3 heads, and with V."""
+    keys, values = writer(entry, 4, stats=stats), reader(entry, fill, norm="softmax")
+    where = Addr(5, 12, 4)
+    return [replace(each, pre=replace(each.pre, row_in=where, row_out=where))
+            for each in (keys, values)]  # fmt: skip
+
+
+def first(segments, entries, capacity=64):
+    return [e.pre.rows_first for e in send_rows_first(segments, entries, capacity)]
+
+
+def test_rows_that_are_kept_long_since_are_sent_first(entry):
+    several = [Segment(0, 1, 2, 3), Segment(1, 1, 2, 3)]
+    assert first(several, pairs(entry)) == [0, 1]
+    assert first(several, pairs(entry, stats=STATS_LAYER)) == [0, 1]
+    # what the FIFO does not hold would wait for the layer behind
+    assert first(several, pairs(entry), capacity=3) == [0, 0]
+
+
+def test_rows_of_the_execution_before_are_not_sent_first(entry):
+    one = [Segment(0, 1), Segment(1, 1)]
+    assert first(one, pairs(entry)) == [0, 0]
+    assert first([Segment(0, 2, 2, 3)], pairs(entry)) == [0, 0]
+    # no statistics are waited for
+    several = [Segment(0, 1, 2, 3), Segment(1, 1, 2, 3)]
+    assert first(several, pairs(entry, stats=STATS_GROUP)) == [0, 0]
+    # the execution before has rows of its own on the way
+    keys, values = pairs(entry)
+    keys = replace(keys, pre=replace(keys.pre, norm=NORM["layer"]))
+    assert first(several, [keys, values]) == [0, 0]
 
 
 def adds_up(entry, groups=11, per_round=4, items=3, by_item=1, stats=STATS_GROUP, steps=64):
@@ -167,6 +200,10 @@ def test_check_finds_rows_that_do_not_arrive():
         (changed(program, index, rows_ahead=rows - 1), "come ahead"),
         (changed(program, index + 1, rows_sent=0), "come ahead"),
         (changed(program, len(program.entries) - 1, rows_ahead=1), "more rows ahead"),
+        (
+            changed(changed(program, index, rows_ahead=0), index + 1, rows_sent=0, rows_first=1),
+            "sent before they are kept",
+        ),
     ):
         with pytest.raises(ProgramError, match=words):
             verify_program(wrong)

@@ -95,6 +95,16 @@ def test_halves_of_a_pair_hide_each_others_drains(bundled):
     assert step_cost(waiting).cycles == pytest.approx(simulated(waiting), rel=0.03)
 
 
+def test_products_with_v_do_not_wait_for_the_last_logits(bundled):
+    program = lower(bundled, Engine(ranks=4, cache_rows=4096))
+    readers = sum(entry.pre.rows_first for entry in program.entries)
+    entries = [replace(entry, pre=replace(entry.pre, rows_first=0)) for entry in program.entries]
+    waiting = replace(program, entries=entries)
+    assert readers == 14  # two attentions in each of seven blocks
+    assert simulated(program) + 10 * readers < simulated(waiting)
+    assert step_cost(waiting).cycles == pytest.approx(simulated(waiting), rel=0.03)
+
+
 def test_executions_and_tiles_that_are_not_followed(bundled):
     # Both are counted on from those before; that changes little.
     program = lower(bundled, Engine(ranks=4))

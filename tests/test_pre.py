@@ -116,7 +116,16 @@ def test_row_norms(libraries, norm, ranks):
                 maker.row_norm(norm, n0, n1, uniform)
     for octets, rows in ((1, 1), (7, 3), (70, 64), (64, 64)):
         maker.rows_ahead(norm, 1, 2, octets, rows)
+    for runs, octets in ((2, 64), (5, 1), (7, 31)):
+        maker.rows_first(norm, runs, octets)
     check(libraries, ranks, maker.program)
+
+
+def test_rows_that_are_sent_first_are_kept_already(libraries):
+    maker = Maker(2, np.random.default_rng(5))
+    maker.rows_first("softmax", 1, 4)  # the first run reads what the last one makes
+    for lib in libraries.values():
+        assert "sent before they are kept" in run_on(lib, 2, maker.program, 0)[2]
 
 
 @pytest.mark.parametrize("wide", [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -143,7 +152,7 @@ def test_programs_of_everything(libraries, ranks):
         rng = np.random.default_rng([seed, ranks])
         maker = Maker(ranks, rng)
         for _ in range(8):
-            kind = int(rng.integers(6))
+            kind = int(rng.integers(7))
             maker.words = 0
             if kind == 0:
                 channels, size = GROUPS[rng.integers(len(GROUPS))]
@@ -156,8 +165,10 @@ def test_programs_of_everything(libraries, ranks):
                 maker.ring(RING_K, "none")
             elif kind == 4:
                 maker.ring(RING_V, "softmax")
-            else:
+            elif kind == 5:
                 maker.rows_ahead("layer", 2, 1, 9, int(rng.integers(1, 10)))
+            else:
+                maker.rows_first("softmax", int(rng.integers(2, 5)), int(rng.integers(1, 20)))
         check(libraries, ranks, maker.program)
 
 
@@ -228,6 +239,8 @@ def test_memories_are_checked(libraries):
         ({"stats": STATS_GROUP, "stats_out": Addr(1022), "stat_words": 1, "stats_pitch_out": 4},
          "statistics memory"),
         ({"stats": STATS_SOFTMAX, "stat_words": 65, "rows_ahead": 65}, "than FIFO rw holds"),
+        ({"norm": NORM["softmax"], "rows_first": 1,
+          "shape": Maker(4, None).shape(fill=65)}, "than FIFO rw holds"),
         ({"stats": STATS_GROUP, "stats_out": Addr(2), "stat_words": 1, "stats_pitch_out": 4},
          "statistics memory"),
         ({"norm": NORM["group"], "norm_groups": 1, "group_size": 8, "channels": (8, 0), "n": 8,
@@ -262,7 +275,12 @@ FAULTS = {
     "row epsilon": ("pre_scale", "int64_at(header, 1)", "int64_at(header, 0)"),
     "pixel": ("pre_rows", "word.s[pixel + k]", "word.s[k]"),
     "rows sent": ("pre_rows", "i = entry.rows_sent", "i = 0"),
-    "rows ahead": ("pre_rows", "octet < entry.rows_ahead", "octet <= entry.rows_ahead"),
+    "rows first": ("pre_rows", "reads && !first", "reads"),
+    "rows of the execution before": ("pre_rows", "made = rows_made(entry, i0, i1)",
+                                     "made = rows_made(entry, i0, 0)"),
+    "last rows": ("pre_rows", "if (made.octets > 0) keep_row_scales<P>(made, memory, rk_s, mk_s, "
+                  "rw_s);\n}", "}"),
+    "rows ahead": ("pre_rows", "octet < made.ahead", "octet <= made.ahead"),
     "parity": ("pre_apply", "item & 1 ? sets : 0", "item & 1 ? 0 : sets"),
     "last block": ("pre_apply", "last_block ? 1 : 0", "last_block ? 0 : 1"),
     "slot": ("pre_apply", "source = slot = 0", "source = 0"),
@@ -291,6 +309,7 @@ def test_planted_fault_is_caught(fault, tmp_path):
         maker.rows_ahead("layer", 1, 2, 5, 3)
         maker.ring(RING_K, "none")
         maker.ring(RING_V, "softmax")
+        maker.rows_first("softmax", 3, 5)
         want = wanted(4, maker.program)
         px, _, error = run_on(lib, 4, maker.program, len(want))
         if error or not np.array_equal(px, want):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from math import ceil
 
 from gen.program.engine import Engine
@@ -13,16 +14,14 @@ from gen.program.layout import SUB
 from gen.program.program import Entry
 from gen.program.structs import (
     NORM,
+    ROW_NORMS,
+    ROW_STATS,
     STATS_GROUP,
     STATS_GROUP_ADD,
-    STATS_LAYER,
-    STATS_SOFTMAX,
     PreEntry,
     Segment,
 )
 
-ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
-ROW_NORMS = (NORM["layer"], NORM["softmax"])
 GROUP_STATS = (STATS_GROUP, STATS_GROUP_ADD)
 
 
@@ -44,6 +43,40 @@ def send_rows_ahead(
             pre = result[reader].pre
             result[reader] = replace(result[reader], pre=replace(pre, rows_sent=rows))
     return result
+
+
+def send_rows_first(
+    segments: Sequence[Segment], entries: Sequence[Entry], capacity: int
+) -> list[Entry]:
+    """Entries with ``rows_first``.
+
+    Where no execution of an entry reads rows that the execution before it makes, but another
+    entry's do make some, the entry's own rows are sent before those are waited for: the first
+    products with V follow the last products with K at once. Only where FIFO rw, of ``capacity``
+    octets, takes them all beside none of the execution before, so that they hold nothing up.
+    """
+    helps: dict[int, bool] = {}
+    before: tuple[PreEntry, int, int] | None = None
+    for index, i0, i1 in executions(segments):
+        pre = entries[index].pre
+        if pre.norm in ROW_NORMS and before and before[0].stats in ROW_STATS:
+            writer = before[0]
+            first, made = pre.row_in.at(i0, i1), writer.row_out.at(*before[1:])
+            apart = first + pre.shape.fill <= made or made + writer.stat_words <= first
+            fits = pre.shape.fill <= capacity and writer.norm not in ROW_NORMS
+            helps[index] = helps.get(index, True) and apart and fits
+        before = pre, i0, i1
+    return [
+        replace(entry, pre=replace(entry.pre, rows_first=1)) if helps.get(index) else entry
+        for index, entry in enumerate(entries)
+    ]
+
+
+def executions(segments: Sequence[Segment]) -> Iterator[tuple[int, int, int]]:
+    """Entry index and loop counters of every execution of a step, in order."""
+    for segment in segments:
+        for i0, i1 in product(range(segment.n0), range(segment.n1)):
+            yield from ((segment.first + k, i0, i1) for k in range(segment.count))
 
 
 def leave_sums(

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
+from gen.program.ahead import executions
 from gen.program.coverage import window_fault
 from gen.program.engine import Engine
 from gen.program.program import Entry, Program
@@ -22,9 +22,9 @@ from gen.program.structs import (
     BUFFER_STATIC,
     NORM,
     RING_NONE,
-    STATS_LAYER,
+    ROW_NORMS,
+    ROW_STATS,
     STATS_NONE,
-    STATS_SOFTMAX,
     Addr,
     PreEntry,
 )
@@ -114,15 +114,14 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
 
 def _executions(program: Program) -> Iterator[tuple[Entry, int, int]]:
     """Entry and loop counters of every execution of a step, in order."""
-    for segment in program.segments:
-        entries = program.entries[segment.first : segment.first + segment.count]
-        for i0, i1 in product(range(segment.n0), range(segment.n1)):
-            yield from ((entry, i0, i1) for entry in entries)
+    return ((program.entries[k], i0, i1) for k, i0, i1 in executions(program.segments))
 
 
 def _rows_fault(program: Program) -> str | None:
-    """Row statistics that are sent ahead to an execution that does not read them."""
-    ahead, first = 0, 0  # of the execution before: octets, the row of the first
+    """Row statistics that are sent ahead to an execution that does not read them, or sent before
+    they are kept.
+    """
+    ahead, first, made = 0, 0, 0  # of the execution before: octets, the row of the first, octets
     for entry, i0, i1 in _executions(program):
         pre = entry.pre
         if pre.rows_sent != ahead:
@@ -131,7 +130,11 @@ def _rows_fault(program: Program) -> str | None:
             return f"layer {entry.layer}: the rows that come ahead are others"
         if max(pre.rows_ahead - pre.stat_words, pre.rows_sent - pre.shape.fill) > 0:
             return f"layer {entry.layer}: more rows ahead than there are"
+        read = pre.row_in.at(i0, i1)
+        if pre.rows_first and read < first + made and first < read + pre.shape.fill:
+            return f"layer {entry.layer}: its rows are sent before they are kept"
         ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
+        made = pre.stat_words if pre.stats in ROW_STATS else 0
     return "rows are sent ahead to nobody" if ahead else None
 
 
@@ -174,11 +177,9 @@ def _scale_sets(pre: PreEntry, normalisers: int) -> int:
 
 
 def _own_rows(pre: PreEntry) -> int:
-    """Rows' scales that wait while the execution makes row statistics."""
-    reads = pre.norm in (NORM["layer"], NORM["softmax"])
-    return (
-        pre.shape.fill - pre.rows_sent if reads and pre.stats in (STATS_LAYER, STATS_SOFTMAX) else 0
-    )
+    """Rows' scales that wait while the execution, or the one before, makes row statistics."""
+    waits = pre.rows_first or pre.stats in ROW_STATS
+    return pre.shape.fill - pre.rows_sent if waits and pre.norm in ROW_NORMS else 0
 
 
 def _limits_fault(program: Program, entry: Entry) -> str | None:

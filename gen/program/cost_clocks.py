@@ -13,10 +13,9 @@ from math import ceil
 
 from gen.program.engine import Engine
 from gen.program.program import Entry
-from gen.program.structs import NORM, STATS_LAYER, STATS_NONE, STATS_SOFTMAX, Move, PreEntry
+from gen.program.structs import NORM, ROW_NORMS, ROW_STATS, STATS_LAYER, STATS_NONE, Move, PreEntry
 
-GROUP_NORM, ROW_NORMS = NORM["group"], (NORM["layer"], NORM["softmax"])
-ROW_STATS = (STATS_LAYER, STATS_SOFTMAX)
+GROUP_NORM = NORM["group"]
 DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
 # time of a word written to DDR in that of one read (13 and 11.5 GB/s), and words that are written
 # and not in memory yet (hls/sim/timing.hpp)
@@ -248,10 +247,14 @@ class ScalesClock:
     rows: float = 0.0
     ahead: list[float] = field(default_factory=list)  # rows that were sent at once
     items: list[float] = field(default_factory=list)  # when the sums of every item are there
+    made: list[float] = field(default_factory=list)  # when the rows of the execution before are
+    each: int = 1  # cycles from one of these to the next
 
     def ready(self, pre: PreEntry) -> Iterator[float]:
         """When pre.apply can read the scales of every octet of its fill."""
         delays = self.delays
+        if not pre.rows_first:
+            self._keep_rows()
         if pre.norm == GROUP_NORM:
             # per cycle 16 channels, of as many norm groups as there are normalisers
             together = min(delays.engine.normalisers, pre.norm_groups)
@@ -274,6 +277,13 @@ class ScalesClock:
                 yield begins + octet + 1 + delays.to_next("rows")
         else:
             yield from [0.0] * pre.shape.fill
+        self._keep_rows()
+
+    def _keep_rows(self) -> None:
+        if self.made:
+            least = self.rows + self.delays.between("rows") + self.each * len(self.made)
+            self.rows = max(self.made[-1], least)
+            self.made = []
 
     def keep(self, pre: PreEntry, sent: list[float]) -> None:
         """Statistics that post sends at these times: per octet, or the last one of every item."""
@@ -295,8 +305,7 @@ class ScalesClock:
         for at in sent:
             time = max(time, at + way - 1) + each
             kept.append(time + behind)
-        self.sums = time
-        self.rows = max(kept[-1], self.rows + delays.between("rows") + each * len(kept))
+        self.sums, self.made, self.each = time, kept, each
         self.ahead = [at + delays.to_next("rows") for at in kept[: pre.rows_ahead]]
 
     def advance(self, cycles: float) -> None:
@@ -305,3 +314,4 @@ class ScalesClock:
         self.rows += cycles
         self.ahead = [at + cycles for at in self.ahead]
         self.items = [at + cycles for at in self.items]
+        self.made = [at + cycles for at in self.made]

@@ -11,7 +11,6 @@ from math import ceil
 
 from gen.program.cost_clocks import (
     DDR_LATENCY,
-    ROW_STATS,
     WRITE_BUFFER,
     WRITE_SHARE,
     Delays,
@@ -22,7 +21,7 @@ from gen.program.cost_clocks import (
 )
 from gen.program.cost_slots import Slot, slots_of
 from gen.program.program import Entry, Program
-from gen.program.structs import RING_NONE
+from gen.program.structs import RING_NONE, ROW_STATS
 
 SAME = 0.01  # cycles by which two periods may differ
 

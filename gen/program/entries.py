@@ -214,6 +214,7 @@ class Entries:
             sums_before=0,
             rows_ahead=0,
             rows_sent=0,
+            rows_first=0,
             pp_once=pp_once,
         )
 

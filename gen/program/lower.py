@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gen.errors import EngineTooSmall, StoreFull
 from gen.layers import LayerGraph
-from gen.program.ahead import leave_sums, send_rows_ahead
+from gen.program.ahead import leave_sums, send_rows_ahead, send_rows_first
 from gen.program.attention import cuts
 from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry
 from gen.program.cache import cached, keepable
@@ -96,6 +96,7 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         for index, work in enumerate(plan.work)
     ]
     entries = send_rows_ahead(plan.segments, entries, engine.depths["rw"])
+    entries = send_rows_first(plan.segments, entries, engine.depths["rw"])
     entries = leave_sums(plan.segments, entries, engine)
     entries = load_tables_early(plan.segments, entries)
     return Program(

@@ -16,6 +16,8 @@ MAX_SOURCES = 2
 RING_NONE, RING_K, RING_V = range(3)
 NORM = {"none": 0, "group": 1, "layer": 2, "softmax": 3}
 STATS_NONE, STATS_GROUP, STATS_GROUP_ADD, STATS_LAYER, STATS_SOFTMAX = range(5)
+# of rows: those that read their scales, and those that make them
+ROW_NORMS, ROW_STATS = (NORM["layer"], NORM["softmax"]), (STATS_LAYER, STATS_SOFTMAX)
 BUFFER_STATIC, BUFFER_DYNAMIC = range(2)
 FLUSH_NEVER, FLUSH_ALWAYS, FLUSH_FIRST = range(3)
 
@@ -156,6 +158,7 @@ class PreEntry:
     sums_before: int
     rows_ahead: int
     rows_sent: int
+    rows_first: int
     pp_once: int
 
 

@@ -1,6 +1,7 @@
-// Third process of pre: owns the scales of rows (layer norm, softmax). Per execution: sends those
-// of the fill octets (rw), and then keeps those of the destination's octets (layer norm: rk;
-// softmax: mk).
+// Third process of pre: owns the scales of rows (layer norm, softmax). Per execution: keeps those
+// of the octets that the execution before has made (layer norm: rk; softmax: mk), and then sends
+// those of its own fill octets (rw); with `rows_first` the other way round, so that the products
+// with V of the first pairs (item, head) do not wait for the last logits.
 //
 // Where the following execution reads the rows of this one, the first `rows_ahead` of them are sent
 // as soon as they are known, and that execution leaves out as many (`rows_sent`): it follows tile
@@ -27,8 +28,10 @@ void send_row_scales(const PreEntry& entry, int i0, int i1, const RowsMemory<P>&
     const int first = at(entry.row_in, i0, i1), octets = entry.shape.fill;
     LDA_CHECK(first >= 0 && first + octets <= P::ROW_OCTETS,
               "pre: row statistics outside of their memory");
-    // or statistics would be held up that the execution makes before its fill ends
-    LDA_CHECK(entry.stats < STATS_LAYER || octets - entry.rows_sent <= P::DEPTH_RW,
+    // or statistics would be held up that this execution, or the one before, makes before the fill
+    // ends
+    LDA_CHECK((entry.stats < STATS_LAYER && entry.rows_first == 0) ||
+                  octets - entry.rows_sent <= P::DEPTH_RW,
               "pre: more rows than FIFO rw holds");
 OCTETS:
     for (int i = entry.rows_sent; i < octets; ++i) {
@@ -40,25 +43,45 @@ OCTETS:
     LOOP_EXIT();
 }
 
+// Rows that an execution makes.
+struct RowsMade {
+    int32_t first, octets, ahead;
+    bool layer;
+};
+
+inline RowsMade rows_made(const PreEntry& entry, int i0, int i1) {
+#pragma HLS inline
+    const bool layer = entry.stats == STATS_LAYER;
+    const bool some = layer || entry.stats == STATS_SOFTMAX;
+    const RowsMade made = {at(entry.row_out, i0, i1), some ? entry.stat_words : 0, entry.rows_ahead,
+                           layer};
+    return made;
+}
+
+// Whether an execution reads other rows.
+inline bool apart(const PreEntry& entry, int i0, int i1, const RowsMade& made) {
+    const int first = at(entry.row_in, i0, i1);
+    return first + entry.shape.fill <= made.first || made.first + made.octets <= first;
+}
+
 template <class P>
-void keep_row_scales(const PreEntry& entry, int i0, int i1, RowsMemory<P>& memory,
+void keep_row_scales(const RowsMade& made, RowsMemory<P>& memory,
                      hls::stream<ScaleSet<P::NORMALISERS>>& rk_s, hls::stream<MaxWord>& mk_s,
                      hls::stream<ScaleWord>& rw_s) {
 #pragma HLS inline off
-    const int N = P::NORMALISERS, first = at(entry.row_out, i0, i1);
-    LDA_CHECK(first >= 0 && first + entry.stat_words <= P::ROW_OCTETS,
+    const int N = P::NORMALISERS, first = made.first;
+    LDA_CHECK(first >= 0 && first + made.octets <= P::ROW_OCTETS,
               "pre: row statistics outside of their memory");
-    LDA_CHECK(entry.rows_ahead <= P::DEPTH_RW, "pre: more rows ahead than FIFO rw holds");
-    const bool layer = entry.stats == STATS_LAYER;
+    LDA_CHECK(made.ahead <= P::DEPTH_RW, "pre: more rows ahead than FIFO rw holds");
     int octet = 0, pixel = 0;
     ScaleWord word = ScaleWord();
 #pragma HLS array_partition variable = word.s complete
 OCTETS:
-    while (octet < entry.stat_words) {
+    while (octet < made.octets) {
 #pragma HLS pipeline II = 1 style = flp
 #pragma HLS loop_tripcount min = 1 max = 4096
         TICK(1);
-        if (layer) {
+        if (made.layer) {
             const ScaleSet<P::NORMALISERS> scales = rk_s.read();
             for (int k = 0; k < N; ++k) {
 #pragma HLS unroll
@@ -77,7 +100,7 @@ OCTETS:
         if (pixel == GROUP) {
             pixel = 0;
             memory.rows[first + octet] = word;
-            if (octet < entry.rows_ahead) rw_s.write(word);
+            if (octet < made.ahead) rw_s.write(word);
             ++octet;
         }
     }
@@ -88,6 +111,7 @@ template <class P>
 void pre_rows(const Segment* segments, int segment_count, const PreEntry* entries,
               RowsMemory<P>& memory, hls::stream<ScaleSet<P::NORMALISERS>>& rk_s,
               hls::stream<MaxWord>& mk_s, hls::stream<ScaleWord>& rw_s) {
+    RowsMade made = {0, 0, 0, false};  // by the execution before
 SEGMENTS:
     for (int s = 0; s < segment_count; ++s) {
         const Segment segment = segments[s];
@@ -98,16 +122,19 @@ SEGMENTS:
             ENTRIES:
                 for (int k = 0; k < segment.count; ++k) {
                     const PreEntry entry = entries[segment.first + k];
-                    if (entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX) {
-                        send_row_scales<P>(entry, i0, i1, memory, rw_s);
-                    }
-                    if (entry.stats == STATS_LAYER || entry.stats == STATS_SOFTMAX) {
-                        keep_row_scales<P>(entry, i0, i1, memory, rk_s, mk_s, rw_s);
-                    }
+                    const bool reads = entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX;
+                    const bool first = entry.rows_first != 0;
+                    LDA_CHECK(!reads || !first || apart(entry, i0, i1, made),
+                              "pre: rows are sent before they are kept");
+                    if (reads && first) send_row_scales<P>(entry, i0, i1, memory, rw_s);
+                    if (made.octets > 0) keep_row_scales<P>(made, memory, rk_s, mk_s, rw_s);
+                    if (reads && !first) send_row_scales<P>(entry, i0, i1, memory, rw_s);
+                    made = rows_made(entry, i0, i1);
                 }
             }
         }
     }
+    if (made.octets > 0) keep_row_scales<P>(made, memory, rk_s, mk_s, rw_s);
 }
 
 }  // namespace lda

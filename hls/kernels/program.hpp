@@ -149,6 +149,8 @@ struct Updates {
 // sums_before: those that it keeps before it sums up an item (not the first one)
 // rows_ahead: of the destination's row statistics, octets that the following execution reads and
 // that are sent to it at once; rows_sent: octets of the fill that were sent so
+// rows_first: 1: the scales of the fill are sent before those that the execution before makes are
+// kept: they are others
 // pp_once: 1: the pp words come before the first execution of the segment (of one entry) only
 struct PreEntry {
     Shape shape;
@@ -180,6 +182,7 @@ struct PreEntry {
     int32_t sums_before;
     int32_t rows_ahead;
     int32_t rows_sent;
+    int32_t rows_first;
     int32_t pp_once;
 };
 
