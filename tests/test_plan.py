@@ -291,11 +291,20 @@ def test_build_plans_where_the_boards_engine_is_too_small(tmp_path, monkeypatch)
     kinds_of = four_bit_kinds(load_engine("u250"))
     cycles = [step_cost(lower(skeleton(qgraph.graph, 4), kind)).cycles for kind in kinds_of]
     assert step_cost(four).cycles == min(cycles)
-    # the faster kind and a sampler exceed the board together
+    # the faster kind and a sampler may exceed the board together
+    fastest = with_sampler(replace(four.engine, stored_bits=4), qgraph.graph)
+    alone, both = (used_resources(each).lut for each in (four.engine, fastest))
+    assert four.engine.weight_bits == 8 and alone < both
     sampler, _ = fit.fitted(skeleton(qgraph.graph, 4), "u250", sampler=True)
     assert sampler.engine.sampler_pixels and fits(sampler.engine, load_limits("u250"))
-    fastest = with_sampler(four.engine, qgraph.graph)
-    assert not fits(replace(fastest, stored_bits=4), load_limits("u250"))
+    limits = load_limits("u250")
+    headroom = {**limits.headroom, "lut": (alone + both) / 2 / limits.resources["lut"]}
+    tight = replace(limits, headroom=headroom)
+    assert fits(four.engine, tight) and not fits(fastest, tight)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "load_limits", lambda board: tight)
+        sampler, _ = fit.fitted(skeleton(qgraph.graph, 4), "u250", sampler=True)
+    assert sampler.engine.sampler_pixels and fits(sampler.engine, tight)
     monkeypatch.setattr(fit, "load_engine", lambda board: small)
     program, planned = fit.fitted(qgraph, "u250")
     assert planned and program.engine.store_rows >= program.store_peak > 256
