@@ -10,7 +10,7 @@ from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
 from gen.program.ahead import leave_sums, send_rows_ahead, send_rows_first
-from gen.program.check import ProgramError
+from gen.program.check import ProgramError, _rows_fault
 from gen.program.structs import (
     NORM,
     STATS_GROUP,
@@ -207,6 +207,25 @@ def test_check_finds_rows_that_do_not_arrive():
     ):
         with pytest.raises(ProgramError, match=words):
             verify_program(wrong)
+
+
+def test_check_finds_rows_that_would_fill_their_fifo():
+    """The products with K read rows of their own, which are on the way with those of the products
+    with V: a FIFO of fewer than both could hold up the very statistics that the former make.
+    """
+    rng = np.random.default_rng(1)
+    program = lower(random_qgraph("self_attention", rng, batch=2), Engine(ranks=2))
+    verify_program(program)
+    (index,) = [k for k, e in enumerate(program.entries) if e.pre.rows_first]
+    keys, values = program.entries[index - 1].pre, program.entries[index].pre
+    both = keys.shape.fill + values.shape.fill
+    entries = list(program.entries)
+    own = replace(keys, norm=NORM["layer"], row_in=Addr(900))
+    entries[index - 1] = replace(entries[index - 1], pre=own)
+    for depth, fault in ((both, None), (both - 1, f"{both} rows on the way in FIFO rw")):
+        engine = replace(program.engine, depths={**program.engine.depths, "rw": depth})
+        found = _rows_fault(replace(program, engine=engine, entries=entries))
+        assert found is None if fault is None else fault in found
 
 
 def guided_convs():

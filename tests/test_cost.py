@@ -102,6 +102,7 @@ def test_products_with_v_do_not_wait_for_the_last_logits(bundled):
     waiting = replace(program, entries=entries)
     assert readers == 14  # two attentions in each of seven blocks
     assert simulated(program) + 10 * readers < simulated(waiting)
+    assert step_cost(program).cycles + 10 * readers < step_cost(waiting).cycles
     assert step_cost(waiting).cycles == pytest.approx(simulated(waiting), rel=0.03)
 
 

@@ -208,6 +208,16 @@ def test_more_rows_of_a_layer_norm_per_cycle(libraries, normalisers):
     assert cycles[0] - cycles[1] == 100 * (8 // normalisers - 2)
 
 
+def test_an_octet_of_a_softmax_per_cycle(libraries):
+    cycles = []
+    for octets in (100, 200):
+        maker = Maker(2, np.random.default_rng(5))
+        maker.segment([maker.entry(stats=STATS_SOFTMAX, stat_words=octets)])
+        maker.segment([maker.entry(shape=maker.shape(fill=1))])
+        cycles.append(check(libraries, 2, maker.program))
+    assert cycles[1] - cycles[0] == 100
+
+
 @pytest.mark.parametrize("norm", NORM)
 def test_both_forms_at_the_ends_of_all_ranges(libraries, norm):
     rng = np.random.default_rng(NORM[norm])

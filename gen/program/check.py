@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
-from gen.program.ahead import executions
 from gen.program.coverage import window_fault
 from gen.program.engine import Engine
 from gen.program.program import Entry, Program
@@ -114,14 +114,20 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
 
 def _executions(program: Program) -> Iterator[tuple[Entry, int, int]]:
     """Entry and loop counters of every execution of a step, in order."""
-    return ((program.entries[k], i0, i1) for k, i0, i1 in executions(program.segments))
+    for segment in program.segments:
+        entries = program.entries[segment.first : segment.first + segment.count]
+        for i0, i1 in product(range(segment.n0), range(segment.n1)):
+            yield from ((entry, i0, i1) for entry in entries)
 
 
 def _rows_fault(program: Program) -> str | None:
     """Row statistics that are sent ahead to an execution that does not read them, or sent before
     they are kept.
     """
-    ahead, first, made = 0, 0, 0  # of the execution before: octets, the row of the first, octets
+    # of the execution before: octets ahead, the first row that it makes, octets that it makes,
+    # octets that it reads
+    ahead = first = made = own = 0
+    depth = program.engine.depths["rw"]
     for entry, i0, i1 in _executions(program):
         pre = entry.pre
         if pre.rows_sent != ahead:
@@ -131,10 +137,15 @@ def _rows_fault(program: Program) -> str | None:
         if max(pre.rows_ahead - pre.stat_words, pre.rows_sent - pre.shape.fill) > 0:
             return f"layer {entry.layer}: more rows ahead than there are"
         read = pre.row_in.at(i0, i1)
-        if pre.rows_first and read < first + made and first < read + pre.shape.fill:
+        fill = pre.shape.fill if pre.norm in ROW_NORMS else 0
+        if pre.rows_first and made and read < first + made and first < read + fill:
             return f"layer {entry.layer}: its rows are sent before they are kept"
+        if pre.rows_first and made and own + fill > depth:
+            # or statistics of the execution before are held up, and with them its fill
+            return f"layer {entry.layer}: {own + fill} rows on the way in FIFO rw of {depth}"
         ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
         made = pre.stat_words if pre.stats in ROW_STATS else 0
+        own = fill
     return "rows are sent ahead to nobody" if ahead else None
 
 

@@ -60,8 +60,10 @@ inline RowsMade rows_made(const PreEntry& entry, int i0, int i1) {
 
 // Whether an execution reads other rows.
 inline bool apart(const PreEntry& entry, int i0, int i1, const RowsMade& made) {
+#pragma HLS inline
     const int first = at(entry.row_in, i0, i1);
-    return first + entry.shape.fill <= made.first || made.first + made.octets <= first;
+    return made.octets == 0 || first + entry.shape.fill <= made.first ||
+           made.first + made.octets <= first;
 }
 
 template <class P>
