@@ -2,7 +2,8 @@
 
 What is timed is one denoising step as a sampler meets it at batch 1 and as a guided pair: from the
 call until the result is complete on the device, inputs and weights being there already. Medians
-and quartiles of wall time, every repetition synchronised. Where there is no CUDA GPU the
+and quartiles of wall time, every repetition synchronised; ``preparation_s`` is the time to the
+first result, with whatever the compiler's caches hold by then. Where there is no CUDA GPU the
 command says so and exits 0; ``--device cpu`` measures eager mode on the processor instead.
 """
 
