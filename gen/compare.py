@@ -21,6 +21,7 @@ from gen.hostints import prompt_weights, quantise_latent, step_affines, step_bia
 from gen.layers import LayerGraph
 from gen.program import DynamicBuffer, Program
 from gen.program.parts import reference_logits, reference_part, stored_like, stored_part
+from gen.program.program import Entry
 from gen.qlayers import Affine, QGraph
 
 Bytes = NDArray[np.uint8]
@@ -128,7 +129,8 @@ def float_noise(
 
 @dataclass
 class CardCheck:
-    """A card whose every execution of every entry is compared with the reference.
+    """A card whose every execution of every entry is compared with the reference, both products of
+    a joined one.
 
     ``weights`` is the static buffer, one rank's after the other. ``compared`` counts comparisons of
     the last step. The first step reads all weights from it, later ones those that are not kept on
@@ -172,27 +174,27 @@ class CardCheck:
         self,
         integers: Integers,
         stored: Mapping[str, Values],
-        index: int,
+        entry: Entry,
         i0: int,
         i1: int,
         rows: Sequence[Bytes],
     ) -> None:
-        entry = self.program.entries[index]
-        if self.program.tensors[entry.dest].logits:
-            logits = self._logits(integers, stored, entry.layer, i0, entry.heads.at(i1))
-            expected = reference_logits(self.program, index, logits)
+        item, head = entry.item + i0, entry.heads.at(i1)
+        keys = self.program.tensors[entry.dest].logits
+        if keys:
+            logits = self._logits(integers, stored, entry.layer, item, head)
+            expected = reference_logits(self.program, entry, logits)
         else:
-            expected = reference_part(self.program, index, i0, i1, stored[entry.layer])
-        got = stored_like(stored_part(self.program, index, rows), expected)
+            expected = reference_part(self.program, entry, i0, i1, stored[entry.layer])
+        got = stored_like(stored_part(self.program, entry, rows), expected)
         self.compared += 1
         if np.array_equal(got, expected):
             return
         wrong = np.argwhere(got != expected)
         first = tuple(int(each) for each in wrong[0])
-        segment = self.program.segment_of(index)
         where = f" in strip {entry.strip}" if entry.strip else ""
-        if segment.n0 * segment.n1 > 1:
-            where += f" in item {i0}, head {entry.heads.at(i1)}"
+        if keys or entry.post.row_sums or entry.post.items < self.program.batch:
+            where += f" in item {item}, head {head}"
         raise Diverged(
             entry.layer,
             f"{len(wrong)} of {got.size} stored values differ from the reference{where}, the first "

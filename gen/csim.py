@@ -30,11 +30,12 @@ from gen.program.binary import program_bytes
 from gen.program.io import pack_latent, unpack_result
 from gen.program.layout import ROW, WORD
 from gen.program.parts import written_rows
-from gen.program.program import Program
+from gen.program.products import products
+from gen.program.program import Entry, Program
 from gen.program.sampler import result_words
 
 Bytes = NDArray[np.uint8]
-EntryObserver = Callable[[int, int, int, list[Bytes]], None]
+EntryObserver = Callable[[Entry, int, int, Sequence[Bytes]], None]
 
 __all__ = ["DEADLOCK", "DONE", "LEFTOVER", "TOO_SMALL", "CsimCard", "CsimError"]
 
@@ -121,9 +122,10 @@ class CsimCard:
         observe: EntryObserver | None = None,
         reload: bool = True,
     ) -> NDArray[np.int16]:
-        """Run the program once; ``observe(entry, i0, i1, rows)`` is called after every execution
-        with the rows (``gen.program.parts.written_rows``) of every rank, as they were when that
-        rank had written its last word.
+        """Run the program once; ``observe(entry, i0, i1, rows)`` is called after every execution,
+        for each of its products (``gen.program.products``), with the rows
+        (``gen.program.parts.written_rows``) of every rank, as they were when that rank had written
+        its last word.
 
         ``weights`` and ``dynamic`` are uint8 [ranks, bytes]; ``latent`` int8 and the result int16
         [batch, channels, height, width]. ``reload``: weights that stay on the card are read anew.
@@ -155,18 +157,20 @@ class CsimCard:
         """
         raised: list[BaseException] = []
 
-        written: dict[tuple[int, int, int], dict[int, Bytes]] = {}
+        written: dict[tuple[int, int, int], dict[int, list[Bytes]]] = {}
 
         def call(_: object, rank: int, entry: int, i0: int, i1: int) -> None:
             if observe is None or raised:
                 return
             try:
-                execution = entry, i0, i1
-                rows = written.setdefault(execution, {})
-                rows[rank] = self._rows(rank, *written_rows(self.program, *execution))
+                made = products(self.program.entries[entry])
+                rows = written.setdefault((entry, i0, i1), {})
+                rows[rank] = [self._rows(rank, *written_rows(each, i0, i1)) for each in made]
                 if len(rows) == self.program.ranks:
-                    del written[execution]
-                    observe(*execution, [rows[each] for each in sorted(rows)])
+                    del written[entry, i0, i1]
+                    by_rank = (rows[each] for each in sorted(rows))
+                    for each, of_ranks in zip(made, zip(*by_rank, strict=True), strict=True):
+                        observe(each, i0, i1, of_ranks)
             except BaseException as error:
                 raised.append(error)
 

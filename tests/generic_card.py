@@ -20,6 +20,7 @@ from gen.program import (
 )
 from gen.program.binary import program_bytes
 from gen.program.parts import reference_part, stored_like, stored_part, written_rows
+from gen.program.products import products
 from gen.program.program import Program
 from gen.reference import run
 
@@ -172,20 +173,21 @@ class GraphRun:
         )
         wrong: list[str] = []
         seen: set[str] = set()
-        written: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+        written: dict[tuple[int, ...], dict[int, list[np.ndarray]]] = {}
 
         def entry_done(_context, rank: int, index: int, i0: int, i1: int) -> None:
-            entry = self.program.entries[index]
+            made = products(self.program.entries[index])
             rows = written.setdefault((index, i0, i1), {})
-            rows[rank] = card.read_rows(rank, *written_rows(self.program, index, i0, i1))
+            rows[rank] = [card.read_rows(rank, *written_rows(each, i0, i1)) for each in made]
             if len(rows) < self.program.ranks:
                 return
-            parts = [rows[each] for each in sorted(rows)]
-            want = reference_part(self.program, index, i0, i1, expected[entry.layer])
-            got = stored_like(stored_part(self.program, index, parts), want)
-            seen.add(entry.layer)
-            if got.dtype != want.dtype or not np.array_equal(got, want):
-                wrong.append(entry.layer)
+            for number, entry in enumerate(made):
+                parts = [rows[each][number] for each in sorted(rows)]
+                want = reference_part(self.program, entry, i0, i1, expected[entry.layer])
+                got = stored_like(stored_part(self.program, entry, parts), want)
+                seen.add(entry.layer)
+                if got.dtype != want.dtype or not np.array_equal(got, want):
+                    wrong.append(entry.layer)
 
         callback = CALLBACK(entry_done)
         card.lib.lda_card_on_entry(card.card, callback, None)

@@ -103,11 +103,13 @@ struct AccWord {
 }
 extern "C" {
 void mac(hls::stream<%s>& gs_s, hls::stream<lda::WeightRow<8>>& ks_s,
-         hls::stream<lda::WeightRow<8>>& %s, hls::stream<lda::AccWord>& as_s) {
+         hls::stream<lda::WeightRow<8>>& %s, hls::stream<lda::AccWord>& as_s,
+         hls::stream<lda::AccWord>& bs_s) {
 #pragma HLS INTERFACE axis port=gs_s
 #pragma HLS INTERFACE axis port=ks_s
 #pragma HLS INTERFACE axis port=ws_s
 #pragma HLS INTERFACE axis port=as_s
+#pragma HLS INTERFACE axis port=bs_s
 #pragma HLS INTERFACE ap_ctrl_none port=return
 }
 """

@@ -99,16 +99,27 @@ class Layer:
             at = e.sub_base[s] * 16
             skipped = max(0, -at)  # in front of the first sub
             operands[:, at + skipped : at + used] = values[:, skipped:used]
-        weights = draw(shape.units, e.taps * e.subs, 8, 16)
+        weights = [draw(units, e.taps * len(subs), 8, 16) for units, subs in self.products()]
         if self.bits == 4 and e.row_parts == 1:
-            weights >>= 4
-        acc, valid = self.expected(operands, weights.astype(np.int64))
-        rows = weights.reshape(-1, 8, 16)
+            weights = [part >> 4 for part in weights]
+        acc, valid = self.expected(operands, [part.astype(np.int64) for part in weights])
+        rows = np.concatenate([part.reshape(-1, 8, 16) for part in weights])
         if self.bits == 4 and not shape.ring:
             rows = nibble_rows(rows, e.row_parts)
         return Execution(np.concatenate(beats), rows, acc, valid)
 
-    def expected(self, operands: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def products(self) -> list[tuple[int, range]]:
+        """(units, subs of the window that they take) of every product: V's before K's."""
+        e, shape = self.entry, self.entry.shape
+        if not shape.pv_units:
+            return [(shape.units, range(e.subs))]
+        of_v = -(-e.source_groups[0] // 2)  # the subs of source 0
+        return [(shape.pv_units, range(of_v)), (shape.units - shape.pv_units, range(of_v, e.subs))]
+
+    def expected(
+        self, operands: np.ndarray, weights: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``weights``: of every product, [units, taps * subs, 8, 16]."""
         e, shape = self.entry, self.entry.shape
         tile_octets = self.pixels // 8
         slot = e.out_slot + np.arange(shape.octets * 8)
@@ -122,8 +133,12 @@ class Layer:
             source = item * e.src_pitch + (yy >> e.up) * e.src_width + (xx >> e.up) - e.fill_slot
             values = np.full((len(slot), e.subs * 16), e.pad, np.int64)
             values[is_open] = operands[source[is_open]]
-            part = weights[:, tap * e.subs : (tap + 1) * e.subs].transpose(1, 3, 0, 2)
-            acc += values @ part.reshape(e.subs * 16, shape.units * 8)
+            first = 0
+            for (units, subs), rows in zip(self.products(), weights, strict=True):
+                part = rows[:, tap * len(subs) : (tap + 1) * len(subs)].transpose(1, 3, 0, 2)
+                made = values[:, subs.start * 16 : subs.stop * 16] @ part.reshape(-1, units * 8)
+                acc[:, first * 8 : (first + units) * 8] += made
+                first += units
         by_unit = acc.reshape(shape.octets, 8, shape.units, 8)
         order = [
             (octet, unit)
@@ -132,9 +147,9 @@ class Layer:
             for unit in range(first, min(first + shape.per_round, shape.units))
             for octet in range(tile, min(tile + tile_octets, shape.octets))
         ]
-        made = np.stack([by_unit[octet, :, unit] for octet, unit in order])
-        kept = np.stack([valid.reshape(-1, 8)[octet] for octet, _ in order])
-        return made.astype(np.int32), kept
+        words_made = np.stack([by_unit[octet, :, unit] for octet, unit in order])
+        words_kept = np.stack([valid.reshape(-1, 8)[octet] for octet, _ in order])
+        return words_made.astype(np.int32), words_kept
 
 
 # --- random entries -----------------------------------------------------------------------------
@@ -258,7 +273,7 @@ def drawn_layer(
         items=items, out_slot=out_slot, fill_slot=0, height=height, width=width, pitch=pitch,
         src_height=src_height, src_width=src_width, src_pitch=src_pitch, stride=stride, up=up,
         origin=0, start=0, window_slots=0, plane=0, split=1, limit_y=limit_y, limit_x=limit_x,
-        taps=len(taps), subs=sum(subs),
+        taps=len(taps), subs=sum(subs), pv_subs=0,
         offset=padded([], 9),
         ty=padded([t[0] for t in taps], 9), tx=padded([t[1] for t in taps], 9),
         pad=int(rng.integers(-128, 128)), sources=sources,
@@ -294,6 +309,62 @@ def drawn_layer(
         blank, fill_slot=first * 8, origin=origin, start=out_slot - origin,
         window_slots=window_slots, plane=plane, offset=padded(offset, 9), late=late,
         shape=replace(blank.shape, fill=fill, lead=lead),
+    )  # fmt: skip
+    return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks, bits)
+
+
+def joined_layer(
+    rng: np.random.Generator, ranks: int, pixels: int, bits: int, turns: bool | None = None
+) -> Layer:
+    """A product with V of source 0 and one with K of source 1; ``turns``: whether the window holds
+    a part of them at a time (None: by chance).
+    """
+    while True:
+        layer = drawn_joined(rng, ranks, pixels, bits)
+        if layer is not None and turns in (None, in_turns(layer)):
+            return layer
+
+
+def in_turns(layer: Layer) -> bool:
+    return layer.entry.window_slots < layer.entry.plane
+
+
+def drawn_joined(rng: np.random.Generator, ranks: int, pixels: int, bits: int) -> Layer | None:
+    height, width = int(rng.integers(1, pixels)), int(rng.integers(1, 15))
+    pitch, tile_octets = up_to(height * width, 16), pixels // 8
+    # a strip of the queries
+    first_tile = int(rng.integers(0, -(-height * width // pixels))) if rng.random() < 0.3 else 0
+    first = first_tile * pixels
+    left = -(-(pitch - first) // pixels)  # tiles
+    slots = min(pitch - first, pixels * int(rng.integers(1, left + 1)))
+    used = [int(rng.integers(1, 10)) for _ in range(2)]
+    subs = [-(-n // 2) for n in used]
+    parts = 2 if bits == 4 else 1  # ring weights come in halves
+    of_v, of_k = int(rng.integers(1, 5)), int(rng.integers(1, 8))
+    units = of_v + of_k
+    if parts * (of_v * subs[0] + of_k * subs[1]) > WEIGHT_ROWS:
+        return None
+    fill = slots // 8
+    reach = -(-min(pixels, slots, height * width - first) // 8)
+    tiles = -(-slots // pixels)
+    lead = min(fill, max(reach, fill - tiles * tile_octets) + int(rng.integers(0, 4)))
+    turn = up_to(lead * 8, pixels) + pixels
+    window_slots = turn if turn < slots and rng.random() < 0.8 else slots
+    if -(-window_slots // pixels) * sum(subs) > WINDOW_ROWS:
+        return None
+    shape = Shape(
+        units=units, per_round=units + int(rng.integers(0, 2)), gates=1, octets=slots // 8,
+        steps=parts * subs[1], lead=lead, fill=fill, ring=RING_K, ring_words=0, pv_units=of_v,
+        pv_steps=parts * subs[0], pv_words=0,
+    )  # fmt: skip
+    entry = MacEntry(
+        shape=shape, items=1, out_slot=first, fill_slot=first, height=height, width=width,
+        pitch=pitch, src_height=height, src_width=width, src_pitch=pitch, stride=1, up=0,
+        origin=first, start=0, window_slots=window_slots, plane=slots, split=1, limit_y=height,
+        limit_x=width, taps=1, subs=sum(subs), pv_subs=subs[0], offset=(0,) * 9, ty=(0,) * 9,
+        tx=(0,) * 9, pad=int(rng.integers(-128, 128)), sources=2,
+        groups=(-(-used[0] // ranks), -(-used[1] // ranks)), source_groups=(used[0], used[1]),
+        sub_base=(0, subs[0]), first_rows=0, late=lead - reach,
     )  # fmt: skip
     return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks, bits)
 
@@ -361,6 +432,7 @@ def random_program(
     if layers is None:
         kinds = ["plain", "plain", "strip", "stride", "up"]
         layers = [
+            joined_layer(rng, ranks, pixels, bits) if rng.random() < 0.25 else
             random_layer(rng, ranks, pixels, str(rng.choice(kinds)),
                          int(rng.choice([RING_NONE, RING_NONE, RING_K, RING_V])), bits)
             for _ in range(int(rng.integers(1, 6)))
@@ -407,10 +479,27 @@ def pointwise(
         shape=Shape(units, per_round, 1, tiles * 4, steps, 4 + late, tiles * 4, ring, 0),
         items=1, out_slot=0, fill_slot=0, height=tiles, width=32, pitch=pitch, src_height=tiles,
         src_width=32, src_pitch=pitch, stride=1, up=0, origin=0, start=0, window_slots=pitch,
-        plane=pitch, split=1, limit_y=tiles, limit_x=32, taps=1, subs=subs, offset=(0,) * 9,
-        ty=(0,) * 9, tx=(0,) * 9, pad=0, sources=1, groups=(-(-groups // ranks), 0),
-        source_groups=(groups, 0), sub_base=(0, 0), first_rows=0 if ring else per_round * steps,
-        late=late,
+        plane=pitch, split=1, limit_y=tiles, limit_x=32, taps=1, subs=subs, pv_subs=0,
+        offset=(0,) * 9, ty=(0,) * 9, tx=(0,) * 9, pad=0, sources=1,
+        groups=(-(-groups // ranks), 0), source_groups=(groups, 0), sub_base=(0, 0),
+        first_rows=0 if ring else per_round * steps, late=late,
+    )  # fmt: skip
+    return Layer(entry, 32, ranks, bits)
+
+
+def joined(
+    ranks: int, units: tuple[int, int], tiles: int, groups: tuple[int, int], bits: int = 8
+) -> Layer:
+    """Products with V and with K over ``tiles`` tiles of one item: their units and the groups that
+    they read.
+    """
+    one = pointwise(ranks, sum(units), sum(units), tiles, 1, RING_K, bits=bits).entry
+    parts = 2 if bits == 4 else 1
+    subs = [-(-n // 2) for n in groups]
+    shape = replace(one.shape, steps=parts * subs[1], pv_units=units[0], pv_steps=parts * subs[0])
+    entry = replace(
+        one, shape=shape, subs=sum(subs), pv_subs=subs[0], sources=2, source_groups=groups,
+        groups=(-(-groups[0] // ranks), -(-groups[1] // ranks)), sub_base=(0, subs[0]),
     )  # fmt: skip
     return Layer(entry, 32, ranks, bits)
 

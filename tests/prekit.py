@@ -12,6 +12,7 @@ from gen.program.structs import (
     NORM,
     RING_K,
     RING_NONE,
+    RING_V,
     STATS_GROUP,
     STATS_GROUP_ADD,
     STATS_LAYER,
@@ -59,7 +60,7 @@ class Execution:
         return (values + np.array([self.row_n], "<i4").tobytes()).ljust(64, b"\xaa")
 
     def parameters(self) -> bytes:
-        if self.entry.pp_once and (self.i0 or self.i1):
+        if self.entry.pp_once == 2 or (self.entry.pp_once and (self.i0 or self.i1)):
             return b""
         text = self.table.tobytes() if self.entry.table else b""
         for gamma, beta, group, mask in zip(
@@ -103,17 +104,16 @@ class Model:
         z_scales = self.scales(x)
         groups = [e.groups[s] for s in range(e.sources)]
         shape = e.shape
-        unit_words = shape.ring_words if shape.ring else 0
-        first = min(shape.per_round, shape.units) * unit_words
         words_in = iter(x.xs)
-        px = [next(words_in)[0] for _ in range(first)]
+        px = [next(words_in)[0] for _ in range(ring_words(shape, 0))]
         for octet in range(shape.fill):
             slot = 0
             for s in range(e.sources):
                 for block in range(groups[s]):
-                    at = slot if not e.uniform else int(block == groups[s] - 1)
+                    last = block == groups[s] - 1
+                    at = int(last) if e.uniform and s == 0 else slot
                     px.append(self.operands(x, next(words_in), s, at, octet, z_scales))
-                    slot += 1
+                    slot = 2 if e.uniform and s == 0 and last else slot + 1
         px += [word[0] for word in words_in]
         self.keep(x)
         return px
@@ -149,7 +149,11 @@ class Model:
         q = low.view(np.int8).astype(np.int64)
         if e.wide[source]:
             q = low.astype(np.int64) + 256 * high.view(np.int8).astype(np.int64)
-        if e.norm == NORM["group"]:
+        # the queries of a joined execution
+        plain = shape_is_joined(e.shape) and source == 1
+        if plain:
+            z = q
+        elif e.norm == NORM["group"]:
             item = octet // e.item_octets if e.items > 1 else 0
             of_channel = np.array([scales[item, int(g)] for g in x.group[slot]], np.int64)
             mu, r, shift = of_channel.T
@@ -161,8 +165,10 @@ class Model:
             z = q - np.array(scales[octet], np.int64)[:, :1]
         else:
             z = q
-        t = rshr(z * x.gamma[slot].astype(np.int64) + x.beta[slot], e.shift)
-        value = x.table[clamp(t, 11) + 1024] if e.table else clamp(t, 8).astype(np.int8)
+        shift = e.plain_shift if plain else e.shift
+        t = rshr(z * x.gamma[slot].astype(np.int64) + x.beta[slot], shift)
+        looked_up = e.table and not plain
+        value = x.table[clamp(t, 11) + 1024] if looked_up else clamp(t, 8).astype(np.int8)
         used = np.unpackbits(x.mask[slot : slot + 1], bitorder="little").astype(bool)
         return np.where(used, value, np.int8(0)).view(np.uint8).reshape(64)
 
@@ -191,6 +197,17 @@ class Model:
             self.rows[e.row_out.at(x.i0, x.i1) + k] = rows
 
 
+def shape_is_joined(shape: Shape) -> bool:
+    return shape.pv_units > 0
+
+
+def ring_words(shape: Shape, round_: int) -> int:
+    """Ring weights of a round; V's are in front of K's where the products are joined."""
+    units = [shape.ring_words if shape.ring else 0] * shape.units
+    units[: shape.pv_units] = [shape.pv_words] * shape.pv_units
+    return sum(units[round_ * shape.per_round : (round_ + 1) * shape.per_round])
+
+
 def sums_order(e: PreEntry) -> list[tuple[int, int]]:
     """(local group, item) of an execution's sums as they come."""
     groups, gates = e.stat_words // e.items_out, e.shape.gates
@@ -209,6 +226,17 @@ def sums_order(e: PreEntry) -> list[tuple[int, int]]:
 def scale_of(total: int, square: int, n: int, eps: int) -> tuple[int, int, int]:
     r, e = reciprocal_deviation(n * square - total * total + eps, n)
     return (total << 4) // n, r, e
+
+
+def served(x: Execution, before: Execution) -> Execution:
+    """With the first of the constants that the execution before has had."""
+    slots = len(x.mask)
+    assert slots <= len(before.mask)
+    assert x.entry.table == before.entry.table
+    return replace(
+        x, table=before.table, gamma=before.gamma[:slots], beta=before.beta[:slots],
+        group=before.group[:slots], mask=before.mask[:slots],
+    )  # fmt: skip
 
 
 # --- random programs ----------------------------------------------------------------------------
@@ -259,6 +287,7 @@ class Maker:
             "wide": (1, 1), "align": zero, "channels": zero, "stats_base": (Addr(), Addr()),
             "stats_pitch": zero, "row_in": Addr(), "norm": NORM["none"], "norm_groups": 0,
             "group_size": 0, "n": 0, "shift": int(self.rng.integers(1, 41)),
+            "plain_shift": int(self.rng.integers(1, 41)),
             "table": int(self.rng.integers(2)), "uniform": 0, "stats": STATS_NONE,
             "stats_out": Addr(), "stats_pitch_out": 0, "items_out": 1, "row_out": Addr(),
             "stat_words": 0, "by_item": 0, "sums_left": 0, "sums_before": 0, "rows_ahead": 0,
@@ -274,16 +303,15 @@ class Maker:
         program.entries += made
         runs = [(e, i0, i1) for i0 in range(n0) for i1 in range(n1) for e in made]
         new = [self.execution(*run, rng, count, row_n) for run in runs]
-        if made[0].pp_once:
-            kept = {name: getattr(new[0], name) for name in ("table", "gamma", "beta", "group",
-                                                             "mask")}  # fmt: skip
-            new = [replace(x, **kept) for x in new]
-        program.executions += new
+        for x in new:
+            # words that are not sent are those of the execution before
+            kept = x.entry.pp_once and not x.parameters()
+            program.executions.append(served(x, program.executions[-1]) if kept else x)
 
     def execution(self, e, i0, i1, rng, count, row_n) -> Execution:
         groups = sum(e.groups[: e.sources])
-        slots = 2 if e.uniform else groups
-        ring = e.shape.units * e.shape.ring_words if e.shape.ring else 0
+        slots = (2 if e.uniform else e.groups[0]) + groups - e.groups[0]
+        ring = sum(ring_words(e.shape, k) for k in range(e.shape.units))
         bytes_in = rng.integers(0, 256, (e.shape.fill * groups + ring, 2, 64)).astype(np.uint8)
         extreme = rng.random(bytes_in.shape) < 0.3
         bytes_in[extreme] = rng.choice([0, 127, 128, 255], int(extreme.sum()))
@@ -459,3 +487,54 @@ class Maker:
             shape=shape, groups=(local, 0), uniform=uniform, row_in=where, norm=NORM[norm],
             wide=(1 if norm == "softmax" else 0, 0), pp_once=int(rng.integers(2)),
         )], 1, 2)  # fmt: skip
+
+    def joined(self, pairs: int, octets: int, rows: int = 0, uniform: int | None = None,
+               table: int | None = None) -> None:  # fmt: skip
+        """Products of ``pairs`` pairs (item, head): the first with K, executions of both products,
+        the constants of which come once, and the last one with V, which takes its part of them.
+        ``rows`` of the maxima are sent ahead.
+        """
+        rng = self.rng
+        uniform = int(rng.integers(2)) if uniform is None else uniform
+        table = int(rng.integers(2)) if table is None else table
+        of_v, of_k = (int(n) for n in rng.integers(1, 5, 2))
+        groups = tuple(int(n) for n in rng.integers(1, 6, 2))
+        pv_words, k_words = 2 * int(rng.integers(1, 9)), self.ranks * int(rng.integers(1, 4))
+        keys = self.shape(
+            units=of_k, per_round=of_k, octets=octets, fill=octets, ring=RING_K, ring_words=k_words
+        )
+        both = replace(
+            keys, units=of_v + of_k, per_round=of_v + of_k, pv_units=of_v, pv_steps=pv_words // 2,
+            pv_words=pv_words,
+        )  # fmt: skip
+        values = replace(
+            keys, units=of_v, per_round=int(rng.integers(1, of_v + 1)), ring=RING_V,
+            ring_words=pv_words,
+        )  # fmt: skip
+        base = int(rng.integers(0, 1024 - pairs * octets + 1))
+        # pairs of two batch items have entries of their own
+        first = int(rng.integers(1, pairs))
+        wide = tuple(int(n) for n in rng.integers(0, 2, 2))
+
+        def made(pair: int) -> dict:
+            return {"stats": STATS_SOFTMAX, "stat_words": octets, "rows_ahead": rows,
+                    "row_out": Addr(base + pair * octets, 0, octets)}  # fmt: skip
+
+        def read(pair: int) -> dict:
+            return {"norm": NORM["softmax"], "row_in": Addr(base + pair * octets, 0, octets),
+                    "groups": groups, "wide": wide, "uniform": uniform, "table": table,
+                    "rows_sent": rows}  # fmt: skip
+
+        self.segment([self.entry(
+            shape=keys, groups=groups[1:] * 2, wide=wide[1:] * 2, table=0, **made(0)
+        )])  # fmt: skip
+        joined = self.entry(shape=both, sources=2, **made(1), **read(0), pp_once=1)
+        self.segment([joined], 1, first)
+        if first < pairs - 1:
+            # the same constants serve: but for them, nothing need be the same
+            other = self.entry(
+                shape=replace(both, fill=octets), sources=2, **made(first + 1), **read(first),
+                pp_once=2,
+            )  # fmt: skip
+            self.segment([other], 1, pairs - 1 - first)
+        self.segment([self.entry(shape=values, **read(pairs - 1), pp_once=2)])

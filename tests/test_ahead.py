@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
-from gen.program.ahead import leave_sums, send_rows_ahead, send_rows_first
+from gen.program.ahead import keep_constants, leave_sums, send_rows_ahead, send_rows_first
 from gen.program.check import ProgramError, _rows_fault
 from gen.program.structs import (
     NORM,
     STATS_GROUP,
     STATS_GROUP_ADD,
     STATS_LAYER,
+    STATS_NONE,
     STATS_SOFTMAX,
     Addr,
     Segment,
@@ -87,6 +89,202 @@ def test_other_rows_send_nothing(entry):
         assert sent([Segment(0, 2)], [first, second]) == [(0, 0)] * 2
     softmax = [writer(entry, stats=STATS_SOFTMAX), reader(entry, norm="softmax")]
     assert sent([Segment(0, 2)], softmax) == [(9, 0), (0, 9)]
+
+
+def joined(entry, octets=9, row_in=0, row_out=0, steps=(0, 0)):
+    """An execution that reads rows and makes rows."""
+    made = writer(reader(entry, octets, norm="softmax"), octets, stats=STATS_SOFTMAX)
+    where = {"row_in": Addr(row_in, *steps), "row_out": Addr(row_out, *steps)}
+    return replace(made, pre=replace(made.pre, **where))
+
+
+def test_entry_that_follows_itself(entry):
+    """The first product with K, joined ones, the last product with V: over the same rows."""
+    first = writer(entry, row=0, stats=STATS_SOFTMAX)
+    last = reader(entry, row=0, norm="softmax")
+    entries = [first, joined(entry), joined(entry), last]
+    for segments in (
+        [Segment(0, 1), Segment(1, 1, 1, 3), Segment(2, 1), Segment(3, 1)],
+        [Segment(0, 1), Segment(1, 2, 2, 2), Segment(3, 1)],
+        [Segment(0, 4)],
+    ):
+        assert sent(segments, entries) == [(9, 0), (9, 9), (9, 9), (0, 9)]
+        assert sent(segments, entries, 4) == [(4, 0), (4, 4), (4, 4), (0, 4)]
+    loop = [Segment(0, 1), Segment(1, 1, 1, 3), Segment(2, 1), Segment(3, 1)]
+    # every one gets what the shortest does
+    short = [first, joined(entry), joined(entry), reader(entry, 6, row=0, norm="softmax")]
+    assert sent(loop, short) == [(9, 0), (9, 9), (6, 9), (0, 6)]
+    # nothing reads what the last one makes: it sends none, nor do those that other ones read
+    assert sent(loop[:2], entries[:2]) == [(0, 0), (0, 0)]
+    # the last one of the loop, by which the entry is followed by itself as well
+    other = [first, joined(entry), joined(entry, row_in=40), last]
+    assert sent(loop, other) == [(0, 0), (0, 0), (9, 0), (0, 9)]
+
+
+def test_entry_that_follows_itself_has_rows_of_its_own(entry):
+    """Rows of the next iteration are written where that one reads, by steps of i0 and i1."""
+    steps = (27, 9)
+    loop = [Segment(0, 1, 1, 3), Segment(1, 1)]
+    apart = [joined(entry, row_in=0, row_out=9, steps=steps), reader(entry, row=27, norm="softmax")]
+    # nothing is before the first of them
+    assert sent(loop, apart) == [(0, 0), (0, 0)]
+    before = writer(entry, row=0, stats=STATS_SOFTMAX)
+    follows = [Segment(0, 1), Segment(1, 1, 1, 3), Segment(2, 1)]
+    assert sent(follows, [before, *apart]) == [(9, 0), (9, 9), (0, 9)]
+    # only the last iteration of i1 is followed by other rows
+    twice = [Segment(0, 1), Segment(1, 1, 2, 3), Segment(2, 1)]
+    end = reader(entry, row=54, norm="softmax")
+    assert sent(twice, [before, apart[0], end]) == [(9, 0), (9, 9), (0, 9)]
+    off = joined(entry, row_in=0, row_out=9, steps=(28, 9))
+    assert sent(twice, [before, off, end]) == [(0, 0), (0, 0), (0, 0)]
+
+
+def runs_of(segments):
+    """(entry, i0, i1) of all executions."""
+    return [
+        (segment.first + k, i0, i1)
+        for segment in segments
+        for i0, i1 in product(range(segment.n0), range(segment.n1))
+        for k in range(segment.count)
+    ]
+
+
+def random_segments(rng, most):
+    segments, entries = [], 0
+    while entries < most:
+        count = int(rng.integers(1, min(3, most - entries) + 1))
+        segments.append(Segment(entries, count, int(rng.integers(1, 3)), int(rng.integers(1, 4))))
+        entries += count
+    return segments
+
+
+def most_rows(segments, entries, capacity):
+    """Rows between executions: entries that follow one another, by whatever way, send or leave out
+    as many; sets of (is a reader, entry), and for each the least that two executions share.
+    """
+    runs = [None, *runs_of(segments), None]
+    sets = []
+    for before, now in pairwise(runs):
+        shared = 0
+        if before and now:
+            w, r = entries[before[0]].pre, entries[now[0]].pre
+            rows = w.stats in (STATS_LAYER, STATS_SOFTMAX) and r.norm in (
+                NORM["layer"],
+                NORM["softmax"],
+            )
+            if rows and w.row_out.at(*before[1:]) == r.row_in.at(*now[1:]):
+                shared = min(w.stat_words, r.shape.fill, capacity)
+        ends = {(False, before and before[0]), (True, now and now[0])}
+        touching = [each for each in sets if each[0] & ends]
+        sets = [each for each in sets if not each[0] & ends]
+        sets.append((ends.union(*(s for s, _ in touching)),
+                     min([shared, *(n for _, n in touching)])))  # fmt: skip
+    rows = {end: count for ends, count in sets for end in ends}
+    return [(rows[False, k], rows[True, k]) for k in range(len(entries))]
+
+
+def test_rows_of_random_programs(entry):
+    rng, some = np.random.default_rng(8), 0
+    for _ in range(600):
+        segments = random_segments(rng, int(rng.integers(1, 5)))
+        entries = []
+        for segment in segments:
+            for _ in range(segment.count):
+                octets = int(rng.integers(1, 9))
+                steps = tuple(int(n) for n in rng.choice([0, 0, 0, 4], 2))
+                made = joined(entry, octets, *(int(n) for n in rng.choice([0, 0, 4], 2)), steps)
+                pre = replace(
+                    made.pre, stats=int(rng.choice([STATS_SOFTMAX] * 6 + [STATS_NONE])),
+                    norm=int(rng.choice([NORM["softmax"]] * 6 + [NORM["none"]])),
+                    shape=replace(made.pre.shape, fill=int(rng.integers(1, 9))),
+                )  # fmt: skip
+                entries.append(replace(made, pre=pre))
+        capacity = int(rng.integers(1, 10))
+        got = sent(segments, entries, capacity)
+        assert got == most_rows(segments, entries, capacity)
+        some += any(rows for rows, _ in got)
+    assert some > 30
+
+
+def constants(entry, place=100, words=12, buffer=0, table=1, uniform=1, groups=5, steps=(0, 0),
+              once=0):  # fmt: skip
+    pre = replace(entry.pre, table=table, uniform=uniform, groups=(groups, 3), pp_once=once)
+    wload = replace(
+        entry.wload, pp=Addr(place, *steps), pp_words=words, pp_buffer=buffer, pp_once=once
+    )
+    return replace(entry, pre=pre, wload=wload)
+
+
+def kept(segments, entries):
+    made = keep_constants(segments, entries)
+    assert all(e.pre.pp_once == e.wload.pp_once for e in made)
+    return [e.pre.pp_once for e in made]
+
+
+def test_constants_of_the_execution_before_serve(entry):
+    """Product with K, joined ones, which have V's constants in front of K's, product with V."""
+    keys = constants(entry, 109, words=3, table=0, uniform=0, groups=3)
+    both, values = constants(entry, once=1), constants(entry, words=9)
+    entries = [keys, both, both, values, keys]
+    loop = [Segment(0, 1), Segment(1, 1, 1, 3), Segment(2, 1), Segment(3, 1), Segment(4, 1)]
+    assert kept(loop, entries) == [0, 1, 2, 2, 0]
+    assert kept([Segment(0, 5)], entries) == [0, 1, 2, 2, 0]
+    # whatever is executed first in a step has nothing before it
+    assert kept([Segment(0, 1), Segment(1, 1)], [both, values]) == [1, 2]
+    assert kept([Segment(0, 1, 2, 3)], [both]) == [1]
+    # not all of its executions follow one that has them
+    assert kept([Segment(0, 1), Segment(1, 2, 1, 2)], [both, values, keys]) == [1, 0, 0]
+
+
+def test_constants_that_are_others_do_not_serve(entry):
+    both = constants(entry, once=1)
+    for change in (
+        {"place": 101}, {"buffer": 1}, {"table": 0}, {"uniform": 0}, {"groups": 4}, {"words": 13},
+        {"words": 0}, {"steps": (0, 4)}, {"steps": (4, 0)},
+    ):  # fmt: skip
+        for n0, n1 in ((1, 1), (2, 2)):
+            other = constants(entry, **change)
+            same = "steps" in change and (n0, n1) == (1, 1)
+            found = kept([Segment(0, 1), Segment(1, 1, n0, n1)], [both, other])
+            assert found == [1, 2 if same else 0], change
+
+
+def test_constants_of_random_programs(entry):
+    """Those that serve are in the memory of pre, word for word."""
+    rng, some = np.random.default_rng(9), 0
+    for _ in range(800):
+        segments = random_segments(rng, int(rng.integers(1, 6)))
+        entries = []
+        for segment in segments:
+            for _ in range(segment.count):
+                table = int(rng.integers(2))
+                slots = 2 + int(rng.integers(0, 3))
+                entries.append(constants(
+                    entry, int(rng.choice([100, 100, 101])), 32 * table + slots,
+                    int(rng.random() < 0.2), table, int(rng.integers(2)), 2,
+                    tuple(int(n) for n in rng.choice([0, 0, 0, 1], 2)),
+                    int(segment.count == 1 and rng.integers(2)),
+                ))  # fmt: skip
+        # one that is sent once has one place
+        for index, e in enumerate(entries):
+            if e.pre.pp_once:
+                pp = replace(e.wload.pp, s0=0, s1=0)
+                entries[index] = replace(e, wload=replace(e.wload, pp=pp))
+        made = keep_constants(segments, entries)
+        memory, table = {}, None
+        for index, i0, i1 in runs_of(segments):
+            e = made[index]
+            start, rows = e.wload.pp.at(i0, i1), 32 * e.pre.table
+            there = {k: (e.wload.pp_buffer, start + rows + k)
+                     for k in range(e.wload.pp_words - rows)}  # fmt: skip
+            sends = e.pre.pp_once == 0 or (e.pre.pp_once == 1 and (i0, i1) == (0, 0))
+            if sends:
+                memory |= there
+                table = (e.wload.pp_buffer, start) if rows else table
+            assert there.items() <= memory.items()
+            assert not rows or table == (e.wload.pp_buffer, start)
+            some += not sends and e.pre.pp_once == 2
+    assert some > 100
 
 
 def pairs(entry, fill=4, stats=STATS_SOFTMAX):

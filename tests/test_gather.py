@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,31 @@ def v_entry(steps: int, **changed):
     return entry(ring=RING_V, ring_words=2 * steps, steps=steps, **changed)
 
 
+def joined_entry(
+    ranks: int, units: tuple[int, int], steps: int, valid: int, spare: int = 0, **changed
+):
+    """V weights of the first units, ``steps`` each, then K weights; sources of both."""
+    return k_entry(
+        ranks, valid, spare, units=sum(units), per_round=sum(units), pv_units=units[0],
+        pv_steps=steps, pv_words=2 * steps, sources=2, row_sums=1, **changed,
+    )  # fmt: skip
+
+
+def random_joined(rng, ranks: int):
+    return joined_entry(
+        ranks, (int(rng.integers(1, 5)), int(rng.integers(1, 9))), int(rng.integers(1, 9)),
+        int(rng.integers(1, 9)), int(rng.integers(0, 2)), fill=int(rng.integers(1, 40)),
+        groups=(int(rng.integers(1, 4)), int(rng.integers(1, 4))),
+    )  # fmt: skip
+
+
+def halves(e: GatherEntry) -> GatherEntry:
+    """The same for an array that takes two steps to a weight row of the ring."""
+    return replace(
+        e, shape=replace(e.shape, steps=2 * e.shape.steps, pv_steps=2 * e.shape.pv_steps)
+    )
+
+
 # --- the model ----------------------------------------------------------------------------------
 
 
@@ -83,9 +108,29 @@ def beats_of(e: GatherEntry) -> int:
     return sum(e.groups[: e.sources])
 
 
+def products(e: GatherEntry) -> list[tuple[int, int, int, int]]:
+    """(ring, units, rows of a unit, px words of a unit) of the ring weights, as they come."""
+    shape = e.shape
+    if shape.ring == RING_NONE:
+        return []
+    if not shape.pv_units:
+        return [(shape.ring, shape.units, shape.steps, shape.ring_words)]
+    return [
+        (RING_V, shape.pv_units, shape.pv_steps, shape.pv_words),
+        (RING_K, shape.units - shape.pv_units, shape.steps, shape.ring_words),
+    ]
+
+
 def px_words(e: GatherEntry) -> int:
-    ring = e.shape.units * e.shape.ring_words if e.shape.ring else 0
+    ring = sum(units * unit_words for _, units, _, unit_words in products(e))
     return ring + e.shape.fill * beats_of(e)
+
+
+def first_words(e: GatherEntry) -> int:
+    """Ring weights before the fill: those of round 0."""
+    if e.shape.pv_units:
+        return px_words(e) - e.shape.fill * beats_of(e)
+    return min(e.shape.per_round, e.shape.units) * e.shape.ring_words if e.shape.ring else 0
 
 
 def wanted(ranks: int, program: Program, px: np.ndarray):
@@ -97,28 +142,35 @@ def wanted(ranks: int, program: Program, px: np.ndarray):
     for e in program.executions():
         mine = px[:, at : at + px_words(e)]
         at += px_words(e)
-        unit_words = e.shape.ring_words if e.shape.ring else 0
-        first = min(e.shape.per_round, e.shape.units) * unit_words
+        first = first_words(e)
         last = first + e.shape.fill * beats_of(e)
         fill, ring = mine[:, first:last], np.concatenate([mine[:, :first], mine[:, last:]], 1)
         for r in range(ranks):
             gs[r] += list(fill.transpose(1, 0, 2))
             if e.row_sums:
-                # [rank, octet, word, pixel, channel]
+                # [rank, octet, word, pixel, channel]; source 0
                 values = fill.view(np.int8).reshape(ranks, e.shape.fill, -1, 8, 8)
+                values = values[:, :, : e.groups[0]]
                 ss[r] += list(values.astype(np.int32).sum(axis=(0, 2, 4)))
-            ks[r] += weight_rows(e, ranks, r, ring)
+            at_product = 0
+            for kind, units, steps, unit_words in products(e):
+                end = at_product + units * unit_words
+                words_of = ring[:, at_product:end]
+                ks[r] += weight_rows(e, kind, units, steps, ranks, r, words_of)
+                at_product = end
     return gs, ks, ss
 
 
-def weight_rows(e: GatherEntry, ranks: int, rank: int, ring: np.ndarray) -> list[np.ndarray]:
+def weight_rows(
+    e: GatherEntry, kind: int, units: int, steps: int, ranks: int, rank: int, ring: np.ndarray
+) -> list[np.ndarray]:
     rows = []
-    for unit in range(e.shape.units if e.shape.ring else 0):
-        for step in range(e.shape.steps):
+    for unit in range(units):
+        for step in range(steps):
             row = np.zeros((8, 16), np.uint8)  # output, input
             for half in range(2):
-                if e.shape.ring == RING_V:
-                    word = ring[rank, (unit * e.shape.steps + step) * 2 + half]
+                if kind == RING_V:
+                    word = ring[rank, (unit * steps + step) * 2 + half]
                     row[:, 8 * half : 8 * half + 8] = word.reshape(8, 8).T
                 elif 2 * (step + e.ring_first) + half < e.ring_valid:
                     local, owner = divmod(2 * (step + e.ring_first) + half, ranks)
@@ -150,9 +202,13 @@ def call(function, ranks, program, *arrays) -> str:
     return function(ranks, pointers[0], len(program.segments), *pointers[1:]).decode()
 
 
-def run(lib, ranks, program, px, intervals=(1, 1, 1, 1)):
-    """(error, gs, ks, ss, cycles) with the sizes that the model expects."""
+def run(lib, ranks, program, px, intervals=(1, 1, 1, 1), entries=None):
+    """(error, whether gs, ks, ss are those of the model, cycles); ``entries``: of the kernel, where
+    they are not those of the model.
+    """
     want = wanted(ranks, program, px)
+    if entries is not None:
+        program = replace(program, entries=entries)
     sizes = [px.shape[1], *(len(part[0]) for part in want)]
     gs = np.zeros((ranks, sizes[1], ranks, 64), np.uint8)
     ks = np.zeros((ranks, sizes[2], 128), np.uint8)
@@ -218,6 +274,33 @@ def test_rows_of_v(library, steps, ranks):
 
 
 @pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("valid", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_rows_of_joined_products(library, steps, valid, ranks):
+    """Between those of K alone and of V alone."""
+    program = Program()
+    program.add(k_entry(ranks, valid, units=3, per_round=2, fill=3))
+    program.add(joined_entry(ranks, (1, 1), steps, valid, fill=5, groups=(1, 2)), 2, 2)
+    program.add(joined_entry(ranks, (3, 4), steps, valid, 1, fill=4, groups=(3, 1)), 1, 2)
+    program.add(joined_entry(ranks, (2, 5), steps, valid, fill=1, groups=(2, 2)))
+    program.add(v_entry(steps, units=3, per_round=2, fill=2, groups=(2, 0), row_sums=1))
+    check(library, ranks, program)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_rows_of_an_array_of_four_bits(ranks):
+    """The same rows of bytes: mac makes two of each."""
+    narrow = loaded(compile_cpp(SOURCE, (*FAST, INCLUDE, "-DLDA_WEIGHT_BITS=4")))
+    program = Program()
+    program.add(k_entry(ranks, 5, units=3, per_round=2, fill=3))
+    program.add(joined_entry(ranks, (2, 3), 3, 5, 1, fill=5, groups=(1, 2)), 2, 2)
+    program.add(v_entry(3, units=3, per_round=2, fill=2, groups=(2, 0), row_sums=1))
+    px = random_px(np.random.default_rng(ranks), ranks, program)
+    entries = [halves(e) for e in program.entries]
+    assert run(narrow, ranks, program, px, entries=entries)[:2] == ("", True)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("value", [127, 128])
 def test_row_sums_of_extremes(library, value, ranks):
     program = Program()
@@ -233,7 +316,7 @@ def test_ranks_of_different_speeds(library, ranks, seed):
     rng = np.random.default_rng([seed, ranks])
     program = Program()
     for _ in range(4):
-        kind = int(rng.integers(3))
+        kind = int(rng.integers(4))
         common = {
             "units": int(rng.integers(1, 9)), "per_round": int(rng.integers(1, 9)),
             "fill": int(rng.integers(1, 40)), "groups": (int(rng.integers(1, 4)), 0),
@@ -242,6 +325,8 @@ def test_ranks_of_different_speeds(library, ranks, seed):
             program.add(k_entry(ranks, int(rng.integers(1, 9)), **common))
         elif kind == 1:
             program.add(v_entry(int(rng.integers(1, 9)), row_sums=1, **common), 2)
+        elif kind == 2:
+            program.add(random_joined(rng, ranks), 1, 2)
         else:
             program.add(entry(fill=50))
     check(library, ranks, program, seed, rng.integers(1, 5, 4))
@@ -251,7 +336,8 @@ def test_ranks_of_different_speeds(library, ranks, seed):
 def test_one_beat_per_cycle(library, ranks):
     program = Program()
     program.add(k_entry(ranks, 4 * ranks, units=20, per_round=20, fill=300))
-    count = px_words(program.entries[0])
+    program.add(joined_entry(ranks, (5, 20), 16, 4 * ranks, fill=200, groups=(2, 1)))
+    count = sum(px_words(e) for e in program.entries)
     # every process on the way: two stages and a FIFO
     assert check(library, ranks, program) <= count + 3 * (ranks + 2) + 8
 
@@ -291,6 +377,10 @@ FAULTS = {
     "own V": ("gather", "beat.b[0] = beat.b[RANK]", "beat.b[0] = beat.b[0]"),
     "row sums": ("gather", "beat_of_octet == 0 ? 0 :", "false ? 0 :"),
     "first round": ("gather", "least(shape.per_round, shape.units)", "shape.units"),
+    "tokens of V": ("gather", "has_tokens && i >= first_token", "has_tokens"),
+    "V first": ("gather", "joined ? product == 0 :", "joined ? product == 1 :"),
+    "steps of V": ("gather", "joined ? shape.pv_steps : shape.steps", "shape.steps"),
+    "source of row sums": ("gather", "== entry.groups[0] - 1", "== beats - 1"),
 }  # fmt: skip
 
 
@@ -308,6 +398,7 @@ def test_planted_fault_is_caught(fault, tmp_path):
     program = Program()
     program.add(k_entry(4, 5, units=3, per_round=2, fill=3))
     program.add(v_entry(2, units=3, per_round=2, fill=3, groups=(2, 0), row_sums=1))
+    program.add(joined_entry(4, (2, 3), 4, 5, fill=3, groups=(2, 1)))
     px = random_px(np.random.default_rng(7), 4, program)
     error, same, _ = run(loaded(target), 4, program, px)
     assert error or not same

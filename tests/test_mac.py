@@ -15,23 +15,33 @@ from mackit import (
     Program,
     assert_right,
     copied_kernels,
+    in_turns,
+    joined,
+    joined_layer,
     library,
     pointer,
     pointwise,
+    random_layer,
     random_program,
     single,
     up_to,
 )
 
-from gen.program.structs import RING_NONE, RING_V, Segment
+from gen.program.structs import RING_K, RING_NONE, RING_V, Segment
+
+
+def both_forms(ranks: int, bits: int = 8) -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """The fast one and the plain one, with some outputs in the fabric."""
+    defines = [f"-DLDA_RANKS={ranks}", *([NIBBLES] if bits == 4 else [])]
+    fabric = 3 if bits == 8 else {1: 3, 2: 0, 4: 2}[ranks]
+    return library(*FAST, *defines), library(*PLAIN, *defines, f"-DLDA_FABRIC={fabric}")
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("seed", range(8))
 def test_accumulators_and_cycles_of_both_forms(ranks, seed):
     rng = np.random.default_rng([ranks, seed])
-    define = f"-DLDA_RANKS={ranks}"
-    fast, plain = library(*FAST, define), library(*PLAIN, define, "-DLDA_FABRIC=3")
+    fast, plain = both_forms(ranks)
     for _ in range(4):
         program = random_program(rng, ranks)
         intervals = tuple(int(v) for v in rng.choice([1, 1, 2, 5], 4))
@@ -47,9 +57,7 @@ def test_accumulators_and_cycles_of_both_forms(ranks, seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_rows_of_four_bits_in_both_forms(ranks, seed):
     rng = np.random.default_rng([4, ranks, seed])
-    defines = f"-DLDA_RANKS={ranks}", NIBBLES
-    fast = library(*FAST, *defines)
-    plain = library(*PLAIN, *defines, f"-DLDA_FABRIC={({1: 3, 2: 0, 4: 2})[ranks]}")
+    fast, plain = both_forms(ranks, 4)
     for _ in range(4):
         program = random_program(rng, ranks, bits=4)
         intervals = tuple(int(v) for v in rng.choice([1, 1, 2, 5], 4))
@@ -91,6 +99,106 @@ def test_a_wrong_half_is_caught(fault, tmp_path):
     want, valid = program.expected()
     assert run.status == 0
     assert not np.array_equal(run.acc[valid], want[valid])
+
+
+@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_joined_products_between_others(ranks, bits, turns):
+    """K alone, joined twice, V alone, weights from ws, and all of that again."""
+    rng = np.random.default_rng([ranks, bits, turns])
+    fast, plain = both_forms(ranks, bits)
+    for extreme in (False, True):
+        layers = [
+            random_layer(rng, ranks, 32, "plain", RING_K, bits),
+            joined_layer(rng, ranks, 32, bits, turns),
+            random_layer(rng, ranks, 32, "plain", RING_V, bits),
+            random_layer(rng, ranks, 32, "stride", RING_NONE, bits),
+        ]
+        assert in_turns(layers[1]) == turns
+        layers.insert(1, layers[1])
+        order = [0, 1, 2, 3, 4] * 2
+        executions = [layers[k].execution(rng, extreme) for k in order]
+        program = Program([Segment(0, 5, 1, 2)], layers, executions, order)
+        for speed in ((1, 1, 1, 1), (1, 5, 2, 1), (5, 1, 1, 2), (1, 1, 1, 0)):
+            one, other = program.run(fast, speed), program.run(plain, speed)
+            assert_right(program, one)
+            assert_right(program, other)
+            assert one.cycles == other.cycles
+
+
+@pytest.mark.parametrize("ends", [(-128, -128), (-128, 127), (127, -128), (127, 127)])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_joined_products_of_extremes(bits, ends):
+    """All operands one value, all weights another: the largest sums."""
+    layer = joined(2, (2, 3), 3, (15, 4), bits)
+    one = layer.execution(np.random.default_rng(0), False)
+    beats, rows = np.full_like(one.beats, ends[0]), np.full_like(one.rows, ends[1])
+    product = ends[0] * ends[1] * 8
+    sums = np.repeat([15 * product, 4 * product], [2 * 4, 3 * 4])  # units x octets of a tile
+    acc = np.tile(sums, 3)[:, None, None] * np.ones((1, 8, 8), np.int64)
+    execution = replace(one, beats=beats, rows=rows, acc=acc.astype(np.int32))
+    program = Program([Segment(0, 1, 2)], [layer], [execution] * 2, [0, 0])
+    for lib in both_forms(2, bits):
+        assert_right(program, program.run(lib))
+
+
+# form; text of a header, the same with a fault
+JOINED_FAULTS = {
+    "subs of K": ("-DLDA_PLAIN", "? 0 : entry.pv_subs;", "? 0 : 0;"),
+    "steps of V": ("-DLDA_PLAIN", "phase < (of_v ? shape.pv_steps : shape.steps)",
+                   "phase < shape.steps"),
+    "operands of K": ("-DLDA_FAST", "of_v ? 0 : entry.pv_subs, memory.window",
+                      "0, memory.window"),
+    "rows of K": ("-DLDA_FAST", "rows_of(shape, unit)", "unit * shape.steps"),
+    "odd octets": ("-DLDA_FAST", "result[(leaving + 1) * GROUP", "result[leaving * GROUP"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", JOINED_FAULTS)
+def test_a_wrong_joined_product_is_caught(fault, tmp_path):
+    form, right, wrong = JOINED_FAULTS[fault]
+    program = single(joined(2, (2, 3), 3, (7, 4)))
+    for lib in both_forms(2):
+        assert_right(program, program.run(lib))
+    folder = copied_kernels(tmp_path / fault.replace(" ", "_"))
+    header = folder / "hls/kernels/mac.hpp"
+    text = header.read_text()
+    assert text.count(right) == 1
+    header.write_text(text.replace(right, wrong))
+    defines = ("-O1", form, "-DLDA_RANKS=2", f"-DFOLDER={folder.name}")
+    broken = ctypes.CDLL(str(compile_cpp(folder / "tests/kernels/mac.cpp", defines)))
+    run = program.run(broken)
+    want, valid = program.expected()
+    assert run.status == 0
+    assert not np.array_equal(run.acc[valid], want[valid])
+
+
+@pytest.mark.parametrize("form", [FAST, PLAIN])
+def test_two_words_leave_in_a_cycle(form):
+    """A unit takes as many cycles as steps, PP/16 at least: the words of the one before leave."""
+    lib = library(*form, "-DLDA_RANKS=1")
+    wide = library(*form, "-DLDA_RANKS=1", "-DLDA_PP=64")
+
+    def of_64(tiles: int, groups: int) -> Layer:
+        entry = pointwise(1, 20, 20, 2 * tiles, groups).entry
+        return Layer(replace(entry, shape=replace(entry.shape, lead=8)), 64, 1)
+
+    def cycles_of_six_tiles(lib, make) -> int:
+        runs = [single(make(tiles)).run(lib, (1, 1, 1, 0)) for tiles in (2, 8)]
+        assert all(run.status == 0 for run in runs), [run.text for run in runs]
+        return runs[1].cycles - runs[0].cycles
+
+    for groups in (1, 3, 5, 6, 9):
+        steps = -(-groups // 2)
+        # more than the fill of a tile takes
+        made = cycles_of_six_tiles(lib, lambda tiles, n=groups: pointwise(1, 20, 20, tiles, n))
+        assert made == 6 * 20 * max(steps, 2)
+        made = cycles_of_six_tiles(wide, lambda tiles, n=groups: of_64(tiles, n))
+        assert made == 6 * 20 * max(steps, 4)
+    for units, groups in (((2, 20), (7, 1)), ((20, 2), (1, 7)), ((6, 20), (16, 4))):
+        made = cycles_of_six_tiles(lib, lambda tiles, u=units, g=groups: joined(1, u, tiles, g))
+        assert made == 6 * sum(n * max(-(-g // 2), 2) for n, g in zip(units, groups, strict=True))
 
 
 @pytest.mark.parametrize("form", [(), ("-DLDA_PLAIN", "-DLDA_FABRIC=3"), ("-march=native",)])
@@ -185,11 +293,14 @@ def test_leaf_equals_matrix_product(flags):
 # --- what must not pass -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "layer", [pointwise(2, 4, 2, 3, 5), joined(2, (2, 3), 3, (5, 4))], ids=["alone", "joined"]
+)
 @pytest.mark.parametrize("form", [FAST, PLAIN])
-def test_planted_fault_shows(form):
+def test_planted_fault_shows(form, layer):
     rng = np.random.default_rng(2)
     lib = library(*form, "-DLDA_PLANT_FAULTS", "-DLDA_RANKS=2")
-    program = random_program(rng, 2, layers=[pointwise(2, 4, 2, 3, 5)])
+    program = random_program(rng, 2, layers=[layer])
     assert_right(program, program.run(lib))
     lib.t_plant_fault(3)
     try:
@@ -225,6 +336,23 @@ def test_entries_that_do_not_fit_end_the_run():
     }  # fmt: skip
     for text, changes in cases.items():
         assert bad_program(layer, **changes).run(library(*FAST, "-DLDA_RANKS=4")).text == text
+    layer = joined(4, (2, 3), 4, (8, 16))
+    shape = layer.entry.shape
+    cases = {
+        "mac: steps of the product with V are not its subs": {"pv_subs": 3, "subs": 11},
+        "mac: steps are not taps x subs": {"pv_subs": 3},
+        "mac: products that cannot be joined": {"shape": replace(shape, per_round=4)},
+        "mac: more weight rows than the weight buffer has": {
+            "shape": replace(shape, units=18, per_round=18),
+        },
+    }  # fmt: skip
+    for text, changes in cases.items():
+        assert bad_program(layer, **changes).run(library(*FAST, "-DLDA_RANKS=4")).text == text
+    for changes in ({"ring": RING_V}, {"pv_units": 5}):
+        program = bad_program(layer, shape=replace(shape, **changes))
+        text = program.run(library(*FAST, "-DLDA_RANKS=4")).text
+        assert text == "mac: products that cannot be joined"
+    layer = pointwise(4, 4, 4, 6, 16)
     # without a second pass the two phases of a row meet: they lie 64 window pixels apart
     layer = pointwise(4, 4, 4, 8, 16)
     strided = replace(

@@ -53,7 +53,7 @@ def test_following_rows_are_there_when_an_execution_begins():
         Program([Segment(0, 1, 1, n)], [layer], [layer.execution(rng, False)] * n, [0] * n).run(lib)
         for n in (1, 2)
     )
-    fill, tiles, last = 16, 4 * 4 * 8, 4
+    fill, tiles, last = 16, 4 * 4 * 8, 4 // 2
     job = 1
     assert two.cycles - one.cycles == fill + tiles + max(job, last)
 

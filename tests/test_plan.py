@@ -114,6 +114,22 @@ def test_memories_fill_whole_blocks():
     assert memory(64, 512, "lutram").lut == 512
 
 
+def test_shift_registers_of_half_the_depth_share_a_lut():
+    """A LUT6 is one of 32 positions or two of 16 (UG574); deeper FIFOs lie in block RAM."""
+    engine = load_engine("u250")
+
+    def streams(depth):
+        made = replace(engine, depths={**engine.depths, "as": depth})
+        return next(cost.resources for cost in rank_costs(made) if cost.part == "streams")
+
+    assert streams(1) == streams(16)
+    assert streams(17) == streams(32)
+    assert streams(17).lut - streams(16).lut == 2048 // 2
+    assert streams(17).ff == streams(16).ff
+    assert streams(33).lut == streams(16).lut - 2048 // 2
+    assert streams(33).bram36 > streams(32).bram36 == streams(16).bram36
+
+
 def test_links_cost_nothing_in_one_rank_and_stay_within_the_crossing():
     engine = load_engine("u250")
     assert link_wires(replace(engine, ranks=1)) == 0

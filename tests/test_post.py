@@ -101,16 +101,22 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
     residual = spread(rng, 16, (outputs, slots, 8))
     sums = rng.integers(127, 127 * 1024, slots)
     sums[~valid] = 0
+    # joined products: those with V come first, and they alone are divided
+    of_v = np.arange(shape.units) < shape.pv_units
+    divided = of_v if shape.pv_units else np.full(shape.units, bool(e.row_sums))
     if e.row_sums:
-        acc = np.clip(acc, -127 * sums[:, None], 127 * sums[:, None])
-        bias[:] = 0
+        most = 127 * sums[:, None]
+        acc[divided] = np.clip(acc[divided], -most, most)
+        bias[divided] = 0
+
+    wide = np.where(of_v, e.pv_wide, e.wide).astype(bool)
 
     # values
     a = (acc + np.repeat(bias[:, item], 8, axis=1)).astype(np.int32).astype(np.int64)
     if e.row_sums:
         k = bits(sums)
         r = np.where(sums > 0, np.left_shift(np.int64(1), k + 16) // np.maximum(sums, 1), 0)
-        a = rshr(a * r[:, None], (k + 4)[:, None])
+        a[divided] = rshr(a[divided] * r[:, None], (k + 4)[:, None])
     v = a * mult[:, None]
     if e.residual:
         v = v + np.left_shift(residual, (shift + e.residual_shift)[:, None])
@@ -119,7 +125,7 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
         values, gate = clamp(t[0::2], 16), clamp(t[1::2], 11) + 1024
         y = clamp(rshr(values * table[gate], np.int64(e.gate_shift)), 8)
     else:
-        y = clamp(t, 16 if e.wide else 8)
+        y = np.where(wide[:, None, None], clamp(t, 16), clamp(t, 8))
 
     # order
     acc_words, rs, qp, ys, st = [], [], [], [], []
@@ -144,9 +150,9 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
                 stored = np.stack([y[group, o * 8 : o * 8 + 8].ravel() for o in octets])
                 if e.residual:
                     rs += [residual[group, o * 8 : o * 8 + 8].ravel() for o in octets]
-                if not e.wide:
+                if not wide[unit]:
                     stored = stored.astype(np.int8).view(np.uint8)
-                pairs = (planes(stored) if e.wide else stored).reshape(-1, 128)
+                pairs = (planes(stored) if wide[unit] else stored).reshape(-1, 128)
                 ys += list(np.insert(pairs, 128, written[unit], axis=1))
         if e.stats in (STATS_GROUP, STATS_GROUP_ADD):
             groups = [unit // shape.gates for unit in units[shape.gates - 1 :: shape.gates]]
@@ -164,6 +170,7 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
                 st.append(stat_word(part.sum(axis=(0, 2)), (part**2).sum(axis=(0, 2))))
             else:
                 kept = counts[shape.gates - 1 :: shape.gates, None, :] & mask[None, :, None]
+                kept &= ~of_v[shape.gates - 1 :: shape.gates, None, None]
                 st.append(stat_word(np.where(kept, part, -32768).max(axis=(0, 2)), np.zeros(8)))
     return Execution(
         acc=np.array(acc_words, np.int32),
@@ -205,9 +212,24 @@ def random_entry(rng: np.random.Generator, stats: int) -> PostEntry:
     return PostEntry(
         shape=Shape(units, per_round, gates, octets, 1, 0, 0, 0, 0),
         items=items, out_octet=out_octet, pixels=pixels, item_octets=item_octets, wide=wide,
-        residual=residual, residual_shift=int(rng.integers(-10, 11)) * residual,
+        pv_wide=0, residual=residual, residual_shift=int(rng.integers(-10, 11)) * residual,
         row_sums=row_sums, gate_shift=int(rng.integers(0, 32)) * gated, stats=stats,
         by_item=by_item, table=int(gated),
+    )  # fmt: skip
+
+
+def joined_entry(rng: np.random.Generator) -> PostEntry:
+    """A product with V beside one with K: all units in one round, a strip of one item."""
+    item_octets = 2 * int(rng.integers(1, 30))
+    out_octet = TILE * int(rng.integers(0, -(-item_octets // TILE)))
+    octets = min(2 * int(rng.integers(1, 30)), item_octets - out_octet)
+    of_v, of_k = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+    units = of_v + of_k
+    return PostEntry(
+        shape=Shape(units, units, 1, octets, 1, 0, 0, 1, 0, pv_units=of_v),
+        items=1, out_octet=out_octet, pixels=item_octets * 8 - int(rng.integers(0, 16)),
+        item_octets=item_octets, wide=1, pv_wide=int(rng.integers(2)), residual=0,
+        residual_shift=0, row_sums=1, gate_shift=0, stats=STATS_SOFTMAX, by_item=0, table=0,
     )  # fmt: skip
 
 
@@ -284,14 +306,17 @@ def assert_right(program: Program, run: Run) -> None:
 KINDS = [STATS_NONE, STATS_GROUP, STATS_GROUP_ADD, STATS_LAYER, STATS_SOFTMAX]
 
 
+def some_entry(rng: np.random.Generator) -> PostEntry:
+    kind = int(rng.integers(len(KINDS) + 1))
+    return random_entry(rng, KINDS[kind]) if kind < len(KINDS) else joined_entry(rng)
+
+
 @pytest.mark.parametrize("seed", range(15))
 def test_words_statistics_and_cycles_of_both_forms(seed):
     rng = np.random.default_rng(seed)
     fast, plain = library(*FAST), library(*PLAIN)
     for _ in range(4):
-        entries = [
-            random_entry(rng, int(rng.choice(KINDS))) for _ in range(int(rng.integers(1, 5)))
-        ]
+        entries = [some_entry(rng) for _ in range(int(rng.integers(1, 5)))]
         program = program_of(rng, tables_early(rng, entries))
         for speed in ((1,) * 6, tuple(int(v) for v in rng.choice([1, 1, 2, 5], 6))):
             one, other = program.run(fast, speed), program.run(plain, speed)
@@ -308,7 +333,7 @@ def test_one_word_a_cycle(stats, by_item):
     rng = np.random.default_rng(stats)
     entry = PostEntry(
         shape=Shape(12, 6, 1, 64, 1, 0, 0, 0, 0), items=2, out_octet=0, pixels=256, item_octets=32,
-        wide=1, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats,
+        wide=1, pv_wide=0, residual=1, residual_shift=0, row_sums=0, gate_shift=0, stats=stats,
         by_item=by_item, table=0,
     )  # fmt: skip
     program = program_of(rng, [entry])
@@ -325,6 +350,26 @@ def test_one_word_a_cycle(stats, by_item):
 OVERHEAD = 14
 
 
+@pytest.mark.parametrize("octets", [2, 4, 6, 42])
+@pytest.mark.parametrize("pv_wide", [0, 1])
+def test_joined_products(pv_wide, octets):
+    """Both forms, one word a cycle; maxima leave beside the words of the last unit."""
+    rng = np.random.default_rng([octets, pv_wide])
+    for units in ((1, 1), (3, 5), (9, 2), (1, 15)):
+        base = joined_entry(rng)
+        shape = replace(base.shape, octets=octets, pv_units=units[0], units=sum(units),
+                        per_round=sum(units))  # fmt: skip
+        entry = replace(base, shape=shape, pv_wide=pv_wide, out_octet=4, item_octets=octets + 6,
+                        pixels=8 * octets + 31)  # fmt: skip
+        runs = [execution(entry, rng, np.zeros(2048, np.int64)) for _ in range(2)]
+        program = Program([Segment(0, 1, 1, 2)], [entry], runs)
+        one, other = program.run(library(*FAST)), program.run(library(*PLAIN))
+        assert_right(program, one)
+        assert_right(program, other)
+        assert one.cycles == other.cycles
+        assert one.cycles <= 2 * (2 * sum(units) + sum(units) * octets + OVERHEAD)
+
+
 def test_a_table_is_copied_beside_the_words_of_the_entry_before():
     """The gated entry waits for what is left of the rows; with all of them there it does not."""
     rng = np.random.default_rng(9)
@@ -332,8 +377,8 @@ def test_a_table_is_copied_beside_the_words_of_the_entry_before():
     def cycles(octets: int, early: bool) -> int:
         before = PostEntry(
             shape=Shape(8, 8, 1, octets, 1, 0, 0, 0, 0), items=1, out_octet=0, pixels=octets * 8,
-            item_octets=octets, wide=1, residual=0, residual_shift=0, row_sums=0, gate_shift=0,
-            stats=STATS_NONE, by_item=0, table=int(early),
+            item_octets=octets, wide=1, pv_wide=0, residual=0, residual_shift=0, row_sums=0,
+            gate_shift=0, stats=STATS_NONE, by_item=0, table=int(early),
         )  # fmt: skip
         gated = replace(
             before, shape=replace(before.shape, gates=2), wide=0, table=int(not early)
@@ -353,15 +398,17 @@ def test_a_table_is_copied_beside_the_words_of_the_entry_before():
 def test_sanitized():
     """Both forms under AddressSanitizer are too slow to load here; undefined behaviour is not."""
     rng = np.random.default_rng(77)
-    program = program_of(rng, [random_entry(rng, stats) for stats in KINDS])
+    program = program_of(rng, [*(random_entry(rng, stats) for stats in KINDS), joined_entry(rng)])
     flags = ("-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all")
     for form in ((), ("-DLDA_PLAIN",)):
         assert_right(program, program.run(library(*flags, *form)))
 
 
-def test_planted_fault_shows():
+@pytest.mark.parametrize("joined", [False, True])
+def test_planted_fault_shows(joined):
     rng = np.random.default_rng(3)
-    program = program_of(rng, [random_entry(rng, STATS_NONE)])
+    entry = joined_entry(rng) if joined else random_entry(rng, STATS_NONE)
+    program = program_of(rng, [entry])
     for form in ((), ("-DLDA_PLAIN",)):
         lib = library(*FAULTY, *form)
         assert_right(program, program.run(lib))

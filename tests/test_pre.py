@@ -114,9 +114,9 @@ def test_row_norms(libraries, norm, ranks):
         for n0, n1 in ((1, 1), (2, 3)):
             for _ in range(3):
                 maker.row_norm(norm, n0, n1, uniform)
-    for octets, rows in ((1, 1), (7, 3), (70, 64), (64, 64)):
+    for octets, rows in ((1, 1), (7, 3), (70, 64), (140, 128), (128, 128)):
         maker.rows_ahead(norm, 1, 2, octets, rows)
-    for runs, octets in ((2, 64), (5, 1), (7, 31)):
+    for runs, octets in ((2, 128), (5, 1), (7, 31)):
         maker.rows_first(norm, runs, octets)
     check(libraries, ranks, maker.program)
 
@@ -147,12 +147,40 @@ def test_ring_weights_pass_unchanged(libraries, kind, norm, ranks):
 
 
 @pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("uniform", [0, 1])
+@pytest.mark.parametrize("table", [0, 1])
+def test_joined_products(libraries, ranks, uniform, table):
+    maker = Maker(ranks, np.random.default_rng([ranks, uniform, table]))
+    for pairs, octets, rows in ((2, 1, 0), (2, 6, 6), (5, 4, 3), (3, 128, 128), (4, 32, 0)):
+        maker.joined(pairs, octets, rows, uniform, table)
+        maker.plain((0, 1), 1)
+    check(libraries, ranks, maker.program)
+
+
+def test_joined_products_take_a_word_per_cycle(libraries):
+    """Ring weights, fill; constants are sent once, so that nothing else takes time."""
+    maker, cycles = Maker(2, np.random.default_rng(4)), []
+    shape = maker.shape(units=3, per_round=3, fill=40, ring=RING_K, ring_words=4, pv_units=1,
+                        pv_words=6)  # fmt: skip
+    entry = maker.entry(
+        shape=shape, sources=2, groups=(4, 2), uniform=1, table=1, pp_once=1,
+        norm=NORM["softmax"], row_in=Addr(0), row_out=Addr(0), stats=STATS_SOFTMAX, stat_words=40,
+    )  # fmt: skip
+    for runs in (2, 3):
+        maker = Maker(2, np.random.default_rng(4))
+        maker.segment([maker.entry(row_out=Addr(0), stats=STATS_SOFTMAX, stat_words=40)])
+        maker.segment([entry], 1, runs)
+        cycles.append(check(libraries, 2, maker.program))
+    assert cycles[1] - cycles[0] <= 40 * (4 + 2) + 2 * 4 + 6 + STAGES + 4
+
+
+@pytest.mark.parametrize("ranks", RANKS)
 def test_programs_of_everything(libraries, ranks):
     for seed in range(6):
         rng = np.random.default_rng([seed, ranks])
         maker = Maker(ranks, rng)
         for _ in range(8):
-            kind = int(rng.integers(7))
+            kind = int(rng.integers(8))
             maker.words = 0
             if kind == 0:
                 channels, size = GROUPS[rng.integers(len(GROUPS))]
@@ -167,8 +195,11 @@ def test_programs_of_everything(libraries, ranks):
                 maker.ring(RING_V, "softmax")
             elif kind == 5:
                 maker.rows_ahead("layer", 2, 1, 9, int(rng.integers(1, 10)))
-            else:
+            elif kind == 6:
                 maker.rows_first("softmax", int(rng.integers(2, 5)), int(rng.integers(1, 20)))
+            else:
+                octets = int(rng.integers(1, 20))
+                maker.joined(int(rng.integers(2, 5)), octets, int(rng.integers(octets + 1)))
         check(libraries, ranks, maker.program)
 
 
@@ -230,6 +261,7 @@ def test_both_forms_at_the_ends_of_all_ranges(libraries, norm):
             rng.integers((1 << 15) + 1, (1 << 17) + 1, 24), rng.integers(-18, 50, 24),
         ], axis=1).astype(np.int32)  # fmt: skip
         entry = maker.entry(norm=NORM[norm], norm_groups=16, wide=(int(rng.integers(2)), 0))
+        queries = int(rng.random() < 0.2)  # of a joined execution
         x = maker.execution(entry, 0, 0, rng, 1, 1)
         constants = np.frombuffer(x.parameters()[-64:], np.uint8)
         fast, plain = np.zeros(64, np.uint8), np.zeros(64, np.uint8)
@@ -237,7 +269,7 @@ def test_both_forms_at_the_ends_of_all_ranges(libraries, norm):
         pointers = [ctypes.c_void_p(a.ctypes.data) for a in (
             integers, x.xs, constants, scales, scales[16:].copy(), table, fast, plain,
         )]  # fmt: skip
-        libraries["fast"].t_transform(pointers[0], align, *pointers[1:])
+        libraries["fast"].t_transform(pointers[0], align, queries, *pointers[1:])
         assert np.array_equal(fast, plain)
 
 
@@ -248,9 +280,9 @@ def test_memories_are_checked(libraries):
         ({"stats": STATS_LAYER, "row_out": Addr(1024), "stat_words": 1}, "row statistics outside"),
         ({"stats": STATS_GROUP, "stats_out": Addr(1022), "stat_words": 1, "stats_pitch_out": 4},
          "statistics memory"),
-        ({"stats": STATS_SOFTMAX, "stat_words": 65, "rows_ahead": 65}, "than FIFO rw holds"),
+        ({"stats": STATS_SOFTMAX, "stat_words": 129, "rows_ahead": 129}, "than FIFO rw holds"),
         ({"norm": NORM["softmax"], "rows_first": 1,
-          "shape": Maker(4, None).shape(fill=65)}, "than FIFO rw holds"),
+          "shape": Maker(4, None).shape(fill=129)}, "than FIFO rw holds"),
         ({"stats": STATS_GROUP, "stats_out": Addr(2), "stat_words": 1, "stats_pitch_out": 4},
          "statistics memory"),
         ({"norm": NORM["group"], "norm_groups": 1, "group_size": 8, "channels": (8, 0), "n": 8,
@@ -293,7 +325,15 @@ FAULTS = {
     "rows ahead": ("pre_rows", "octet < made.ahead", "octet <= made.ahead"),
     "parity": ("pre_apply", "item & 1 ? sets : 0", "item & 1 ? 0 : sets"),
     "last block": ("pre_apply", "last_block ? 1 : 0", "last_block ? 0 : 1"),
-    "slot": ("pre_apply", "source = slot = 0", "source = 0"),
+    "slot": ("pre_apply", ": first_slots + block", ": block"),
+    "slots": ("pre_apply", "uniform ? 2 : entry.groups[0]",
+              "uniform ? 1 : entry.groups[0]"),
+    "uniform queries": ("pre_apply", "entry.uniform && source == 0", "entry.uniform"),
+    "plain": ("pre_apply", "joined && source == 1", "joined && source == 2"),
+    "plain table": ("pre_apply", "if (entry.table && !place.plain)", "if (entry.table)"),
+    "plain shift": ("pre_apply", "place.plain ? entry.plain_shift", "place.plain ? entry.shift"),
+    "words of V": ("sequence", "pv * shape.pv_words +", "pv * shape.ring_words +"),
+    "constants of the one before": ("pre_apply", "entry.pp_once == 2 ||", ""),
     "mask": ("pre_apply", "mask != 255", "mask == 1"),
     "first ring": ("pre_apply", "least(shape.per_round, shape.units)", "shape.units"),
 }  # fmt: skip
@@ -319,6 +359,7 @@ def test_planted_fault_is_caught(fault, tmp_path):
         maker.rows_ahead("layer", 1, 2, 5, 3)
         maker.ring(RING_K, "none")
         maker.ring(RING_V, "softmax")
+        maker.joined(3, 4, 2, uniform=seed % 2)
         maker.rows_first("softmax", 3, 5)
         want = wanted(4, maker.program)
         px, _, error = run_on(lib, 4, maker.program, len(want))

@@ -26,6 +26,7 @@ from gen.program import (
 from gen.program.binary import KERNELS, header, program_bytes
 from gen.program.cost import step_cost
 from gen.program.parts import reference_part, stored_like, stored_part, written_rows
+from gen.program.products import products
 from gen.program.program_io import FORMAT
 from gen.program.show import text
 from gen.qlayers import Affine
@@ -70,12 +71,13 @@ def compared(qgraph, program, inputs, static=None):
     )
 
     def observe(emulator, index, i0, i1):
-        entry = program.entries[index]
-        right = reference_part(program, index, i0, i1, want[entry.layer])
-        rows = emulator.read(*written_rows(program, index, i0, i1))
-        got = stored_like(stored_part(program, index, rows), right)
-        np.testing.assert_array_equal(got, right, err_msg=f"{entry.layer} {entry.strip} {i0} {i1}")
-        seen.add(entry.layer)
+        for entry in products(program.entries[index]):
+            right = reference_part(program, entry, i0, i1, want[entry.layer])
+            rows = emulator.read(*written_rows(entry, i0, i1))
+            got = stored_like(stored_part(program, entry, rows), right)
+            where = f"{entry.layer} {entry.strip} {i0} {i1}"
+            np.testing.assert_array_equal(got, right, err_msg=where)
+            seen.add(entry.layer)
 
     got = emulate(qgraph, program, inputs, observe, static)
     np.testing.assert_array_equal(got, expected)
@@ -421,3 +423,25 @@ def test_board_files_name_engines(tmp_path):
         path.write_text(wrong)
         with pytest.raises(UserError, match=words):
             load_engine(path)
+
+
+# ranks, (heads, channels of one), size, batch, other parameters of the engine
+JOINED = (
+    (1, (3, 40), (16, 16), 2, {}),
+    (1, (1, 24), (14, 15), 3, {}),
+    (2, (2, 16), (16, 15), 2, {"weight_bits": 4}),
+    (2, (2, 48), (20, 16), 1, {}),
+    (2, (2, 16), (24, 20), 2, {"scores_rows": 500, "lag": 16}),
+    (4, (2, 32), (16, 16), 2, {}),
+)
+
+
+@pytest.mark.parametrize(("ranks", "heads", "size", "batch", "members"), JOINED)
+def test_joined_products(ranks, heads, size, batch, members):
+    """The product with V of a pair beside that with K of the next one, of an item and of two."""
+    rng = np.random.default_rng(1)
+    qgraph = random_qgraph("self_attention", rng, batch=batch, size=size, heads=heads)
+    program = lower(qgraph, Engine(ranks=ranks, **members))
+    assert any(entry.parts for entry in program.entries)
+    verify_program(program)
+    compared(qgraph, program, random_inputs(qgraph, rng))

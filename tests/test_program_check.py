@@ -8,7 +8,14 @@ from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
 from gen.program.check import ProgramError
-from gen.program.structs import BUFFER_DYNAMIC, FLUSH_NEVER, STATS_GROUP, STATS_GROUP_ADD, Addr
+from gen.program.structs import (
+    BUFFER_DYNAMIC,
+    FLUSH_ALWAYS,
+    FLUSH_NEVER,
+    STATS_GROUP,
+    STATS_GROUP_ADD,
+    Addr,
+)
 
 WINDOW_KINDS = ("conv3x3", "stride2", "upsample")
 
@@ -87,12 +94,17 @@ def test_missing_flush(layer):
 
 
 def test_flush_is_left_out_where_the_lag_allows_it():
-    """The shortcut's many micro-slots lie between the first convolution and its reader."""
-    program = some_program("concat_groupnorm_silu", size=(16, 16), lag=8)
-    conv = index_of(program, "conv")
-    assert program.entries[conv].store.flush != FLUSH_NEVER  # reads skip.out, written just before
-    skip = index_of(program, "skip")
-    assert program.entries[skip].store.flush == FLUSH_NEVER
+    """Of 16 tiles, a micro-slot each, every one is read beside the one two tiles before it."""
+    for lag, flushes in ((12, False), (13, True)):
+        program = some_program("concat_groupnorm_silu", size=(16, 16), lag=lag)
+        # reads skip.out, written just before
+        flush = program.entries[index_of(program, "conv")].store.flush
+        assert (flush != FLUSH_NEVER) == flushes
+        if flushes:
+            wrong = changed(program, index_of(program, "conv"), "store", flush=FLUSH_NEVER)
+            refused(wrong, "layer conv: skip.out is read before it is written")
+        skip = index_of(program, "skip")
+        assert program.entries[skip].store.flush == FLUSH_NEVER
 
 
 @pytest.mark.parametrize(
@@ -245,3 +257,123 @@ def test_segments():
     one = program.segments[0]
     wrong = [dataclasses.replace(one, count=one.count - 1), *program.segments[1:]]
     refused(dataclasses.replace(program, segments=wrong), "skipped or repeated")
+
+
+@pytest.fixture(scope="module")
+def joined():
+    """Two items and heads: of three joined executions the first two are of both heads of item 0."""
+    rng = np.random.default_rng(5)
+    qgraph = random_qgraph("self_attention", rng, size=(16, 16), heads=(2, 16))
+    program = lower(qgraph, Engine(ranks=2))
+    verify_program(program)
+    assert [bool(each.parts) for each in program.entries] == 4 * [False] + 3 * [True] + 2 * [False]
+    return program
+
+
+FIRST, LAST = 4, 6  # joined entries; the product with K comes before, the one with V behind them
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        ("source0", r"layer pv: reading part \d+ of scores"),
+        ("source1", r"layer pv: reading part \d+ of q.out"),
+        ("weights", r"layer pv: reading part \d+ of k.out"),
+        ("pv_weights", r"layer pv: reading part \d+ of v.out"),
+        ("dest", r"layer pv: reading part \d+ of scores"),
+        ("pv_dest", r"layer copy: reading part \d+ of attended"),
+    ],
+)
+def test_regions_of_joined_products(joined, region, words):
+    store = joined.entries[FIRST].store
+    if region.startswith("source"):
+        sources = list(store.source)
+        sources[int(region[-1])] = moved(sources[int(region[-1])], 1)
+        refused(changed(joined, FIRST, "store", source=tuple(sources)), words)
+    else:
+        wrong = moved(getattr(store, region), 1)
+        refused(changed(joined, FIRST, "store", **{region: wrong}), words)
+
+
+def of_parts(program, index, *parts):
+    entries = list(program.entries)
+    entries[index] = dataclasses.replace(entries[index], parts=parts)
+    return dataclasses.replace(program, entries=entries)
+
+
+def test_pairs_of_joined_products(joined):
+    """The product with V is that of the pair whose logits the execution before has written."""
+    values, keys = joined.entries[FIRST].parts
+    other = dataclasses.replace(values, item=1)
+    refused(of_parts(joined, FIRST, other, keys), r"layer pv: reading part \d+ of scores")
+    other = dataclasses.replace(keys, item=1)
+    refused(of_parts(joined, FIRST, values, other), r"layer pv: reading part \d+ of q.out")
+    heads = dataclasses.replace(keys.heads, first=0)
+    other = dataclasses.replace(keys, heads=heads)
+    refused(of_parts(joined, FIRST, values, other), r"layer pv: reading part \d+ of q.out")
+
+
+def test_row_statistics_of_joined_products(joined):
+    place = joined.entries[FIRST].pre.row_in
+    other = Addr(place.base + 64)
+    refused(changed(joined, FIRST, "pre", row_out=other), "the rows that come ahead are others|row")
+    refused(changed(joined, FIRST, "pre", row_in=other), r"of scores finds .* of row statistics")
+
+
+def test_logits_that_are_not_written_yet(joined):
+    """Neither those of a tile in the execution before, nor after those of the next pair."""
+    wrong = dataclasses.replace(joined, engine=dataclasses.replace(joined.engine, lag=300))
+    for index in range(FIRST):
+        wrong = changed(wrong, index, "store", flush=FLUSH_ALWAYS, pending=0)
+    refused(wrong, "layer pv: scores is read before it is written")
+    dest = moved(joined.entries[FIRST].store.dest, 8)
+    refused(changed(joined, FIRST, "store", dest=dest), "scores is written over what")
+
+
+def test_constants_of_joined_products(joined):
+    assert [joined.entries[k].pre.pp_once for k in (FIRST, FIRST + 1, LAST, LAST + 1)] == [
+        *(joined.entries[FIRST].pre.pp_once, 2, 2, 2)
+    ]
+    wrong = changed(changed(joined, FIRST, "pre", pp_once=2), FIRST, "wload", pp_once=2)
+    refused(wrong, "layer pv: the constants of the execution before are others")
+    other = Addr(joined.entries[LAST].wload.pp.base - 1)
+    refused(changed(joined, LAST, "wload", pp=other), "execution before are others")
+    refused(changed(joined, LAST, "pre", uniform=1 - joined.entries[LAST].pre.uniform), "pp are")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "change", "words"),
+    [
+        ("post", {"pv_wide": 1}, "elements of ys"),
+        ("post", {"row_sums": 0}, "elements of ss"),
+        ("pre", {"groups": (16, 2)}, "elements of xs"),
+        ("mac", {"pv_subs": 15}, "elements of ks"),
+        ("mac", {"sub_base": (0, 15)}, "source 1 fills subs 15..16 of 16..17"),
+        ("mac", {"taps": 2}, "elements of ks"),
+        ("mac", {"items": 2}, "joined products with items 2"),
+        ("pre", {"norm": 0}, "joined products with norm 0"),
+    ],
+)
+def test_kernels_agree_about_joined_products(joined, kernel, change, words):
+    refused(changed(joined, FIRST, kernel, **change), f"layer pv: .*{words}")
+
+
+def shaped(program, index, **values):
+    """With another shape in all kernels."""
+    shape = dataclasses.replace(program.entries[index].mac.shape, **values)
+    for kernel in ("store", "pre", "gather", "mac", "post"):
+        program = changed(program, index, kernel, shape=shape)
+    return program
+
+
+def test_shape_of_joined_products(joined):
+    units = joined.entries[FIRST].mac.shape.units
+    wrong = changed(shaped(joined, FIRST, per_round=units - 1), FIRST, "wload", per_round=units - 1)
+    refused(wrong, f"of {units} units are those with V, {units - 1} at once")
+    refused(of_parts(joined, FIRST), "0 products are joined")
+    whole = joined.entries[LAST + 1]
+    refused(
+        of_parts(joined, LAST + 1, whole, whole), "a product with V is joined to it, of no unit"
+    )
+    few = dataclasses.replace(joined.engine, weight_rows=31)
+    refused(dataclasses.replace(joined, engine=few), "32 weight rows of a round of 31")

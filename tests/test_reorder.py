@@ -40,7 +40,7 @@ def flushed(program):
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_shortcut_runs_while_results_are_written(ranks):
     qgraph = resnet_block()
-    program = lower(qgraph, Engine(ranks=ranks, lag=24))
+    program = lower(qgraph, Engine(ranks=ranks))
     verify_program(program)
     assert order(program) == ["x", "conv1", "shortcut", "norm", "conv2"]
     assert flushed(program) == ["conv1", "conv2"]  # norm need not wait

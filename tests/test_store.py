@@ -15,7 +15,7 @@ from gen.program.structs import Addr, Move, Region, Segment, Shape, StoreEntry, 
 ROWS, TILE = 2048, 4  # rows of the store under test, octets of a tile
 SPILL = 600  # rows of DDR
 RANKS = 4
-RING_K, RING_V = 1, 2
+RING_K, RING_V, JOINED = 1, 2, 3
 LAGS = (2, 15, 32)
 
 
@@ -82,12 +82,13 @@ def place(region, group, octet, i0, i1):
 class Model:
     """The contract, one execution after the other, every write at once."""
 
-    def __init__(self, program, memory, latent, rng, spill=None):
-        self.rng, self.memory, self.spill = rng, memory, spill
+    def __init__(self, program, memory, latent, rng, spill=None, lag=15):
+        self.rng, self.memory, self.spill, self.lag = rng, memory, spill, lag
         self.xs, self.rs, self.ys, self.steps, self.flushed = [], [], [], [], []
         io = program.io
         memory[io.input_row : io.input_row + io.input_rows] = latent
-        self.dirty = set()
+        # micro-slots so far; those that have written rows which may still be on their way
+        self.now, self.dirty = 0, {}
         for k, i0, i1 in program.executions():
             e = program.entries[k]
             moves = program.moves[e.moves_first :]
@@ -99,7 +100,7 @@ class Model:
 
     def move(self, moves, i0, i1):
         for move in moves:
-            self.dirty = set()
+            self.dirty = {}
             for piece in range(move.repeat):
                 row = move.store.at(i0, i1) + piece * move.store_stride
                 ddr = move.ddr.at(i0, i1) + piece * move.ddr_stride
@@ -111,9 +112,11 @@ class Model:
                 else:
                     self.memory[inside] = self.spill[outside]
 
-    def read(self, region, group, octet, i0, i1):
+    def read(self, region, group, octet, i0, i1, slot=0):
+        """``slot``: micro-slot of the execution, the first one in the lead slot."""
         row, plane = place(region, group, octet, i0, i1)
-        assert row not in self.dirty, "the random program lacks a flush"
+        far = row not in self.dirty or self.now + slot - self.dirty[row] >= self.lag + 2
+        assert far, "the random program lacks a flush"
         pair = self.memory[row].copy()
         if plane is not None:
             pair[0] = pair[plane]
@@ -121,11 +124,14 @@ class Model:
 
     def ring(self, e, units, i0, i1):
         """Words of the ring weights of some units: list per unit."""
+        pv = e.shape.pv_units
         for u in units:
-            if e.shape.ring == RING_K:
+            if u < pv:
+                yield [self.read(e.pv_weights, u, o, i0, i1) for o in range(e.shape.pv_words)]
+            elif e.shape.ring == RING_K:
                 yield [
                     self.read(e.weights, g, octet, i0, i1)
-                    for octet in range(u * RANKS, (u + 1) * RANKS)
+                    for octet in range((u - pv) * RANKS, (u - pv + 1) * RANKS)
                     for g in range(e.weights.groups)
                 ]
             else:
@@ -134,13 +140,19 @@ class Model:
     def execute(self, e, i0, i1):
         s = e.shape
         if e.flush == 1 or (e.flush == 2 and (i0, i1) == (0, 0)):
-            self.dirty = set()
+            self.dirty = {}
         tiles = ceil(s.octets / TILE)
         units = list(range(s.units))
         rounds = [units[k : k + s.per_round] for k in range(0, s.units, s.per_round)]
+        # octets behind the lead are read beside a tile of round 0
+        wide_round = min(s.per_round, s.units) // s.gates
+
+        def beside(octet):
+            return max(0, octet - s.lead) // TILE * wide_round
+
         fill = [
             [
-                self.read(e.source[n], g, o, i0, i1)
+                self.read(e.source[n], g, o, i0, i1, beside(o))
                 for n in range(e.sources)
                 for g in range(e.source[n].groups)
             ]
@@ -155,8 +167,11 @@ class Model:
 
         lead = send(loads[0]) + send(fill[: s.lead])
         self.steps.append((lead, 0, 0, 0))
-        at = s.lead
+        at, slot = s.lead, 0
         written = []
+        # of a tile's fill, what a micro-slot reads: joined ones read as much as they write
+        tile_words = TILE * sum(e.source[n].groups for n in range(e.sources))
+        share = ceil(tile_words / s.units) if s.pv_units else tile_words
         for r, of_round in enumerate(rounds):
             groups = [u // s.gates for u in of_round[:: s.gates]]
             due = (
@@ -166,9 +181,9 @@ class Model:
             sent = 0
             for t in range(tiles):
                 octets = range(t * TILE, min((t + 1) * TILE, s.octets))
-                xs = 0
+                loaded, filled = 0, []
                 if r == 0:
-                    xs += send(fill[at : at + TILE])
+                    filled = fill[at : at + TILE]
                     at += TILE
                     need = rows if t + 1 == tiles else 0
                 else:
@@ -176,26 +191,36 @@ class Model:
                 # K arrives for one rank after the other: a row needs its whole unit
                 grain = (s.steps, s.ring_words) if s.ring == RING_K else (1, 2)
                 upto = ceil(need / grain[0]) * grain[1]
-                xs += send([due[sent:upto]])
+                # those of round 1 come behind the fill, and the last tile of a round has none of it
+                left = send(filled)
+                loaded = send([due[sent:upto]])
                 sent = max(sent, upto)
                 for n, g in enumerate(groups):
                     rs = 0
                     if e.residual.groups:
-                        self.rs += [self.read(e.residual, g, o, i0, i1) for o in octets]
+                        self.rs += [self.read(e.residual, g, o, i0, i1, slot) for o in octets]
                         rs = len(octets)
-                    ys = len(octets) if e.dest.wide else len(octets) // 2
+                    of_v = g < s.pv_units
+                    dest = e.pv_dest if of_v else e.dest
+                    ys = len(octets) if dest.wide else len(octets) // 2
+                    xs = (loaded if n == 0 else 0) + min(share, left)
+                    left -= min(share, left)
                     last = r + 1 == len(rounds) and t + 1 == tiles and n + 1 == len(groups)
-                    self.steps.append((xs if n == 0 else 0, rs, ys, int(last)))
-                    for o in octets if e.dest.wide else octets[::2]:
-                        written.append(place(e.dest, g, o, i0, i1)[0])
+                    self.steps.append((xs, rs, ys, int(last)))
+                    for o in octets if dest.wide else octets[::2]:
+                        row = place(dest, g - (0 if of_v else s.pv_units), o, i0, i1)[0]
+                        written.append((row, self.now + slot))
+                    slot += 1
+                assert left == 0
         assert at >= s.fill
-        for row in written:
+        for row, when in written:
             word = self.rng.integers(0, 256, (2, 64), np.uint8)
             held = self.rng.random() < 0.9
             self.ys.append(np.append(word, np.uint8(held)))
             if held:
                 self.memory[row] = word
-            self.dirty.add(row)
+            self.dirty[row] = when
+        self.now += slot
 
 
 def region(rng, base, rows, groups, octets, wide, loops=(1, 1), step=0):
@@ -241,7 +266,32 @@ def random_entry(rng, read_base, write_base, loops, flush, ring=0):
     return StoreEntry(shape, flush, 0, 0, sources, source, weights, residual, dest)
 
 
-def random_program(rng, segments=6):
+def random_joined(rng, read_base, write_base, loops, flush):
+    """A product with V beside one with K, of regions of their own."""
+    units = [int(n) for n in rng.integers(1, 8, 2)]
+    octets, local, step = 2 * int(rng.integers(1, 12)), int(rng.integers(1, 4)), 3
+    pv_words = 2 * int(rng.integers(1, 8))
+    lead = int(rng.integers(1, octets + 1))
+    shape = Shape(
+        sum(units), sum(units), 1, octets, ceil(local * RANKS / 2), lead, octets, RING_K,
+        RANKS * local, pv_units=units[0], pv_steps=pv_words // 2, pv_words=pv_words,
+    )  # fmt: skip
+
+    def some(groups, octets, wide, base=read_base, rows=1024):
+        return region(rng, base, rows, groups, octets, int(wide), loops, step)
+
+    source = tuple(some(int(n), octets, rng.integers(2)) for n in rng.integers(1, 7, 2))
+    wide = rng.integers(0, 2, 2)
+    return StoreEntry(
+        shape, flush, 0, 0, 2, source,
+        weights=some(local, units[1] * RANKS, 0), residual=Region(),
+        dest=some(units[1], octets, wide[0], write_base, 512),
+        pv_weights=some(units[0], pv_words, 0),
+        pv_dest=some(units[0], octets, wide[1], write_base + 512, 512),
+    )  # fmt: skip
+
+
+def random_program(rng, segments=6, joined=0.0):
     """Segments that read one half of the store and write the other one, in turns."""
     made, entries = [], []
     half = 0
@@ -250,10 +300,12 @@ def random_program(rng, segments=6):
         count = int(rng.integers(1, 3))
         flush = 0 if half == 0 and not entries else 2
         for k in range(count):
-            entries.append(
-                random_entry(rng, 1024 * half, 1024 * (1 - half), loops, flush if k == 0 else 0,
-                             int(rng.integers(0, 3)))
-            )  # fmt: skip
+            bases, waits = (1024 * half, 1024 * (1 - half)), flush if k == 0 else 0
+            if joined and rng.random() < joined:
+                entries.append(random_joined(rng, *bases, loops, waits))
+            else:
+                ring = int(rng.integers(0, 3))
+                entries.append(random_entry(rng, *bases, loops, waits, ring))
         made.append(Segment(len(entries) - count, count, *loops))
         half = 1 - half if rng.random() < 0.7 else half
         if half != (entries[-1].dest.row.base < 1024):
@@ -267,7 +319,7 @@ def check(program, seed, lag=15, depth=16, flags=()):
     latent = rng.integers(0, 256, (program.io.input_rows, 2, 64), np.uint8)
     spill = rng.integers(0, 256, (SPILL, 2, 64), np.uint8)
     given, spilled = memory.copy(), spill.copy()
-    model = Model(program, memory, latent, rng, spill)
+    model = Model(program, memory, latent, rng, spill, lag)
     ys = np.array(model.ys)
     status, text, xs, rs, result, log, cycles = run(
         program, given, latent, ys, model.steps, lag, depth, flags, spilled
@@ -290,6 +342,72 @@ def test_random_programs(seed):
     rng = np.random.default_rng(seed)
     lag = LAGS[seed % 3]
     check(random_program(rng), seed, lag, depth=int(rng.integers(1, 60)))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_joined_products(seed):
+    rng = np.random.default_rng([seed, JOINED])
+    lag = LAGS[seed % 3]
+    program = random_program(rng, joined=1.0 if seed < 6 else 0.6)
+    check(program, seed, lag, depth=int(rng.integers(1, 60)))
+
+
+def joined_loop(tiles, of_v, of_k, lead=TILE, runs=4):
+    """Pairs (item, head) one after the other: logits are read tile by tile as they are written over
+    with those of the next pair, and never waited for.
+    """
+    octets, units = TILE * tiles, of_v + of_k
+    shape = Shape(units, units, 1, octets, 2, lead, octets, RING_K, RANKS, pv_units=of_v,
+                  pv_steps=8, pv_words=16)  # fmt: skip
+    logits = wide(100, of_k, octets)
+    one = entry(
+        shape, logits, logits, pv_weights=Region(Addr(1400, 0, 8), Addr(0), of_v, 0, 8 * runs),
+        weights=Region(Addr(1800, 0, 0), Addr(0, 0, RANKS * of_k), 1, 0, 200),
+        pv_dest=Region(Addr(900, 0, octets // 2), Addr(0), of_v, 0, octets // 2 * runs),
+    )  # fmt: skip
+    one = replace(one, sources=2, source=(logits, wide(0, 1, octets)))
+    return Program([Segment(0, 1, 1, runs)], [one], StoreIo(0, 1, 0, 1))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 16, 80])
+@pytest.mark.parametrize(("tiles", "of_v", "of_k", "lag"), [
+    (6, 1, 3, 15), (9, 2, 3, 34), (4, 1, 1, 3), (8, 1, 4, 29), (3, 3, 5, 7), (10, 1, 1, 15),
+])  # fmt: skip
+def test_logits_are_read_as_they_are_written_over(tiles, of_v, of_k, lag, depth):
+    """The last of a tile is written (tiles - 2) * units + 1 micro-slots before it is read."""
+    assert (tiles - 2) * (of_v + of_k) + 1 >= lag + 2
+    check(joined_loop(tiles, of_v, of_k), 3, lag, depth)
+
+
+@pytest.mark.parametrize(("tiles", "of_v", "of_k"), [(6, 1, 3), (3, 3, 5), (10, 1, 1)])
+def test_logits_of_a_tile_too_early_lack_a_flush(tiles, of_v, of_k):
+    lag = (tiles - 2) * (of_v + of_k) - 1
+    check(joined_loop(tiles, of_v, of_k), 3, lag)
+    with pytest.raises(AssertionError, match="lacks a flush"):
+        check(joined_loop(tiles, of_v, of_k), 3, lag + 1)
+    # and earlier still, a tile is read in the lead
+    with pytest.raises(AssertionError, match="lacks a flush"):
+        check(joined_loop(tiles, of_v, of_k, lead=2 * TILE), 3, lag)
+
+
+def test_joined_products_read_as_much_as_they_write():
+    """Not all of a tile's fill in one micro-slot: writes would stand still, then reads."""
+    cycles = []
+    for tiles in (9, 29):
+        octets = TILE * tiles
+        shape = Shape(10, 10, 1, octets, 2, 4, octets, RING_K, RANKS, pv_units=2, pv_steps=8,
+                      pv_words=16)  # fmt: skip
+        sources = (wide(0, 7, octets), Region(Addr(900), Addr(0), 3, 0, octets // 2))
+        one = entry(
+            shape, Region(Addr(1100), Addr(0), 8, 0, octets // 2), sources[0],
+            weights=Region(Addr(1800), Addr(0), 1, 0, 100),
+            pv_weights=Region(Addr(1900), Addr(0), 2, 0, 8),
+            pv_dest=Region(Addr(1600), Addr(0), 2, 0, octets // 2),
+        )  # fmt: skip
+        one = replace(one, sources=2, source=sources)
+        cycles.append(check(Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1)), 5))
+    # a share is 4 of 40 words
+    assert abs(cycles[1] - cycles[0] - 20 * 10 * 4) <= 20
 
 
 def random_move(rng, loops):
@@ -329,7 +447,12 @@ def with_moves(rng, program):
 def test_random_moves(seed):
     rng = np.random.default_rng(100 + seed)
     lag = LAGS[seed % 3]
-    check(with_moves(rng, random_program(rng)), seed, lag, depth=int(rng.integers(1, 60)))
+    check(
+        with_moves(rng, random_program(rng, joined=0.3 * (seed % 2))),
+        seed,
+        lag,
+        depth=int(rng.integers(1, 60)),
+    )
 
 
 @pytest.mark.parametrize(("put", "cycles_per_row"), [(0, 2 * 1.093), (1, 2 * 1.236)])
@@ -482,9 +605,10 @@ def test_without_a_flush_executions_overlap():
 def test_a_planted_fault_is_seen():
     rng = np.random.default_rng(0)
     program = random_program(rng)
-    check(program, 0, flags=())
-    with pytest.raises(AssertionError, match="not equal"):
-        check(program, 0, flags=("-DLDA_PLANT_FAULTS",))
+    for each in (program, joined_loop(6, 2, 3)):
+        check(each, 0, flags=())
+        with pytest.raises(AssertionError, match="not equal"):
+            check(each, 0, flags=("-DLDA_PLANT_FAULTS",))
 
 
 def test_a_row_outside_of_the_store_is_refused():

@@ -62,7 +62,7 @@ def test_ports_in_the_order_of_the_contract():
     assert four.kernel("wload").ports == (
         "weights", "dynamic", "reload", "hd_s", "pp_s", "ws_s", "qp_s",
     )  # fmt: skip
-    assert four.kernel("mac").ports == ("gs_s", "ks_s", "ws_s", "as_s")
+    assert four.kernel("mac").ports == ("gs_s", "ks_s", "ws_s", "as_s", "bs_s")
     assert four.kernel("gather_1").ports == (
         "px_s", "from_right_s", "to_right_s", "gs_s", "ks_s", "ss_s",
     )  # fmt: skip
@@ -121,7 +121,7 @@ def test_link_of_one_rank(build):
         "store_1.latent:DDR[0]", "store_1.result:DDR[0]",
         "wload_1.weights:DDR[0]", "wload_1.dynamic:DDR[0]",
     ]  # fmt: skip
-    assert len(values(build, name, "stream_connect")) == 14
+    assert len(values(build, name, "stream_connect")) == 15
     assert set(values(build, name, "slr")) == {f"{u.name}:SLR0" for u in topology(1).units}
 
 
@@ -153,7 +153,7 @@ def test_four_ranks_fill_the_u250(build):
     assert "store_4.latent:DDR[3]" in values(build, name, "sp")
     assert "mac_3:SLR2" in values(build, name, "slr")
     connections = values(build, name, "stream_connect")
-    assert len(connections) == 4 * 14 + 3 * 4
+    assert len(connections) == 4 * 15 + 3 * 4
     link = read_depths(topology(4), build)["link"]
     assert f"gather_2.to_left_s:gather_1.from_right_s:{link}" in connections
     assert f"reduce_3.to_right_s:reduce_4.from_left_s:{link}" in connections

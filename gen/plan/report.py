@@ -199,20 +199,26 @@ def levers(plan: Plan) -> dict[str, float]:
 
 
 def top_layers(plan: Plan, count: int = TOP) -> list[dict[str, Any]]:
-    """The layers that cost most, strips of a layer together."""
-    layers = {layer.name: layer for layer in plan.graph.layers}
+    """The layers that cost most, strips of a layer together, and products that share executions."""
+    names = {layer.name: layer.name for layer in plan.graph.layers}
+    for entry in plan.choice.program.entries:
+        if entry.parts:
+            values, keys = (part.layer for part in entry.parts)
+            names[values] = names[keys] = f"{keys} with {values.rpartition('.')[2]}"
     cycles: dict[str, int] = {}
     for each in plan.choice.cost.layers:
-        cycles[each.layer] = cycles.get(each.layer, 0) + each.cycles
+        cycles[names[each.layer]] = cycles.get(names[each.layer], 0) + each.cycles
+    macs = dict.fromkeys(cycles, 0)
+    for layer in plan.graph.layers:
+        macs[names[layer.name]] += layer_macs(plan.graph, layer)
     order = sorted(cycles, key=lambda name: -cycles[name])[:count]
     return [
         {
             "layer": name,
             "cycles": cycles[name],
             "share": cycles[name] / plan.choice.cost.cycles,
-            "macs": layer_macs(plan.graph, layers[name]),
-            "efficiency": layer_macs(plan.graph, layers[name])
-            / (plan.mac_units * max(1, cycles[name])),
+            "macs": macs[name],
+            "efficiency": macs[name] / (plan.mac_units * max(1, cycles[name])),
         }
         for name in order
     ]

@@ -20,7 +20,8 @@ URAM_BITS, URAM_DEPTH = 72, 4096  # fact sheet C.7
 BRAM_BITS, BRAM_DEPTH = 72, 512  # widest shape of a BRAM36, fact sheet C.7
 LUTRAM_BITS = 64  # of one LUT6 as distributed RAM (UG574)
 WORD_BITS = 512
-SRL_DEPTH = 32  # elements of a shift register in one LUT6 (UG574)
+ACC_BITS = 64 * 32  # of a word of as or bs
+SRL_DEPTH = 32  # elements of a shift register in one LUT6, or of two of half as many (UG574)
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ def _post(engine: Engine) -> list[Cost]:
         ),
         Cost("post: reciprocals", _logic(8 * 1000), "eight pipelined dividers, 24 bits (assumed)"),
         Cost("post: statistics", _logic(10000), "adder trees over 64 lanes, 32 and 48 bits"),
+        # a word of as or bs: two bits of a 2:1 multiplexer per LUT6
+        Cost("post: words in turns", _logic(ACC_BITS // 2), "2:1 multiplexers (UG574)"),
         Cost(
             "post: parameters",
             memory(engine.units, 8 * 64, "bram")
@@ -210,6 +213,12 @@ def _sampler(engine: Engine) -> list[Cost]:
     ]
 
 
+def _store() -> list[Cost]:
+    # where results of a joined product with V go: row, octet, rows of a group, width, of one of 16
+    # executions (a 16:1 multiplexer takes five LUT6)
+    return [Cost("store: joined results", _logic(5 * (3 * 32 + 1)), "store_writes.hpp (UG574)")]
+
+
 def _ports() -> list[Cost]:
     lut, rule = RULES["m_axi"]
     one = Resources(lut=lut, ff=9000, bram36=10)
@@ -221,16 +230,24 @@ def _fifos(engine: Engine) -> list[Cost]:
     inside = {"sm": 112 * engine.normalisers, "sc": 64 * engine.normalisers, "rw": 512,
               "rk": 64 * engine.normalisers, "mk": 128, "copy": 512}  # fmt: skip
     bits = {"xs": 1024, "px": 512, "gs": 512 * engine.ranks, "ks": 1024,
-            "ws": 128 * engine.weight_bits, "as": 2048, "rs": 1024, "ys": 1032, "st": 640,
-            "sg": 640 * engine.ranks, "ss": 256, "hd": 512, "pp": 512, "qp": 512,
+            "ws": 128 * engine.weight_bits, "as": ACC_BITS, "bs": ACC_BITS, "rs": 1024, "ys": 1032,
+            "st": 640, "sg": 640 * engine.ranks, "ss": 256, "hd": 512, "pp": 512, "qp": 512,
             "link": 512 * engine.ranks, **inside}  # fmt: skip
     total = Resources()
     for name, width in bits.items():
-        depth = engine.depths[name]
-        # shallow ones become shift registers: one LUT6 is 32 deep (UG574)
-        total += memory(depth, width, "bram") if depth > SRL_DEPTH else _logic(width)
-    rule = f"FIFO depths of the engine; shift registers up to {SRL_DEPTH} elements, else BRAM"
+        total += _fifo(engine.depths[name], width)
+    rule = f"depths of the FIFOs; shift registers (UG574) up to {SRL_DEPTH} elements, else BRAM"
     return [Cost("streams", total, rule)]
+
+
+def _fifo(depth: int, width: int) -> Resources:
+    """A FIFO of ``depth`` elements of ``width`` bits; shift registers have as many flip-flops
+    beside them as logic of a LUT per bit.
+    """
+    if depth > SRL_DEPTH:
+        return memory(depth, width, "bram")
+    per_lut = 2 if depth <= SRL_DEPTH // 2 else 1
+    return Resources(lut=ceil(width / per_lut), ff=_logic(width).ff)
 
 
 def link_wires(engine: Engine) -> int:
@@ -248,6 +265,7 @@ def rank_costs(engine: Engine) -> list[Cost]:
         *_mac(engine),
         *_post(engine),
         *_pre(engine),
+        *_store(),
         *_ports(),
         *_wload(engine),
         *_sampler(engine),

@@ -24,25 +24,73 @@ from gen.program.structs import (
 
 GROUP_STATS = (STATS_GROUP, STATS_GROUP_ADD)
 
+# an execution: entry, loop counters
+Run = tuple[int, int, int]
+
+
+def keep_constants(segments: Sequence[Segment], entries: Sequence[Entry]) -> list[Entry]:
+    """Entries with ``pp_once`` 2: those of which every execution takes the words that the one
+    before has taken, as executions of joined products and the product with V behind them do.
+    """
+    keeps: dict[int, bool] = {}
+    for before, now in _steps(segments):
+        keeps[now[0]] = (
+            keeps.get(now[0], True) and before is not None and _same(entries, before, now)
+        )
+    return [
+        replace(entry, pre=replace(entry.pre, pp_once=2), wload=replace(entry.wload, pp_once=2))
+        if keeps[index]
+        else entry
+        for index, entry in enumerate(entries)
+    ]
+
+
+def _same(entries: Sequence[Entry], before: Run, now: Run) -> bool:
+    """Whether an execution takes the first of the constants that the one before has taken."""
+    (a, *loop_a), (b, *loop_b) = before, now
+    first, second = entries[a], entries[b]
+
+    def place(entry: Entry, loop: Sequence[int]) -> tuple[int, ...]:
+        w, pre = entry.wload, entry.pre
+        groups = pre.groups[: second.pre.sources]
+        return w.pp_buffer, w.pp.at(*loop), pre.table, pre.uniform, *groups
+
+    return place(first, loop_a) == place(second, loop_b) and (
+        0 < second.wload.pp_words <= first.wload.pp_words
+    )
+
 
 def send_rows_ahead(
     segments: Sequence[Segment], entries: Sequence[Entry], capacity: int
 ) -> list[Entry]:
     """Entries with ``rows_ahead`` and ``rows_sent``.
 
-    Where every execution of an entry is followed by one of the same other entry, which reads the
-    rows that the first has just written, the first sends up to ``capacity`` octets of them at once.
+    Where every execution of an entry is followed by one that reads the rows that it has just
+    written, it sends up to ``capacity`` octets of them at once. All entries that follow it, and all
+    that these follow, send or leave out as many.
     """
-    result = list(entries)
-    for writer, reader in _neighbours(segments):
-        count = _common_rows(entries[writer].pre, entries[reader].pre)
-        rows = min(count, capacity)
-        if rows > 0:
-            pre = result[writer].pre
-            result[writer] = replace(result[writer], pre=replace(pre, rows_ahead=rows))
-            pre = result[reader].pre
-            result[reader] = replace(result[reader], pre=replace(pre, rows_sent=rows))
-    return result
+    rows: dict[tuple[int | None, int | None], int] = {}  # by writer and reader
+    for before, now in [*_steps(segments), (_last(segments), None)]:
+        common = 0
+        if before and now:
+            writer, reader = entries[before[0]].pre, entries[now[0]].pre
+            common = _common_rows(writer, before[1:], reader, now[1:])
+        pair = (before[0] if before else None, now[0] if now else None)
+        rows[pair] = min(rows.get(pair, capacity), common)
+    # entries that have to agree get the least that any of them can
+    ahead = {writer: capacity for writer, _ in rows}
+    sent = {reader: capacity for _, reader in rows}
+    changed = True
+    while changed:
+        changed = False
+        for (a, b), count in rows.items():
+            least = min(count, ahead[a], sent[b])
+            changed |= (ahead[a], sent[b]) != (least, least)
+            ahead[a] = sent[b] = least
+    return [
+        replace(entry, pre=replace(entry.pre, rows_ahead=ahead[index], rows_sent=sent[index]))
+        for index, entry in enumerate(entries)
+    ]
 
 
 def send_rows_first(
@@ -56,27 +104,39 @@ def send_rows_first(
     octets, takes them all beside none of the execution before, so that they hold nothing up.
     """
     helps: dict[int, bool] = {}
-    before: tuple[PreEntry, int, int] | None = None
-    for index, i0, i1 in executions(segments):
+    for before, (index, *loop) in _steps(segments):
         pre = entries[index].pre
-        if pre.norm in ROW_NORMS and before and before[0].stats in ROW_STATS:
-            writer = before[0]
-            first, made = pre.row_in.at(i0, i1), writer.row_out.at(*before[1:])
+        writer = entries[before[0]].pre if before else None
+        if before and writer and pre.norm in ROW_NORMS and writer.stats in ROW_STATS:
+            first, made = pre.row_in.at(*loop), writer.row_out.at(*before[1:])
             apart = first + pre.shape.fill <= made or made + writer.stat_words <= first
             fits = pre.shape.fill <= capacity and writer.norm not in ROW_NORMS
             helps[index] = helps.get(index, True) and apart and fits
-        before = pre, i0, i1
     return [
         replace(entry, pre=replace(entry.pre, rows_first=1)) if helps.get(index) else entry
         for index, entry in enumerate(entries)
     ]
 
 
-def executions(segments: Sequence[Segment]) -> Iterator[tuple[int, int, int]]:
+def executions(segments: Sequence[Segment]) -> Iterator[Run]:
     """Entry index and loop counters of every execution of a step, in order."""
     for segment in segments:
         for i0, i1 in product(range(segment.n0), range(segment.n1)):
             yield from ((segment.first + k, i0, i1) for k in range(segment.count))
+
+
+def _steps(segments: Sequence[Segment]) -> Iterator[tuple[Run | None, Run]]:
+    """Every execution of a step behind the one before it, if there is one."""
+    before: Run | None = None
+    for run in executions(segments):
+        yield before, run
+        before = run
+
+
+def _last(segments: Sequence[Segment]) -> Run:
+    """The last execution of a step."""
+    last = segments[-1]
+    return last.first + last.count - 1, last.n0 - 1, last.n1 - 1
 
 
 def leave_sums(
@@ -112,10 +172,12 @@ def leave_sums(
 
 
 def _item_cycles(entry: Entry, groups: int, engine: Engine) -> int:
-    """Multiply cycles of an item's tiles in the last round, of ``groups`` output groups."""
+    """Cycles of an item's tiles in the last round, of ``groups`` output groups: of the array, or of
+    post, which takes a word in each.
+    """
     shape = entry.pre.shape
     tiles = entry.post.item_octets // engine.tile_octets
-    return tiles * groups * shape.gates * max(shape.steps, engine.tile_octets)
+    return tiles * groups * shape.gates * max(engine.unit_cycles(shape.steps), engine.tile_octets)
 
 
 def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:
@@ -128,11 +190,13 @@ def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:
             yield last, following.first
 
 
-def _common_rows(writer: PreEntry, reader: PreEntry) -> int:
+def _common_rows(
+    writer: PreEntry, wrote: tuple[int, ...], reader: PreEntry, reads: tuple[int, ...]
+) -> int:
     """Octets at the start of the reader's fill that the writer's destination consists of."""
     if writer.stats not in ROW_STATS or reader.norm not in ROW_NORMS:
         return 0
-    if writer.row_out != reader.row_in:
+    if writer.row_out.at(*wrote) != reader.row_in.at(*reads):
         return 0
     return min(writer.stat_words, reader.shape.fill)
 

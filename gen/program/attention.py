@@ -9,6 +9,7 @@ from gen.errors import EngineTooSmall
 from gen.layers import LayerGraph
 from gen.program.engine import Engine
 from gen.program.intervals import store_intervals
+from gen.program.join import joins
 from gen.program.layout import GROUP, HeadLoop, Stored, ceil_div, equal_strips
 from gen.program.memory import live_sum
 from gen.program.planned import Planned
@@ -24,10 +25,13 @@ _TURN = 3
 
 @dataclass(frozen=True)
 class Cut:
-    """``slots`` query slots of a strip (0: all), of ``copies`` pairs (item, head) at one time."""
+    """``slots`` query slots of a strip (0: all), of ``copies`` pairs (item, head) at one time;
+    ``joined``: the products of neighbouring pairs share executions.
+    """
 
     slots: int
     copies: int
+    joined: bool = False
 
 
 def cuts(
@@ -37,6 +41,7 @@ def cuts(
     layers: list[Planned],
     engine: Engine,
     spill: bool,
+    join: bool,
 ) -> dict[str, Cut]:
     """How each attention is cut, by name of the logits tensor.
 
@@ -44,6 +49,7 @@ def cuts(
     short, those of one pair: long strips read K and V less often, but every product with V has
     to wait for its product with K. Logits may take ``engine.scores_rows`` of the store, or half
     of what other tensors leave free at that time; with ``spill``, those that the attention uses.
+    ``join``: products may share executions, which need the logits of one pair alone.
 
     Raises:
         EngineTooSmall: not even one tile of query slots fits.
@@ -61,8 +67,21 @@ def cuts(
             # one tile at least: the memory map says so if the store is too small even for that
             least = keys.dest.local_groups * engine.tile_octets
             rows = engine.scores_rows or max(free // 2, least)
-            found[keys.dest.name] = _best(keys, values, rows, engine)
+            cut = _joined(keys, values, rows, engine) if join else None
+            found[keys.dest.name] = cut or _best(keys, values, rows, engine)
     return found
+
+
+def _joined(keys: Planned, values: Planned, rows: int, engine: Engine) -> Cut | None:
+    """The cut of products that share executions, if they shall."""
+    pitch = keys.geometry.pitch
+    most = min(_longest(keys, values, rows, 1, engine), engine.depths["rw"] * GROUP)
+    if most < min(engine.pixels, pitch):
+        return None
+    slots = pitch if most >= pitch else equal_strips(pitch, most, engine.pixels)
+    if not joins(keys, values, slots):
+        return None
+    return Cut(0 if slots == pitch else slots, 1, joined=True)
 
 
 def _best(keys: Planned, values: Planned, rows: int, engine: Engine) -> Cut:

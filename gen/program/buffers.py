@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gen.layers import HostTensor
-from gen.program.layout import SUB, ceil_div
+from gen.program.layout import SUB, HeadLoop, ceil_div
 from gen.program.planned import Planned
 from gen.program.program import HostWeight, StepAffine, StepBias
 from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, WloadEntry
 from gen.qlayers import TABLE_SIZE
+
+# index of a layer, and the heads that it is for
+Key = tuple[int, HeadLoop]
 
 TABLE_WORDS = TABLE_SIZE // 64  # int8
 GATE_TABLE_WORDS = TABLE_SIZE * 2 // 64  # int16
@@ -73,6 +76,8 @@ def is_uniform(made: Planned) -> bool:
     read = made.qlayer.read
     if len(made.sources) > 1 or made.local_groups[0] <= UNIFORM_WORDS:
         return False
+    if made.joined and made.per_head:
+        return False  # source 1 of an execution of both products
     if _masks(made) == "pp":
         return False  # a prompt may end in any group
     source = made.sources[0]
@@ -98,7 +103,36 @@ def pp_words(made: Planned) -> int:
     return table + (UNIFORM_WORDS if is_uniform(made) else sum(made.local_groups))
 
 
-def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Cursor) -> Places:
+@dataclass
+class Static:
+    """Parts of the static buffer. Words of a kind lie together, in the order of their layers: those
+    of both products that share executions follow each other.
+    """
+
+    pp: Cursor
+    scale: Cursor
+    bias: Cursor
+    other: Cursor
+
+
+def place_all(
+    layers: Mapping[Key, Planned], hosts: Sequence[HostWeight | None], dynamic: Cursor
+) -> tuple[dict[Key, Places], int]:
+    """Places of layers by key, the first member of which is the index of the layer's ``hosts``,
+    and the words of the static buffer.
+    """
+    # how many there are of each kind
+    static = Static(Cursor(), Cursor(), Cursor(), Cursor())
+    for key, made in layers.items():
+        place(made, hosts[key[0]], static, Cursor(dynamic.word))
+    counts = (static.pp.word, static.scale.word, static.bias.word)
+    starts = [sum(counts[:k]) for k in range(len(counts) + 1)]
+    static = Static(*(Cursor(start) for start in starts))
+    places = {key: place(made, hosts[key[0]], static, dynamic) for key, made in layers.items()}
+    return places, static.other.word
+
+
+def place(made: Planned, host: HostWeight | None, static: Static, dynamic: Cursor) -> Places:
     """Reserve a layer's words in both buffers, but for the weights from the host."""
     rows = ws_rows(made)
     ws = Addr()
@@ -108,7 +142,7 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
         following = host.head_word(heads.first + heads.step) if heads.count > 1 else first
         ws = Addr(first, host.item_words, following - first)
     elif rows:
-        ws = Addr(static.take(made.row_words * rows))
+        ws = Addr(static.other.take(made.row_words * rows))
     pp_count = pp_words(made)
     affine = _step_affine(made, pp_count, dynamic)
     if affine is not None:
@@ -117,27 +151,27 @@ def place(made: Planned, host: HostWeight | None, static: Cursor, dynamic: Curso
         pp = Addr(host.mask_word)
     else:
         copies = made.heads.count if heads_differ(made) else 1
-        pp = Addr(static.take(pp_count * copies), 0, pp_count if copies > 1 else 0)
+        pp = Addr(static.pp.take(pp_count * copies), 0, pp_count if copies > 1 else 0)
     if host is not None and _masks(made) == "scale":
         scale = Addr(host.mask_word)
     else:
-        scale = Addr(static.take(made.units))
+        scale = Addr(static.scale.take(made.units))
     table_words = GATE_TABLE_WORDS if made.gates == 2 else 0
     bias_count = ceil_div(made.items, 2)
     step = _step_bias(made, bias_count, dynamic)
     if step is not None:
         bias = Addr(step.word, step.words // step.copies if step.copies > 1 else 0)
     else:
-        bias = Addr(static.take(made.units * bias_count))
+        bias = Addr(static.bias.take(made.units * bias_count))
     return Places(
         ws_rows=rows,
         ws=ws,
-        hd=static.take(1),
+        hd=static.other.take(1),
         pp_words=pp_count,
         pp=pp,
         uniform=is_uniform(made),
         table_words=table_words,
-        table=static.take(table_words) if table_words else 0,
+        table=static.other.take(table_words) if table_words else 0,
         scale=scale,
         bias_words=bias_count,
         bias=bias,

@@ -21,13 +21,18 @@ from gen.program.streams import consumed, produced
 from gen.program.structs import (
     BUFFER_STATIC,
     NORM,
+    RING_K,
     RING_NONE,
     ROW_NORMS,
     ROW_STATS,
     STATS_NONE,
+    STATS_SOFTMAX,
     Addr,
     PreEntry,
 )
+
+# constants sent once: before the first execution of the segment, or with an execution before
+PP_FIRST, PP_BEFORE = 1, 2
 
 
 class ProgramError(AssertionError):
@@ -46,6 +51,7 @@ def verify_program(program: Program) -> None:
         for fault in (
             _streams_fault(program, index),
             _agreement_fault(entry, program.engine),
+            _joined_fault(entry, program.engine),
             _limits_fault(program, entry),
             _buffers_fault(program, index),
         ):
@@ -56,9 +62,10 @@ def verify_program(program: Program) -> None:
             seen[window] = window_fault(entry.mac, program.engine)
         if seen[window]:
             raise ProgramError(f"layer {entry.layer}: {seen[window]}")
-    fault = _cache_fault(program) or replay(program) or _rows_fault(program) or _sums_fault(program)
-    if fault:
-        raise ProgramError(fault)
+    for check in (_cache_fault, _constants_fault, replay, _rows_fault, _sums_fault):
+        fault = check(program)
+        if fault:
+            raise ProgramError(fault)
 
 
 def _check_segments(program: Program) -> None:
@@ -88,8 +95,11 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
     if (wload.units, wload.per_round) != (shape.units, shape.per_round):
         return "wload counts other units than mac"
     halves = engine.byte_rows if shape.ring != RING_NONE else mac.row_parts
-    if shape.steps != mac.taps * mac.subs * halves or shape.units % shape.gates:
+    inputs = mac.taps * (mac.subs - mac.pv_subs)
+    if shape.steps != inputs * halves or shape.units % shape.gates:
         return f"{shape.steps} steps, {shape.units} units"
+    if shape.octets % 2:
+        return f"{shape.octets} octets, which streams as and bs share"
     if halves not in (1, engine.byte_rows):
         return f"{halves} weight rows per step of {engine.weight_bits} bits"
     bits = {engine.weight_bits}
@@ -109,6 +119,46 @@ def _agreement_fault(entry: Entry, engine: Engine) -> str | None:
         return "pre and post disagree about the order of sums"
     if entry.pre.pp_once != wload.pp_once:
         return "pre and wload disagree about the constants"
+    return None
+
+
+def _joined_fault(entry: Entry, engine: Engine) -> str | None:
+    """A joined execution of two products that no kernel computes, or a part of one elsewhere."""
+    store, pre, gather, mac, post = entry.store, entry.pre, entry.gather, entry.mac, entry.post
+    shape = mac.shape
+    if not shape.joined:
+        regions = store.pv_weights.groups, store.pv_dest.groups
+        if entry.parts or any((shape.pv_steps, shape.pv_words, mac.pv_subs, *regions)):
+            return "a product with V is joined to it, of no units"
+        return None
+    if len(entry.parts) != 2:
+        return f"{len(entry.parts)} products are joined"
+    keys = entry.parts[1].pre
+    if keys.norm != NORM["none"] or keys.table:
+        return "queries that are joined are read with a norm or a table"
+    if not shape.pv_units < shape.units == shape.per_round:
+        return (
+            f"{shape.pv_units} of {shape.units} units are those with V, {shape.per_round} at once"
+        )
+    if shape.pv_steps != mac.pv_subs * engine.byte_rows:
+        return f"{shape.pv_steps} steps of the product with V"
+    alike = {
+        "ring": (shape.ring, RING_K),
+        "gates": (shape.gates, 1),
+        "fill": (shape.fill, shape.octets),
+        "taps": (mac.taps, 1),
+        "stride": (mac.stride, 1),
+        "up": (mac.up, 0),
+        "items": (max(pre.items, mac.items, post.items), 1),
+        "sources": ({store.sources, pre.sources, gather.sources, mac.sources}, {2}),
+        "residual": (post.residual + store.residual.groups, 0),
+        "norm": (pre.norm, NORM["softmax"]),
+        "row sums": ((gather.row_sums, post.row_sums), (1, 1)),
+        "statistics": (pre.stats, STATS_SOFTMAX),
+    }
+    for what, (found, needed) in alike.items():
+        if found != needed:
+            return f"joined products with {what} {found}"
     return None
 
 
@@ -188,9 +238,11 @@ def _scale_sets(pre: PreEntry, normalisers: int) -> int:
 
 
 def _own_rows(pre: PreEntry) -> int:
-    """Rows' scales that wait while the execution, or the one before, makes row statistics."""
+    """Rows' scales that wait while the execution, or the one before, makes row statistics: those
+    that were sent ahead are in the way of the others.
+    """
     waits = pre.rows_first or pre.stats in ROW_STATS
-    return pre.shape.fill - pre.rows_sent if waits and pre.norm in ROW_NORMS else 0
+    return pre.shape.fill if waits and pre.norm in ROW_NORMS else 0
 
 
 def _limits_fault(program: Program, entry: Entry) -> str | None:
@@ -198,7 +250,7 @@ def _limits_fault(program: Program, entry: Entry) -> str | None:
     kept = entry.gather.row_sums and shape.per_round < shape.units
     limits = {
         "weight rows of a round": (
-            min(shape.per_round, shape.units) * shape.steps,
+            shape.rows(min(shape.per_round, shape.units)),
             engine.weight_rows,
         ),
         "units of a round": (shape.per_round, engine.units),
@@ -225,7 +277,7 @@ def _limits_fault(program: Program, entry: Entry) -> str | None:
 def _buffers_fault(program: Program, index: int) -> str | None:
     """A DDR word that ``wload`` reads outside of its buffer."""
     w, segment = program.entries[index].wload, program.segment_of(index)
-    if w.pp_once and (segment.count > 1 or w.pp.s0 or w.pp.s1):
+    if w.pp_once == PP_FIRST and (segment.count > 1 or w.pp.s0 or w.pp.s1):
         return "its constants change within the segment, but are sent once"
     sizes = (program.static_words, program.dynamic_words)
     reads = (
@@ -249,6 +301,23 @@ def _buffers_fault(program: Program, index: int) -> str | None:
 def _range(address: Addr, n0: int, n1: int) -> tuple[int, int]:
     corners = [address.at(i, j) for i in (0, n0 - 1) for j in (0, n1 - 1)]
     return min(corners), max(corners)
+
+
+def _constants_fault(program: Program) -> str | None:
+    """An execution served by the constants of the one before, which are others: it may take the
+    first ones of those, of as many sources as it has.
+    """
+    before: tuple[object, ...] | None = None
+    there: tuple[int, ...] = ()  # local groups of the sources that have constants
+    for entry, i0, i1 in _executions(program):
+        pre, wload = entry.pre, entry.wload
+        groups = pre.groups[: pre.sources]
+        constants = wload.pp_buffer, wload.pp.at(i0, i1), pre.table, pre.uniform
+        if wload.pp_once != PP_BEFORE:
+            before, there = constants, groups
+        elif constants != before or groups != there[: len(groups)]:
+            return f"layer {entry.layer}: the constants of the execution before are others"
+    return None
 
 
 def _cache_fault(program: Program) -> str | None:

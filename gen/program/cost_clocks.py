@@ -83,6 +83,7 @@ class StoreClock:
     between: int
     time: float = 0.0
     due: deque[Due] = field(default_factory=deque)
+    ahead: int = 0  # micro-slots that it has read and the array has not computed
     before: int = 0  # micro-slots of earlier executions that are not written
     allowed: int = 0  # of them, those that may be left now
     next_allowed: int = 0  # and for the next tile
@@ -122,7 +123,7 @@ class StoreClock:
         """Reads of one stream, the last one not before ``room``; returns when they are over."""
         left = words
         while left > 0 and self.due:
-            if len(self.due) <= self.lag - EARLY and self.before <= self.unhurried:
+            if len(self.due) + self.ahead <= self.lag - EARLY and self.before <= self.unhurried:
                 break
             left -= self._write(left)
         self.time = max(self.time + left, room)
@@ -130,9 +131,15 @@ class StoreClock:
 
     def complete(self, began: float) -> None:
         """The end of a micro-slot."""
-        while len(self.due) >= self.lag:
+        while self.due and len(self.due) + self.ahead >= self.lag:
             self._write(self.due[0].words)
         self.time = max(self.time, began + 1)
+        self.ahead += 1
+
+    def computed(self, due: Due) -> None:
+        """The oldest micro-slot that it is ahead of the array is ``due``."""
+        self.ahead -= 1
+        self.due.append(due)
 
     def move(self, moves: Sequence[Move], word_cycles: float) -> float:
         """All outstanding writes, then moves; returns the cycles that the moves take."""
@@ -186,7 +193,7 @@ class PostClock:
     """post: parameters, words, sums."""
 
     delays: Delays
-    as_depth: int
+    depth: int  # of FIFOs as and bs together
     time: float = 0.0
     table: float = 0.0  # iterations until the gate table can be used
     words: int = 0
@@ -211,8 +218,8 @@ class PostClock:
             self.table = 0
 
     def room(self, words: int) -> float:
-        """When ``words`` more words can be written to FIFO as."""
-        until = self.words + words - self.as_depth
+        """When ``words`` more words can be written to FIFOs as and bs."""
+        until = self.words + words - self.depth
         while len(self.taken) > 1 and self.taken[0][0] < until:
             self.taken.popleft()
         if not self.taken or until <= 0:

@@ -19,7 +19,7 @@ from gen.program.cost_clocks import (
     ScalesClock,
     StoreClock,
 )
-from gen.program.cost_slots import Slot, slots_of
+from gen.program.cost_slots import Slot, slots_of, unit_cycles
 from gen.program.program import Entry, Program
 from gen.program.structs import RING_NONE, ROW_STATS
 
@@ -59,7 +59,7 @@ class RankClock:
         self.loop = timing.loop_entry + timing.loop_exit
         self.store = StoreClock(engine.lag, engine.guard, delays.between("store"), begin)
         self.store.time += DDR_LATENCY + 2 * program.input_rows * word_cycles + self.loop
-        self.post = PostClock(delays, depths["as"], begin)
+        self.post = PostClock(delays, depths["as"] + depths["bs"], begin)
         self.scales = ScalesClock(delays, begin, begin)
         self.apply = self.mac = begin
         self.read = 0  # xs words so far
@@ -112,7 +112,6 @@ class RankClock:
         """Advance over one execution, number ``run`` of its segment; returns its multiply and
         weight-wait cycles.
         """
-        shape = entry.mac.shape
         lead, rounds = slots_of(entry, self.engine)
         made = entry.store
         once = made.moves_once
@@ -129,7 +128,7 @@ class RankClock:
         while number < len(rounds):
             slots, before, read = rounds[number], self.times(), self.read
             last = number == len(rounds) - 1
-            units = slots[0].compute // max(shape.steps, self.engine.tile_octets)
+            units = slots[0].units
             parameters = units * (1 + entry.wload.bias_words)
             if number == 0:
                 parameters += entry.wload.table_words
@@ -164,14 +163,14 @@ class RankClock:
         """When post has sent the sums of every item, the ``slots`` of the last round behind it."""
         if not entry.pre.by_item:
             return [self.post.time]
-        end, octets, compute = 0, 0, 0
-        total = sum(slot.compute for slot in slots)
+        end, octets, spent = 0, 0, 0
+        total = sum(slot.least for slot in slots)
         sent: list[float] = []
         for slot in slots:
             octets += slot.width
-            compute += slot.compute
+            spent += slot.least
             while end < entry.pre.items_out and (end + 1) * entry.post.item_octets <= octets:
-                sent.append(self.post.time - (total - compute))
+                sent.append(self.post.time - (total - spent))
                 end += 1
         return sent
 
@@ -180,9 +179,14 @@ class RankClock:
             moves = self.all_moves[base + first : base + end]
             self.moved += self.store.move(moves, self.word_cycles)
 
+    def _constant_words(self, entry: Entry, again: bool) -> int:
+        """Words of pp that come for an execution; ``again``: of the same entry as that before."""
+        kept = entry.wload.pp_once == 2 or (entry.wload.pp_once and again)
+        return 0 if kept else entry.wload.pp_words
+
     def _constants(self, entry: Entry, run: int) -> float:
         """When pre.apply has its constants."""
-        words = 0 if entry.pre.pp_once and run else entry.wload.pp_words
+        words = self._constant_words(entry, run > 0)
         return max(self.apply + self.delays.between("pre") + words, self.constants if words else 0)
 
     def _weights(
@@ -198,8 +202,8 @@ class RankClock:
                 due = min(shape.per_round, left) * shape.steps
         elif following:
             source, due = following, following.mac.first_rows
-            again = following is entry and following.wload.pp_once
-            self.load += (1 + (0 if again else following.wload.pp_words)) * self.word_cycles
+            constants = self._constant_words(following, following is entry)
+            self.load += (1 + constants) * self.word_cycles
             self.constants = self.load + self.delays.to_next("wload")
         pace = 4 if 4 * due <= compute else 2 if 2 * due <= compute else 1
         # at most as many rows as the round has steps come in it
@@ -216,18 +220,25 @@ class RankClock:
 
     def _rows(self, source: Entry, rows: int) -> None:
         """Sends rows of ``source``; FIFO ws is all that they may be ahead of mac."""
+        if not rows:
+            return
+        depth = self.engine.depths["ws"]
+        begin = max(self.load, self._row_taken(self.rows + 1 - depth))
         self.rows += rows
-        until = self.rows - self.engine.depths["ws"]
-        while len(self.rows_taken) > 1 and self.rows_taken[1][0] < until:
+        self.load = max(begin + self.rows_time(source, rows), self._row_taken(self.rows - depth))
+
+    def _row_taken(self, row: int) -> float:
+        """When mac takes row number ``row`` of the step; rows are asked for in order."""
+        while len(self.rows_taken) > 1 and self.rows_taken[1][0] < row:
             self.rows_taken.popleft()
         first, began, pace = self.rows_taken[0]
-        taken = began + pace * (until - first) if until > first else 0.0
-        self.load = max(self.load + self.rows_time(source, rows), taken)
+        return began + pace * (row - first) if row > first else 0.0
 
     def _lead(self, entry: Entry, slot: Slot) -> float:
         """The lead slot in every part; returns the cycles that mac waits for weight rows."""
         mac, engine = entry.mac, self.engine
-        begin = max(self.mac + engine.tile_octets, self.post.room(0))
+        # the last words leave
+        begin = max(self.mac + engine.tile_octets // 2, self.post.room(0))
         settled = max(
             (mac.out_slot | (engine.pixels - 1)).bit_length() + 1,
             (mac.fill_slot | 7).bit_length() + 1,
@@ -236,7 +247,7 @@ class RankClock:
         if mac.stride > 1 or mac.up:
             begin = max(begin, placed)
         first = self.store.time + self.to_apply + self.to_mac if slot.beats else 0.0
-        there = self._read(slot, begin)
+        there = self._read(slot, begin, 0, slot.words + slot.ring)
         # own rows that are left come before the fill, as far as there are more than Beats
         begin += max(0, self.rows_left - slot.beats) + slot.rows
         # a Beat of several cycles is slower than the store
@@ -251,19 +262,19 @@ class RankClock:
         self.mac = max(filled, needed, placed)
         return late
 
-    def _read(self, slot: Slot, begin: float) -> float:
-        """The store reads what mac loads in a slot that begins at ``begin``; returns when mac has
-        the last word.
+    def _read(self, slot: Slot, begin: float, first: int, words: int) -> float:
+        """The store reads ``words`` of those that mac loads in a slot that begins at ``begin``, the
+        first one of which is number ``first``; returns when mac has the last one.
         """
-        words = slot.words + slot.ring
         if not words:
             return 0.0
         self.read += words
         self.store.read(words, self._room(begin))
         apply = max(self.apply + words, self.store.time + self.to_apply)
-        each = slot.words // max(1, slot.octets)
-        for left in range(slot.octets, 0, -1):
-            apply = max(apply, self.ready.popleft() + left * each)
+        each = max(1, slot.words // max(1, slot.octets))
+        end = min(first + words, slot.words)
+        for word in range(ceil(first / each) * each, end, each):
+            apply = max(apply, self.ready.popleft() + end - word)
         self.apply = apply
         # xs is all that the store may be ahead of pre.apply
         self.store.time = max(self.store.time, apply - self.engine.depths["xs"] - self.to_apply)
@@ -318,30 +329,37 @@ class RankClock:
     def _tile(self, entry: Entry, slot: Slot, first: bool, final: bool, sent: list[float]) -> None:
         """One tile slot in every part, micro-slot by micro-slot."""
         store, post, begin, width = self.store, self.post, self.mac, slot.width
-        gates, loads = entry.mac.shape.gates, slot.beats + slot.rows
-        unit = slot.compute / slot.outputs
-        words = width if entry.post.wide else ceil(width / 2)
-        step = 1 if entry.post.wide else 2
+        shape, loads = entry.mac.shape, slot.beats + slot.rows
+        taken = shape.gates * width  # words that post takes in a micro-slot
         residual = width if entry.post.residual else 0
-        each = max(1, loads) / max(1, slot.words + slot.ring)  # cycles of an xs word
+        words = slot.words + slot.ring
+        each = max(1, loads) / max(1, words)  # cycles of an xs word
         store.tile(first)
         time, there, done = begin, 0.0, 0.0
+        micros = read = 0  # that the store is through with
         for micro in range(slot.outputs):
-            began = store.time
-            added = store.read(residual) if residual else 0.0
-            if micro == 0:
-                # a Beat or row that is late holds up the steps beside it
-                there = self._read(slot, begin) + max(0.0, each - 1)
-            store.complete(began)
+            of_v = micro < shape.pv_units
+            unit = shape.gates * unit_cycles(shape, micro, self.engine)
+            wide = entry.post.pv_wide if of_v else entry.post.wide
             done += unit
-            late = (done - loads) / each if done < loads else done - loads
+            # a Beat or row that is late holds up the steps beside it
+            while micros <= micro or (read < words and read * each < done):
+                began, now = store.time, min(slot.share, words - read)
+                added = store.read(residual) if residual else 0.0
+                if now:
+                    there = self._read(slot, begin, read, now) + max(0.0, each - 1)
+                store.complete(began)
+                micros, read = micros + 1, read + now
+            loaded = read * each
+            late = (done - loaded) / each if done < loaded else done - loaded
             time = max(time + unit, there + late)
-            time = max(time, post.room(gates * width) - width)
+            time = max(time, post.room(taken) - width / 2)
             ready = time + width + self.to_post
             if residual:
                 ready = max(ready, added + self.to_apply)
-            post.take(gates * width, ready)
-            store.due.append(Due(post.time + self.to_write, words, step))
+            post.take(taken, ready)
+            made, step = (width, 1) if wide else (ceil(width / 2), 2)
+            store.computed(Due(post.time + self.to_write, made, step))
             if entry.post.stats in ROW_STATS and micro == slot.outputs - 1:
                 rows = [post.time - left for left in range(width - 1, -1, -1)]
         if entry.post.stats in ROW_STATS:

@@ -7,7 +7,7 @@ from math import ceil
 
 from gen.program.engine import Engine
 from gen.program.program import Entry
-from gen.program.structs import RING_NONE
+from gen.program.structs import RING_NONE, Shape
 
 
 @dataclass
@@ -20,9 +20,21 @@ class Slot:
     needed: int = 0  # of these, those that the next slot waits for
     ring: int = 0  # xs words of ring weights
     rows: int = 0  # weight rows that they make
+    share: int = 0  # xs words that the store reads in a micro-slot, as long as some are left
     compute: int = 0
+    units: int = 0
     outputs: int = 0  # output groups
     width: int = 0  # octets of the tile
+
+    @property
+    def least(self) -> int:
+        """Cycles from tile to tile: of the array, or of post, which takes a word in each."""
+        return max(self.compute, self.units * self.width)
+
+
+def unit_cycles(shape: Shape, unit: int, engine: Engine) -> int:
+    """Cycles of a unit in the array, of a joined execution the one of number ``unit``."""
+    return engine.unit_cycles(shape.pv_steps if unit < shape.pv_units else shape.steps)
 
 
 def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
@@ -37,6 +49,7 @@ def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
     # gather makes rows of two V words, or of the R words of a K Beat, of which every rank keeps one
     # in R; mac takes a cycle for each, or for each half
     per_row = shape.ring_words / shape.steps if ring else 1.0
+    first = min(shape.per_round, shape.units)
     # with one cycle per Beat of several ranks, subs come no slower than the first tap reads them
     chases = engine.ranks > 1 and copies == 1
 
@@ -48,13 +61,14 @@ def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
         )
 
     lead = filling(shape.lead, shape.lead - mac.late)
-    lead.ring = min(shape.per_round, shape.units) * shape.ring_words if ring else 0
-    lead.rows = ceil(lead.ring / per_row)
+    lead.ring = shape.weight_words(first)
+    lead.rows = shape.rows(first) if ring else 0
     rounds: list[list[Slot]] = []
     filled, done, before = shape.lead, 0, (0, 0)
     while done < shape.units:
         units = min(shape.per_round, shape.units - done)
-        left = min(shape.per_round, shape.units - done - units) * shape.ring_words if ring else 0
+        following = min(shape.units, done + units + shape.per_round)
+        left = shape.weight_words(following) - shape.weight_words(done + units)
         alike = (units, left)
         if len(rounds) > 1 and alike == before:
             rounds.append(rounds[-1])
@@ -67,8 +81,11 @@ def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
             slot.ring = min(share, left) if done else (left if index == tiles - 1 else 0)
             left -= slot.ring
             slot.rows = ceil(slot.ring / per_row)
-            slot.compute = units * max(shape.steps, tile)
-            slot.outputs = units // shape.gates
+            slot.compute = sum(unit_cycles(shape, done + k, engine) for k in range(units))
+            slot.units, slot.outputs = units, units // shape.gates
+            slot.share = slot.words + slot.ring
+            if shape.joined:
+                slot.share = ceil(tile * per_octet / slot.outputs)
             slot.width = min(tile, shape.octets - index * tile)
             made.append(slot)
         rounds.append(made)

@@ -25,6 +25,9 @@ def window_fault(mac: MacEntry, engine: Engine) -> str | None:
     rows = -(-mac.window_slots // engine.pixels) * mac.subs
     if rows > engine.window_rows:
         return f"{rows} window rows of {engine.window_rows} are used"
+    fault = _subs_fault(mac)
+    if fault:
+        return fault
     if mac.stride == 1 and mac.window_slots < mac.plane:
         fault = _turns_fault(mac, engine)
         if fault:
@@ -43,6 +46,17 @@ def window_fault(mac: MacEntry, engine: Engine) -> str | None:
         held[index[kept]] = slots[kept]
         since[index[kept]] = np.flatnonzero(kept) // LANES
     return _banks_fault(mac, engine, copies) or _taps_fault(mac, engine, held, since)
+
+
+def _subs_fault(mac: MacEntry) -> str | None:
+    """A source that does not fill just the subs of its own; those below 0 are dropped."""
+    first = (0, mac.pv_subs or mac.sub_base[1])
+    ends = (first[1] if mac.sources > 1 else mac.subs, mac.subs)
+    for s in range(mac.sources):
+        end = mac.sub_base[s] + (mac.source_groups[s] + 1) // 2
+        if max(mac.sub_base[s], 0) != first[s] or end != ends[s]:
+            return f"source {s} fills subs {mac.sub_base[s]}..{end} of {first[s]}..{ends[s]}"
+    return None
 
 
 def _turns_fault(mac: MacEntry, engine: Engine) -> str | None:

@@ -17,26 +17,27 @@ BOARDS = Path(__file__).resolve().parent.parent / "boards"
 # Elements of every FIFO: between two kernels, from rank to rank, inside pre, gather and reduce.
 DEPTHS = {
     "xs": 64,
-    "px": 32,
+    "px": 16,
     "gs": 64,
-    "ks": 32,
+    "ks": 16,
     "ws": 64,
     "as": 32,
+    "bs": 32,
     "rs": 192,
     "ys": 192,
-    "st": 32,
+    "st": 16,
     "sg": 64,
     "ss": 256,
     "hd": 4,
     "pp": 384,
     "qp": 320,
-    "link": 32,
+    "link": 16,
     "sm": 16,
     "sc": 64,
     "rk": 16,
     "mk": 16,
-    "rw": 64,
-    "copy": 32,
+    "rw": 128,
+    "copy": 16,
 }
 
 # Kind of memory of every big buffer (docs/engine.md): uram or bram.
@@ -152,6 +153,12 @@ class Engine:
     def tile_octets(self) -> int:
         """Octets of a tile."""
         return self.pixels // 8
+
+    def unit_cycles(self, steps: int) -> int:
+        """Cycles of a unit of ``steps`` in the array: the accumulators of the one before leave
+        meanwhile, two words a cycle.
+        """
+        return max(steps, self.tile_octets // 2)
 
 
 def widening(engine: Engine) -> Engine:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.program.engine import Engine
 from gen.program.geometry import Strip
+from gen.program.join import joined_shape
 from gen.program.layout import GROUP, Stored, ceil_div
 from gen.program.moves import Moves
 from gen.program.planned import Planned
-from gen.program.schedule import Schedule
+from gen.program.schedule import Schedule, Work
 from gen.program.structs import FLUSH_ALWAYS, FLUSH_FIRST, FLUSH_NEVER, Segment, Shape
 
 
@@ -38,7 +39,8 @@ def micro_slots(shape: Shape, pixels: int) -> NDArray[np.int64]:
 @dataclass(frozen=True)
 class Execution:
     """Of an entry: a strip of a layer, for item ``i0`` (of a layer that goes item by item) and the
-    head that is number ``i1`` of the entry's.
+    head that is number ``i1`` of the entry's. ``beside``: the product with K that shares it, whose
+    units come last.
     """
 
     made: Planned
@@ -46,6 +48,17 @@ class Execution:
     shape: Shape
     i0: int = 0
     i1: int = 0
+    beside: Execution | None = None
+
+    def at(self, i0: int, i1: int) -> Execution:
+        """The same of another iteration: so many items and heads farther."""
+        beside = self.beside.at(i0, i1) if self.beside else None
+        return replace(self, i0=self.i0 + i0, i1=self.i1 + i1, beside=beside)
+
+    @property
+    def products(self) -> tuple[Execution, ...]:
+        """In the order of their units."""
+        return (self,) if self.beside is None else (self, self.beside)
 
     @property
     def head(self) -> int:
@@ -84,17 +97,29 @@ class Outstanding:
         return self.lag + 2
 
     def needs_flush(self, run: Execution) -> bool:
-        """Whether an execution beginning now reads something that is not written."""
-        made, fill = run.made, run.shape.fill
-        reads = [self._latest(run, each, run.strip.fill_slot, fill) for each in made.sources]
-        if made.weight is not None:
-            reads.append(self._latest(run, made.weight, 0, made.weight.item_octets))
-        if any(each.size and self.now - each.max() < self.far for each in reads):
-            return True
-        written = self._residual(run)
-        if written is None:
+        """Whether an execution beginning now reads something that is not written by then."""
+        shape, tile = run.shape, self.pixels // GROUP
+        first = micro_slots(shape, self.pixels).min(axis=0)  # of every tile
+        # octets behind the lead are read beside a tile of round 0
+        beside = np.maximum(np.arange(shape.fill) - shape.lead, 0) // tile
+        read = np.where(
+            np.arange(shape.fill) < shape.lead, 0, first[np.minimum(beside, len(first) - 1)]
+        )
+        for each in run.products:
+            made = each.made
+            for source in made.sources:
+                written = self._latest(each, source, each.strip.fill_slot, shape.fill)
+                distance = self.now + read[: len(written)] - written
+                if len(written) and distance.min() < self.far:
+                    return True
+            if made.weight is not None:
+                written = self._latest(each, made.weight, 0, made.weight.item_octets)
+                if len(written) and self.now - written.max() < self.far:
+                    return True
+        residual = self._residual(run)
+        if residual is None:
             return False
-        distance = self.now + micro_slots(run.shape, self.pixels) - written
+        distance = self.now + micro_slots(shape, self.pixels) - residual
         return bool(distance.min() < self.far)
 
     def follow(self, run: Execution) -> tuple[int, int]:
@@ -102,14 +127,17 @@ class Outstanding:
         lead slot reads (ring weights of round 0, ``lead`` octets of the sources), and so many
         fewer for every tile of round 0 that the octets and residuals which it reads are written.
         """
-        made, shape = run.made, run.shape
-        ring = -1
-        if made.weight is not None:
-            ring = int(self._latest(run, made.weight, 0, made.weight.item_octets).max(initial=-1))
+        shape, ring = run.shape, -1
+        for each in run.products:
+            weight = each.made.weight
+            if weight is not None:
+                latest = self._latest(each, weight, 0, weight.item_octets)
+                ring = max(ring, int(latest.max(initial=-1)))
         until = np.full(shape.fill, ring)  # the last write to what is read up to an octet
-        for source in made.sources:
-            latest = self._latest(run, source, run.strip.fill_slot, shape.fill)
-            until[: len(latest)] = np.maximum(until[: len(latest)], latest)
+        for each in run.products:
+            for source in each.made.sources:
+                latest = self._latest(each, source, each.strip.fill_slot, shape.fill)
+                until[: len(latest)] = np.maximum(until[: len(latest)], latest)
         until = np.maximum.accumulate(until)
         tile, tiles = self.pixels // GROUP, ceil_div(shape.octets, self.pixels // GROUP)
         # what the lead slot and every tile of round 0 read
@@ -150,15 +178,20 @@ class Outstanding:
 
     def run(self, run: Execution) -> None:
         """An execution of a layer."""
-        dest, tile = run.made.dest, self.pixels // GROUP
+        tile = self.pixels // GROUP
         slots = self.now + micro_slots(run.shape, self.pixels)
         self.now = int(slots.max()) + 1
-        shape = (dest.local_groups, dest.octets)
-        written = self.written.setdefault(run.copy(dest), np.full(shape, -1, np.int64))
-        octets = run.octets(dest, run.strip.out_slot, run.shape.octets)
-        first = dest.head(run.head).first if run.made.softmax else 0
-        by_octet = np.repeat(slots, tile, axis=1)[:, : run.shape.octets]
-        written[first : first + len(slots), octets] = by_octet
+        groups = 0
+        for each in run.products:
+            dest, made = each.made.dest, each.made
+            shape = (dest.local_groups, dest.octets)
+            written = self.written.setdefault(each.copy(dest), np.full(shape, -1, np.int64))
+            octets = each.octets(dest, each.strip.out_slot, run.shape.octets)
+            first = dest.head(each.head).first if made.softmax else 0
+            own = slots[groups : groups + made.output_groups]
+            groups += made.output_groups
+            by_octet = np.repeat(own, tile, axis=1)[:, : run.shape.octets]
+            written[first : first + len(own), octets] = by_octet
 
 
 @dataclass
@@ -166,7 +199,7 @@ class Flushes:
     """(flush, pending, pending_tile) of every entry, in order."""
 
     moves: Sequence[Moves]
-    works: list[tuple[Planned, Strip, Shape]]
+    works: Sequence[Execution]
     found: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def segment(self, segment: Segment, state: Outstanding, at_once: bool) -> None:
@@ -175,7 +208,7 @@ class Flushes:
         """
         for loop in range(segment.n0 * segment.n1):
             for index in range(segment.first, segment.first + segment.count):
-                run = Execution(*self.works[index], *divmod(loop, segment.n1))
+                run = self.works[index].at(*divmod(loop, segment.n1))
                 moves = self.moves[index]
                 if moves.before or (moves.once and loop == 0):
                     state.flush()
@@ -197,16 +230,23 @@ class Flushes:
         return any(self.found.get(index, (0,))[0] == FLUSH_ALWAYS for index in entries)
 
 
+def execution(work: Work, layers: Sequence[Planned]) -> Execution:
+    """The first execution of an entry."""
+    made = layers[work.layer].of_heads(work.heads)
+    strip, beside = made.strips[work.strip], None
+    shape = made.shape(strip)
+    if work.beside is not None:
+        beside = execution(work.beside, layers)
+        shape = joined_shape(made, beside.made, strip)
+    return Execution(made, strip, shape, work.item or 0, beside=beside)
+
+
 def flushes(
     plan: Schedule, layers: Sequence[Planned], engine: Engine, moves: Sequence[Moves]
 ) -> list[tuple[int, int, int]]:
     """(flush, pending, pending_tile) of every entry, in order. All is written before moves."""
     state = Outstanding(engine.lag, engine.pixels)
-    works = []
-    for work in plan.work:
-        made = layers[work.layer].of_heads(work.heads)
-        strip = made.strips[work.strip]
-        works.append((made, strip, made.shape(strip)))
+    works = [execution(work, layers) for work in plan.work]
     result = Flushes(moves, works)
     for segment in plan.segments:
         before, found = deepcopy(state), dict(result.found)

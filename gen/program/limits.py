@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gen.errors import EngineTooSmall, UserError
+from gen.layers import LayerGraph
 from gen.program.buffers import pp_words
 from gen.program.engine import Engine
+from gen.program.intervals import normalised
 from gen.program.layout import GROUP
 from gen.program.planned import Planned
 
@@ -52,6 +56,24 @@ def check_limits(made: Planned, engine: Engine) -> None:
             f"choose an engine with pp >= {words} in [fifo]"
         )
     _check_rules(made)
+
+
+def check_row_scales(graph: LayerGraph, layers: Sequence[Planned], engine: Engine) -> None:
+    """Refuse a layer norm of more rows than FIFO rw holds, where the result has another one: its
+    sums would wait for scales that wait for its own fill.
+
+    Raises:
+        EngineTooSmall: naming the layer, what it needs, what there is and what to change.
+    """
+    again, depth = normalised(graph, ("layer",)), engine.depths["rw"]
+    for made in layers:
+        fill = max(each.fill for each in made.strips)
+        if made.layer.read.norm == "layer" and made.dest.name in again and fill > depth:
+            raise EngineTooSmall(
+                f"layer {made.layer.name} has a layer norm of {fill * GROUP} rows and another "
+                f"one behind it; the FIFO rw holds the scales of {depth * GROUP}; choose an engine "
+                f"with rw >= {fill} in [fifo], a smaller image or batch 1"
+            )
 
 
 def _check_rules(made: Planned) -> None:

@@ -7,24 +7,25 @@ from dataclasses import dataclass, replace
 
 from gen.errors import EngineTooSmall, StoreFull
 from gen.layers import LayerGraph
-from gen.program.ahead import leave_sums, send_rows_ahead, send_rows_first
+from gen.program.ahead import keep_constants, leave_sums, send_rows_ahead, send_rows_first
 from gen.program.attention import cuts
-from gen.program.buffers import Cursor, Places, host_weight, place, wload_entry
+from gen.program.buffers import Cursor, Places, host_weight, place_all, wload_entry
 from gen.program.cache import cached, keepable
 from gen.program.engine import Engine
 from gen.program.entries import Entries, Statistics
-from gen.program.flush import flushes
+from gen.program.flush import execution, flushes
 from gen.program.gate_tables import load_tables_early
 from gen.program.intervals import check_norms, row_intervals, stats_intervals, store_intervals
+from gen.program.join import at_item, join
 from gen.program.layout import HeadLoop, Stored, stored
-from gen.program.limits import check_limits
+from gen.program.limits import check_limits, check_row_scales
 from gen.program.memory import Allocation, Interval, allocate, check_capacity
 from gen.program.moves import NO_MOVES, Homes, Placement, moves_table
 from gen.program.planned import Planned, planned
 from gen.program.program import Entry, Program
 from gen.program.reorder import reorder
 from gen.program.sampler import updates_of
-from gen.program.schedule import Node, Schedule, nodes, schedule
+from gen.program.schedule import Node, Schedule, Work, nodes, schedule
 from gen.program.spill import Chooser
 from gen.qlayers import QGraph
 
@@ -60,23 +61,16 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         UserError: a layer that no engine runs.
     """
     graph = qgraph.graph
-    try:
-        mapped = _in_store(qgraph, engine)
-    except StoreFull:
-        if not spill:
-            raise
-        mapped = _spilled(qgraph, engine)
+    mapped = _mapped(qgraph, engine, spill)
     layers, plan, homes = mapped.layers, mapped.plan, mapped.homes
-    static, dynamic = Cursor(), Cursor()
+    dynamic = Cursor()
     # what changes per prompt lies together, and behind it what changes per step
     hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
     prompt_words = dynamic.word
-    works = [layers[work.layer].of_heads(work.heads) for work in plan.work]
-    served = {(work.layer, work.heads): made for work, made in zip(plan.work, works, strict=True)}
-    places = {
-        (layer, heads): place(served[layer, heads], hosts[layer], static, dynamic)
-        for layer, heads in sorted(served, key=_place_order)
-    }
+    works = {(each.layer, _placed_heads(layers, each)) for each in plan.work}
+    served = {(layer, heads): layers[layer].of_heads(heads) for layer, heads in works}
+    ordered = {key: served[key] for key in sorted(served, key=_place_order)}
+    places, static_words = place_all(ordered, hosts, dynamic)
     own = [keepable(made) for made in layers]
     cache = cached(layers, own, engine.cache_rows)
     sums, rows = mapped.statistics.sums, mapped.statistics.rows
@@ -84,17 +78,29 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     flush = flushes(plan, layers, engine, homes.moves)
     moves, counts = moves_table(homes.moves)
     alone = {segment.first for segment in plan.segments if segment.count == 1}
-    entries = [
-        _entry(
-            Entries(works[index], work.strip, statistics, homes.staging[work.layer]),
-            places[work.layer, work.heads],
+
+    def entry(work: Work, index: int) -> Entry:
+        made = layers[work.layer].of_heads(work.heads)
+        whole = _entry(
+            Entries(made, work.strip, statistics, homes.staging[work.layer]),
+            places[work.layer, _placed_heads(layers, work)],
             flush[index],
             counts[index],
             cache[work.layer],
             index in alone,
         )
-        for index, work in enumerate(plan.work)
-    ]
+        if work.item is None:
+            return whole
+        return at_item(whole, work.item)
+
+    entries = []
+    for index, work in enumerate(plan.work):
+        made = entry(work, index)
+        if work.beside is not None:
+            shape = execution(work, layers).shape
+            made = join(made, entry(work.beside, index), shape, engine)
+        entries.append(made)
+    entries = keep_constants(plan.segments, entries)
     entries = send_rows_ahead(plan.segments, entries, engine.depths["rw"])
     entries = send_rows_first(plan.segments, entries, engine.depths["rw"])
     entries = leave_sums(plan.segments, entries, engine)
@@ -109,7 +115,7 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
         tensors=mapped.tensors,
         stats=dict(sums.address),
         row_stats=dict(rows.address),
-        static_words=static.word,
+        static_words=static_words,
         dynamic_words=max(1, dynamic.word),
         updates=updates_of(
             graph,
@@ -134,10 +140,33 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     )
 
 
+def _placed_heads(layers: Sequence[Planned], work: Work) -> HeadLoop:
+    """The heads whose words an entry takes: all heads of joined products take the same."""
+    made = layers[work.layer]
+    return made.heads if made.joined else work.heads
+
+
 def _place_order(key: tuple[int, HeadLoop]) -> tuple[int, int]:
-    """Words of the layers lie in graph order, of one layer by head."""
+    """Words of the layers lie from the last layer to the first, so that those of a product with V
+    come before those of the one with K, and of one layer by head.
+    """
     layer, heads = key
-    return layer, heads.first
+    return -layer, heads.first
+
+
+def _mapped(qgraph: QGraph, engine: Engine, spill: bool) -> Mapped:
+    """The tensors in the store, with products of attention joined if it holds what these need,
+    or else some of them in DDR for a while.
+    """
+    try:
+        return _in_store(qgraph, engine, join=True)
+    except EngineTooSmall:
+        try:
+            return _in_store(qgraph, engine, join=False)
+        except StoreFull:
+            if not spill:
+                raise
+            return _spilled(qgraph, engine)
 
 
 def _tensors(qgraph: QGraph, engine: Engine) -> dict[str, Stored]:
@@ -150,13 +179,13 @@ def _tensors(qgraph: QGraph, engine: Engine) -> dict[str, Stored]:
 
 
 def _layers(
-    qgraph: QGraph, tensors: dict[str, Stored], engine: Engine, spill: bool
+    qgraph: QGraph, tensors: dict[str, Stored], engine: Engine, spill: bool, join: bool
 ) -> tuple[list[Node], list[Planned]]:
     """Nodes in graph order, and layers whose attention logits are cut into strips that fit."""
     graph = qgraph.graph
     order = nodes(graph)
     layers = [planned(qgraph, qlayer, tensors, engine) for qlayer in qgraph.layers]
-    found = cuts(graph, tensors, order, layers, engine, spill)
+    found = cuts(graph, tensors, order, layers, engine, spill, join)
     cut = {
         name: replace(tensors[name], strip=each.slots, copies=each.copies)
         for name, each in found.items()
@@ -165,19 +194,21 @@ def _layers(
         logits = {qlayer.layer.dest, *qlayer.layer.sources} & set(cut)
         if logits:
             (name,) = logits
-            layers[index] = planned(qgraph, qlayer, {**tensors, **cut}, engine, found[name].slots)
+            made = planned(qgraph, qlayer, {**tensors, **cut}, engine, found[name].slots)
+            layers[index] = replace(made, joined=found[name].joined)
     for made in layers:
         check_limits(made, engine)
     check_norms(graph, layers)
+    check_row_scales(graph, layers, engine)
     return order, layers
 
 
-def _in_store(qgraph: QGraph, engine: Engine) -> Mapped:
+def _in_store(qgraph: QGraph, engine: Engine, join: bool) -> Mapped:
     """All tensors in the store as long as they are alive: in the order with fewer flushes if the
     memories hold it, else in the order of the graph.
     """
     graph, tensors = qgraph.graph, _tensors(qgraph, engine)
-    order, layers = _layers(qgraph, tensors, engine, spill=False)
+    order, layers = _layers(qgraph, tensors, engine, spill=False, join=join)
     tensors |= {made.dest.name: made.dest for made in layers}
     better = reorder(graph, order, layers, engine.lag, engine.pixels)
     for nodes_in_order in [better, order] if better != order else [order]:
@@ -207,7 +238,7 @@ def _spilled(qgraph: QGraph, engine: Engine) -> Mapped:
     chosen, in steps that a choice takes notice of.
     """
     graph, tensors = qgraph.graph, _tensors(qgraph, engine)
-    order, layers = _layers(qgraph, tensors, engine, spill=True)
+    order, layers = _layers(qgraph, tensors, engine, spill=True, join=False)
     tensors |= {made.dest.name: made.dest for made in layers}
     chooser = Chooser(graph, tensors, order, layers)
     budget = engine.store_rows

@@ -1,4 +1,7 @@
-"""Which part of a tensor one execution of an entry writes, to compare it with the reference."""
+"""Which part of a tensor one execution of an entry writes, to compare it with the reference.
+
+The entries are those of ``gen.program.products``, of one product each.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,25 @@ from numpy.typing import NDArray
 
 from gen.program.io import Bytes
 from gen.program.layout import GROUP
-from gen.program.program import Program
+from gen.program.program import Entry, Program
 
 Values = NDArray[Any]
 
 
-def _pixels(program: Program, index: int) -> slice:
+def _pixels(program: Program, entry: Entry) -> slice:
     """Pixels of an item that the entry's strip holds."""
-    entry = program.entries[index]
     tensor = program.tensors[entry.dest]
     start = entry.mac.out_slot
     return slice(start, min(tensor.pixels, start + entry.mac.shape.octets * GROUP))
 
 
-def _items(program: Program, index: int, i0: int) -> slice:
-    entry = program.entries[index]
-    return slice(i0, i0 + 1) if program.segment_of(index).n0 > 1 else slice(0, entry.post.items)
+def _items(entry: Entry, i0: int) -> slice:
+    first = entry.item + i0
+    return slice(first, first + entry.post.items)
 
 
-def _channels(program: Program, index: int, i1: int) -> slice:
+def _channels(program: Program, entry: Entry, i1: int) -> slice:
     """All channels, or those of one head of the result of an attention."""
-    entry = program.entries[index]
     tensor = program.tensors[entry.dest]
     if not entry.post.row_sums:
         return slice(None)
@@ -38,24 +39,21 @@ def _channels(program: Program, index: int, i1: int) -> slice:
     return slice(head * tensor.head_channels, (head + 1) * tensor.head_channels)
 
 
-def written_rows(program: Program, index: int, i0: int, i1: int) -> tuple[int, int]:
-    """(first, number) of the rows of the store among which are all that execution (i0, i1) of entry
-    ``index`` writes.
+def written_rows(entry: Entry, i0: int, i1: int) -> tuple[int, int]:
+    """(first, number) of the rows of the store among which are all that execution (i0, i1) of an
+    entry writes.
     """
-    store = program.entries[index].store
-    region, octets = store.dest, store.shape.octets
+    region, octets = entry.store.dest, entry.store.shape.octets
     per_row, first = 1 if region.wide else 2, region.octet.at(i0, i1)
     assert first % per_row == 0 and octets % per_row == 0
     row = region.row.at(i0, i1) + first // per_row
     return row, (region.groups - 1) * region.group_rows + octets // per_row
 
 
-def stored_part(program: Program, index: int, rows: Sequence[Bytes]) -> Values:
-    """What an execution of entry ``index`` has written, [items, channels, pixels], int8 or int16,
-    from its ``written_rows`` uint8 [number, 128] of every rank. Channels of attention logits are
-    the tokens.
+def stored_part(program: Program, entry: Entry, rows: Sequence[Bytes]) -> Values:
+    """What an execution of an entry has written, [items, channels, pixels], int8 or int16, from its
+    ``written_rows`` uint8 [number, 128] of every rank. Channels of attention logits are the tokens.
     """
-    entry = program.entries[index]
     tensor, region = program.tensors[entry.dest], entry.store.dest
     octets = entry.store.shape.octets
     count = octets if region.wide else octets // 2
@@ -74,7 +72,7 @@ def stored_part(program: Program, index: int, rows: Sequence[Bytes]) -> Values:
     channels = tensor.physical_channels()
     if entry.post.row_sums:
         channels = tensor.head(entry.heads.first).lane + np.arange(tensor.head_channels)
-    pixels = _pixels(program, index)
+    pixels = _pixels(program, entry)
     part: Values = lanes[channels].transpose(1, 0, 2)[:, :, : pixels.stop - pixels.start]
     return part
 
@@ -84,20 +82,19 @@ def stored_like(got: Values, expected: Values) -> Values:
     return got[:, : expected.shape[1]]
 
 
-def reference_logits(program: Program, index: int, values: Values) -> Values:
+def reference_logits(program: Program, entry: Entry, values: Values) -> Values:
     """The part of the logits [pixels, tokens] of the pair of an execution that it writes."""
-    part: Values = np.swapaxes(values[_pixels(program, index)], 0, 1)[None]
+    part: Values = np.swapaxes(values[_pixels(program, entry)], 0, 1)[None]
     return part
 
 
-def reference_part(program: Program, index: int, i0: int, i1: int, values: Values) -> Values:
+def reference_part(program: Program, entry: Entry, i0: int, i1: int, values: Values) -> Values:
     """The same part of what ``gen.reference.run`` observes of the layer: [batch, channels, height,
     width], or [batch, heads, pixels, tokens] of attention logits.
     """
-    tensor = program.tensors[program.entries[index].dest]
-    pixels = _pixels(program, index)
-    if tensor.logits:
-        return reference_logits(program, index, values[i0, program.entries[index].heads.at(i1)])
+    if program.tensors[entry.dest].logits:
+        return reference_logits(program, entry, values[entry.item + i0, entry.heads.at(i1)])
     flat = values.reshape(*values.shape[:2], -1)
-    whole: Values = flat[_items(program, index, i0), _channels(program, index, i1), pixels]
+    channels, pixels = _channels(program, entry, i1), _pixels(program, entry)
+    whole: Values = flat[_items(entry, i0), channels, pixels]
     return whole

@@ -20,7 +20,8 @@ class Planned:
     """A layer with its tensors and dimensions.
 
     ``strips`` has one element per entry, each executed ``n0`` x ``n1`` times (items, heads).
-    A product of attention is that of ``heads``, which all begin at the same rank (``of_heads``).
+    A product of attention is that of ``heads``, which all begin at the same rank (``of_heads``);
+    ``joined`` ones share executions (``gen.program.join``).
     Per source: ``groups`` n up to which is multiplied, ``local_groups`` read on every rank,
     ``subs``, the number ``sub_base`` of the first one read. ``units`` output groups of a rank x
     ``gates``; ``steps`` of the reduction, one weight row each.
@@ -34,6 +35,7 @@ class Planned:
     residual: Stored | None
     strips: tuple[Strip, ...]
     n0: int
+    joined: bool
     heads: HeadLoop
     groups: tuple[int, ...]
     local_groups: tuple[int, ...]
@@ -121,19 +123,6 @@ class Planned:
         """Tiles of a strip."""
         return ceil_div(part.slots, self.engine.pixels)
 
-    def _late(self, part: Strip) -> int:
-        """Octets to fill before the first tile beyond what it reads, so that no tile waits for the
-        guard cycles behind the last octet that it reads: others follow it in the same slot.
-        """
-        if part.lead == part.fill:
-            return 0
-        passes = (4 if self.geometry.up else 1) * part.split
-        cycles, guard = sum(self.local_groups) * passes, self.engine.guard
-        if self.engine.ranks > 1 and passes == 1:
-            # what counts is the first Beat of an octet
-            return ceil_div(guard, cycles) - 1
-        return ceil_div(guard - 1, cycles)
-
     def _per_round(self, tiles: int, copies: int) -> int:
         """Units of a round; ``copies`` cycles of a Beat in the tiles' slots."""
         return per_round(
@@ -170,17 +159,34 @@ class Planned:
         """Work of one execution of a strip."""
         copies = (4 if self.geometry.up else 1) * part.split
         count = self._per_round(self.tiles(part), copies if part.fill > part.lead else 0)
+        late = late_octets(part.lead, part.fill, sum(self.local_groups), self.engine, copies)
         return Shape(
             units=self.units,
             per_round=count,
             gates=self.gates,
             octets=part.octets,
             steps=self.steps,
-            lead=min(part.fill, part.lead + self._late(part)),
+            lead=part.lead + late,
             fill=part.fill,
             ring=self.ring,
             ring_words=self.ring_words,
         )
+
+
+def late_octets(lead: int, fill: int, groups: int, engine: Engine, passes: int = 1) -> int:
+    """Octets, of ``groups`` Beats of ``passes`` cycles each, to fill before the first tile beyond
+    the ``lead`` of ``fill`` that it reads, so that no tile waits for the guard cycles behind the
+    last octet that it reads: others follow it in the same slot.
+    """
+    if lead == fill:
+        return 0
+    cycles, guard = groups * passes, engine.guard
+    if engine.ranks > 1 and passes == 1:
+        # what counts is the first Beat of an octet
+        late = ceil_div(guard, cycles) - 1
+    else:
+        late = ceil_div(guard - 1, cycles)
+    return min(late, fill - lead)
 
 
 def planned(
@@ -240,6 +246,7 @@ def planned(
         residual=tensors[layer.residual] if layer.residual else None,
         strips=_strips(window, items, slots, engine),
         n0=batch // items,
+        joined=False,
         heads=HeadLoop(0, 1, layer.heads or 1),
         groups=groups,
         local_groups=local_groups,

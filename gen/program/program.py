@@ -24,7 +24,12 @@ from gen.program.structs import (
 @dataclass(frozen=True)
 class Entry:
     """A strip of a layer (most have one) in the ROMs of the kernels, and the stored tensors that
-    it uses; for some heads if it is a product of attention.
+    it uses; for some heads if it is a product of attention. ``item``: the batch item of loop
+    counter i0 = 0.
+
+    ``parts`` of a joined execution (docs/engine.md, "Joined products"): the product with V of one
+    pair (item, head), whose names the entry bears, and that with K of the next, each as it would
+    be alone.
     """
 
     layer: str
@@ -41,6 +46,8 @@ class Entry:
     mac: MacEntry
     post: PostEntry
     wload: WloadEntry
+    item: int = 0
+    parts: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from gen.program.layout import GROUP, Stored
 from gen.program.marks import NOTHING, MarkedMemory, Names
+from gen.program.products import products
 from gen.program.program import Entry, Program
+from gen.program.replay_times import Times
 from gen.program.structs import (
     FLUSH_ALWAYS,
     FLUSH_FIRST,
@@ -27,8 +29,6 @@ from gen.program.structs import (
     Addr,
     Move,
     Region,
-    Segment,
-    Shape,
     StoreEntry,
 )
 
@@ -42,7 +42,7 @@ def replay(program: Program) -> str | None:
     for segment in program.segments:
         for i0 in range(segment.n0):
             for i1 in range(segment.n1):
-                run.enter(i0, i1, segment)
+                run.enter(i0, i1)
                 for entry in program.entries[segment.first : segment.first + segment.count]:
                     fault = fault or run.moves_before(entry.store)
                     fault = fault or run.entry(entry)
@@ -56,7 +56,8 @@ def replay(program: Program) -> str | None:
 
 
 class _Replay:
-    """State of a replay: marked memories, the current loop, the number of the micro-slot.
+    """State of a replay: marked memories, the current loop, the item and head of the product at
+    hand, the number of the micro-slot.
 
     The store has two cells per row: the planes of a wide octet, or two narrow octets.
     """
@@ -72,16 +73,21 @@ class _Replay:
         self.sums = MarkedMemory(self.engine.stats_words, "word of sums", sums)
         self.ddr = MarkedMemory(2 * program.spill_rows, "half row of DDR", names)
         self.rows = MarkedMemory(self.engine.row_octets, "octet of row statistics", names)
-        # micro-slot of the last write of every cell, and the first one that may not be done
+        # micro-slots of the last write and read of every cell; the first one that may not be done
         self.written = np.full(len(self.store.cells), -1)
-        self.flushed = self.lead_flushed = self.slot = 0
-        self.enter(0, 0, Segment(0, 0))
-        self.head = 0
+        self.last_read = np.full(len(self.store.cells), -1)
+        self.flushed = self.slot = 0
+        self.enter(0, 0)
 
-    def enter(self, i0: int, i1: int, segment: Segment) -> None:
+    def enter(self, i0: int, i1: int) -> None:
         """The next iteration of a segment."""
         self.loop = (i0, i1)
-        self.item = i0 if segment.n0 > 1 else 0
+        self.item = self.head = 0
+
+    def turn_to(self, product: Entry) -> None:
+        """One of the products of an execution."""
+        self.item = product.item + self.loop[0]
+        self.head = product.heads.at(self.loop[1])
 
     def _pairs(self, logits: str) -> int:
         """Items x heads of an attention."""
@@ -99,13 +105,13 @@ class _Replay:
         return tensor.items * tensor.pitch // GROUP
 
     def part(self, tensor: Stored, groups: Int64, octets: Int64, head: int = -1) -> Int64:
-        """Marks of local groups and octets of an item, in the present iteration; groups of a
-        ``head`` count from its first one.
+        """Marks of local groups and octets of the present item; groups of a ``head`` count from its
+        first one.
         """
         copy = 0
         item = self.item
         if tensor.logits:
-            copy, item = self.loop[0] * self._heads(tensor.name) + self.head, 0
+            copy, item = self.item * self._heads(tensor.name) + self.head, 0
         elif head >= 0:
             groups = groups + tensor.head(head).first
         octets = octets + item * tensor.pitch // GROUP
@@ -146,6 +152,7 @@ class _Replay:
             return fault
         due = self.written[cells]
         now, done = (np.tile(np.broadcast_to(n, groups.shape), times) for n in (when, flushed))
+        self.last_read[cells] = np.maximum(self.last_read[cells], now)
         late = (due >= done) & (due > now - 2 - self.engine.lag)
         if late.any():
             return f"{name} is read before it is written; a flush is missing"
@@ -156,7 +163,7 @@ class _Replay:
         tensor = self.program.tensors[name]
         region = Region(Addr(tensor.row), Addr(), 0, int(tensor.wide), tensor.group_rows)
         groups, octets = _grid(tensor.local_groups, self._octets(tensor))
-        self.enter(0, 0, Segment(0, 0))
+        self.enter(0, 0)
         cells = self.cells(region, groups, octets)
         marks = np.tile(self.part(tensor, groups, octets), 1 + region.wide)
         return self.store.write(cells, marks) if write else self.store.read(name, cells, marks)
@@ -217,51 +224,54 @@ class _Replay:
 
     def entry(self, entry: Entry) -> str | None:
         """All reads of an execution, then its writes."""
-        store, shape = entry.store, entry.store.shape
-        self.head = entry.heads.at(self.loop[1])
-        first = self.loop == (0, 0)
+        store, first = entry.store, self.loop == (0, 0)
         before = self.flushed
         if store.flush == FLUSH_ALWAYS or (store.flush == FLUSH_FIRST and first):
             self.flushed = self.slot
-        tile = self.engine.tile_octets
+        times = Times(store, self.engine.tile_octets, self.slot, before, self.flushed)
+        fault, unwritten = None, times.writes
+        for product in products(entry):
+            self.turn_to(product)
+            fault = fault or self._reads(product, times)
+        for product in products(entry):
+            self.turn_to(product)
+            groups = product.store.dest.groups
+            fault = fault or self._writes(product, unwritten[:groups])
+            unwritten = unwritten[groups:]
+        self.slot = int(times.writes.max()) + 1
+        return fault
 
-        def written(tiles: Int64) -> Int64:
-            """First micro-slot that may not be written when a tile of round 0 reads; -1: lead."""
-            fewer = np.maximum(store.pending - (tiles + 1) * store.pending_tile, 0)
-            limits: Int64 = np.clip(self.slot - fewer, before, self.flushed)
-            return limits
-
-        self.lead_flushed = int(written(np.array(-1)))
+    def _reads(self, entry: Entry, times: Times) -> str | None:
+        """What a product reads."""
+        store, shape = entry.store, entry.store.shape
         fault = self._read_sums(entry)
         for name, region in zip(entry.sources, store.source, strict=False):
             need = self._needed(name, entry)
             if region.groups < need:
                 return f"{name}: {region.groups} of {need} local groups are read"
             pairs = _grid(region.groups, shape.fill)
-            flushed = written(np.maximum((pairs[1] - shape.lead) // tile, -1))
+            slot, head = entry.mac.fill_slot, self._head_of(entry, name)
             fault = fault or self.read(
-                name,
-                region,
-                pairs,
-                entry.mac.fill_slot // GROUP,
-                self.slot,
-                flushed,
-                self._head_of(entry, name),
+                name, region, pairs, slot // GROUP, *times.reads(pairs[1]), head
             )
         if shape.ring != RING_NONE:
-            fault = fault or self._ring(entry)
-        order = micro_slots(shape, tile)
-        dest = _grid(store.dest.groups, shape.octets)
-        when = self.slot + order[dest]
+            fault = fault or self._ring(entry, times)
         if entry.residual is not None:
-            first_round = dest[0] < shape.per_round // shape.gates
-            flushed = np.where(first_round, written(dest[1] // tile), self.flushed)
-            fault = fault or self.read(
-                entry.residual, store.residual, dest, entry.post.out_octet, when, flushed
+            pairs = _grid(store.dest.groups, shape.octets)
+            first_round = pairs[0] < shape.per_round // shape.gates
+            flushed = np.where(
+                first_round, times.flushed(pairs[1] // times.tile_octets), self.flushed
             )
-        fault = fault or self._write(entry, dest, when)
-        self.slot += int(order.max()) + 1
-        return fault or self._write_sums(entry)
+            octet = entry.post.out_octet
+            fault = fault or self.read(
+                entry.residual, store.residual, pairs, octet, times.writes[pairs], flushed
+            )
+        return fault
+
+    def _writes(self, entry: Entry, when: Int64) -> str | None:
+        """What a product writes: its output groups, octet by octet, in micro-slots ``when``."""
+        pairs = _grid(entry.store.dest.groups, entry.store.shape.octets)
+        return self._write(entry, pairs, when[pairs]) or self._write_sums(entry)
 
     def _needed(self, name: str, entry: Entry) -> int:
         """Local groups of a source that hold channels."""
@@ -273,7 +283,7 @@ class _Replay:
         logits = self.program.tensors[entry.dest].logits or entry.post.row_sums
         return self.head if logits and not self.program.tensors[name].logits else -1
 
-    def _ring(self, entry: Entry) -> str | None:
+    def _ring(self, entry: Entry, times: Times) -> str | None:
         """K: token octets unit*R + rank, all channels; V: local group unit, all tokens."""
         store, shape = entry.store, entry.store.shape
         assert entry.weight is not None
@@ -293,8 +303,9 @@ class _Replay:
         fault = self.store.outside(self.cells(store.weights, groups, octets))
         held = octets < tensor.pitch // GROUP
         pairs = (groups[held], octets[held])
+        flushed = times.flushed(np.array(-1))
         return fault or self.read(
-            entry.weight, store.weights, pairs, 0, self.slot, self.lead_flushed, self.head
+            entry.weight, store.weights, pairs, 0, times.start, flushed, self.head
         )
 
     def _write(self, entry: Entry, pairs: tuple[Int64, Int64], when: Int64) -> str | None:
@@ -308,6 +319,8 @@ class _Replay:
         fault = self.store.write(cells, marks)
         if fault is None:
             self.written[cells] = np.tile(when, times)
+            if (self.last_read[cells] > self.written[cells]).any():
+                return f"{entry.dest} is written over what the execution reads later"
         return fault
 
     # statistics
@@ -354,19 +367,6 @@ class _Replay:
         elif entry.mac.out_slot:
             return "sums of a later strip replace those of the strips before"
         return self.sums.write(cells, marks)
-
-
-def micro_slots(shape: Shape, tile_octets: int) -> Int64:
-    """Number of the micro-slot in which each (output group, octet) is written."""
-    groups, tiles = shape.units // shape.gates, -(-shape.octets // tile_octets)
-    order = np.zeros((groups, tiles), dtype=np.int64)
-    number = 0
-    for first in range(0, groups, shape.per_round // shape.gates):
-        end = min(groups, first + shape.per_round // shape.gates)
-        count = (end - first) * tiles
-        order[first:end] = number + np.arange(count).reshape(tiles, -1).T
-        number += count
-    return np.repeat(order, tile_octets, axis=1)[:, : shape.octets]
 
 
 def _grid(rows: int, columns: int) -> tuple[Int64, Int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gen.program.engine import Engine
-from gen.program.layout import GROUP, ceil_div, up_to
+from gen.program.layout import ceil_div, up_to
 
 # of the cycles of a layer's only tile, the share that the guard cycles after a load may take
 _GUARD_SHARE = 1 / 16
@@ -28,7 +28,8 @@ def per_round(
     most = min(units, engine.units, engine.weight_rows // steps) // gates * gates
     if most <= 0:
         return 0
-    unit_cycles = max(steps, engine.pixels // GROUP)
+    # of the array, or of post, which takes a word in each
+    unit_cycles = max(steps, engine.tile_octets)
     for count in range(gates, most, gates):
         visit = count * unit_cycles
         if tiles == 1:

@@ -18,7 +18,8 @@ Node = tuple[int, ...]
 @dataclass(frozen=True)
 class Work:
     """What an entry does: strip ``strip`` of layer ``layer`` (indices) for ``heads``, at time
-    ``time``.
+    ``time``. ``item``: a product of attention for this batch item alone; ``beside``: the product
+    with K that shares its executions.
 
     All entries of a repeated segment share one time: what one iteration reads last may be read
     again by the next.
@@ -28,6 +29,8 @@ class Work:
     strip: int
     time: int
     heads: HeadLoop
+    item: int | None = None
+    beside: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -94,31 +97,45 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
     What runs once shares a segment with its neighbours. Strips of a layer that runs once per item
     are a segment of their own. Attention: strip by strip, the product with K over all items and
     heads and then the product with V, or a segment of both if the logits of one pair exist at a
-    time; with an entry for every rank at which a head begins.
+    time; with an entry for every rank at which a head begins. Joined ones: ``_joined``.
     """
     segments: list[Segment] = []
     work: list[Work] = []
     now = 0
 
+    def add(works: Sequence[Work], n0: int, n1: int) -> None:
+        last = segments[-1] if segments else None
+        if n0 * n1 == 1 and last and last.n0 * last.n1 == 1:
+            segments[-1] = Segment(last.first, last.count + len(works))
+        else:
+            segments.append(Segment(len(work), len(works), n0, n1))
+        work.extend(works)
+
     def segment(entries: Sequence[tuple[int, int, HeadLoop]], n0: int, n1: int) -> None:
         nonlocal now
-        first = len(work)
         once = n0 * n1 == 1
-        for layer, strip, heads in entries:
-            work.append(Work(layer, strip, now, heads))
-            now += once
-        now += not once
-        last = segments[-1] if segments else None
-        if once and last and last.n0 * last.n1 == 1:
-            segments[-1] = Segment(last.first, last.count + len(entries))
-        else:
-            segments.append(Segment(first, len(entries), n0, n1))
+        times = range(now, now + len(entries)) if once else [now] * len(entries)
+        add(
+            [
+                Work(layer, strip, time, heads)
+                for (layer, strip, heads), time in zip(entries, times, strict=True)
+            ],
+            n0,
+            n1,
+        )
+        now += len(entries) if once else 1
 
     for node in order:
         made = layers[node[0]]
         parts = range(len(made.strips))
         if len(node) == 1:
             segment([(node[0], part, made.heads) for part in parts], made.n0, made.n1)
+            continue
+        if made.joined:
+            for part in parts:
+                for each in _joined(node, part, now, made.layer.heads, made.n0):
+                    add([each], 1, each.heads.count)
+                now += 1
             continue
         loops = head_loops([layers[layer] for layer in node])
         together = [node] if made.dest.copies == 1 else [(layer,) for layer in node]
@@ -128,6 +145,27 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
                     entries = [(layer, part, each) for each in heads for layer in products]
                     segment(entries, made.n0, heads[0].count)
     return Schedule(tuple(segments), tuple(work))
+
+
+def _joined(node: Node, strip: int, time: int, heads: int, items: int) -> list[Work]:
+    """The first product with K, executions of both products, the last product with V: of all
+    heads, item by item. They share a time: K is read while results are written.
+    """
+    keys, values = node
+
+    def both(head: int, count: int, item: int) -> Work:
+        step = int(count > 1)
+        following = HeadLoop(head + 1, step, count) if head + 1 < heads else HeadLoop()
+        of_keys = Work(keys, strip, time, following, item + (head + 1 == heads))
+        return Work(values, strip, time, HeadLoop(head, step, count), item, of_keys)
+
+    works = [Work(keys, strip, time, HeadLoop(), 0)]
+    for item in range(items):
+        if heads > 1:
+            works.append(both(0, heads - 1, item))
+        if item + 1 < items:
+            works.append(both(heads - 1, 1, item))
+    return [*works, Work(values, strip, time, HeadLoop(heads - 1), items - 1)]
 
 
 def reads(layer: Layer) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gen.errors import UserError
 from gen.program.cost import StepCost, step_cost
 from gen.program.layout import ROW, ceil_div
+from gen.program.products import products
 from gen.program.program import Entry, Program, moved_rows
 from gen.program.program_io import load_program
 
@@ -40,9 +41,9 @@ def table(program: Program, cost: StepCost) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [COLUMNS]
     for entry, spent in zip(program.entries, cost.layers, strict=True):
         shape, dest = entry.mac.shape, program.tensors[entry.dest]
-        region = entry.store.dest
+        region = products(entry)[0].store.dest
         inputs = "+".join(str(program.tensors[name].channels) for name in entry.sources)
-        strips = len(program.entries_of(entry.layer))
+        strips = 1 + max(program.entries[k].strip for k in program.entries_of(entry.layer))
         rows.append(
             (
                 entry.layer,
@@ -69,15 +70,21 @@ def table(program: Program, cost: StepCost) -> list[tuple[str, ...]]:
 
 def useful(program: Program, entry: Entry) -> int:
     """Multiply-accumulates of an entry over all its executions, without any padding."""
-    mac, segment = entry.mac, program.segment_of(program.entries.index(entry))
+    segment = program.segment_of(program.entries.index(entry))
+    runs = segment.n0 * segment.n1
+    return sum(runs * _useful(program, product) for product in products(entry))
+
+
+def _useful(program: Program, entry: Entry) -> int:
+    """Those of one execution of a product."""
+    mac = entry.mac
     dest = program.tensors[entry.dest]
     pixels = min(dest.pixels, mac.out_slot + 8 * mac.shape.octets) - mac.out_slot
-    per_head = segment.n1 > 1 or entry.gather.row_sums
+    per_head = dest.logits or entry.post.row_sums
     channels = [program.tensors[name] for name in entry.sources]
     inputs = sum(c.channels if c.logits or not per_head else c.head_channels for c in channels)
     outputs = dest.head_channels if per_head and not dest.logits else dest.channels
-    runs = segment.n0 * segment.n1 * mac.items
-    return runs * pixels * mac.taps * inputs * outputs * mac.shape.gates
+    return mac.items * pixels * mac.taps * inputs * outputs * mac.shape.gates
 
 
 def text(program: Program) -> str:

@@ -58,6 +58,26 @@ class Shape:
     fill: int
     ring: int
     ring_words: int
+    pv_units: int = 0
+    pv_steps: int = 0
+    pv_words: int = 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether a product with V is computed beside the one with K."""
+        return self.pv_units > 0
+
+    def rows(self, units: int) -> int:
+        """Weight rows of the first ``units`` units."""
+        pv = min(units, self.pv_units)
+        return pv * self.pv_steps + (units - pv) * self.steps
+
+    def weight_words(self, units: int) -> int:
+        """Words on px of the ring weights of the first ``units`` units."""
+        if self.ring == RING_NONE:
+            return 0
+        pv = min(units, self.pv_units)
+        return pv * self.pv_words + (units - pv) * self.ring_words
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,8 @@ class StoreEntry:
     weights: Region
     residual: Region
     dest: Region
+    pv_weights: Region = Region()
+    pv_dest: Region = Region()
     moves_first: int = 0
     moves_once: int = 0
     moves_before: int = 0
@@ -145,6 +167,7 @@ class PreEntry:
     group_size: int
     n: int
     shift: int
+    plain_shift: int
     table: int
     uniform: int
     stats: int
@@ -207,6 +230,7 @@ class MacEntry:
     limit_x: int
     taps: int
     subs: int
+    pv_subs: int
     offset: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
     ty: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
     tx: tuple[int, ...] = field(metadata={"length": MAX_TAPS})
@@ -221,7 +245,7 @@ class MacEntry:
     @property
     def row_parts(self) -> int:
         """Weight rows of a step of 16 inputs: two where they hold halves of its weights."""
-        return self.shape.steps // (self.taps * self.subs)
+        return self.shape.steps // (self.taps * (self.subs - self.pv_subs))
 
 
 @dataclass(frozen=True)
@@ -234,6 +258,7 @@ class PostEntry:
     pixels: int
     item_octets: int
     wide: int
+    pv_wide: int
     residual: int
     residual_shift: int
     row_sums: int

@@ -121,7 +121,8 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
     norms = _row_norms(qgraph)
     qlayers = {qlayer.layer.name: qlayer for qlayer in qgraph.layers}
     # strips of a layer read the same words
-    for entry in {(each.layer, each.heads): each for each in reversed(program.entries)}.values():
+    alone = [each for each in reversed(program.entries) if not each.parts]
+    for entry in {each.wload.hd: each for each in alone}.values():
         qlayer, wload, shape = qlayers[entry.layer], entry.wload, entry.mac.shape
         outputs = output_ranks(program, entry)
         if wload.ws_rows and wload.ws_buffer == BUFFER_STATIC:

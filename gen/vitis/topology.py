@@ -35,6 +35,7 @@ _STREAMS = {
     "ks": ("gather", "mac", "WeightRow<8>"),
     "ws": ("wload", "mac", "WeightRow"),
     "as": ("mac", "post", "AccWord"),
+    "bs": ("mac", "post", "AccWord"),
     "rs": ("store", "post", "Pair"),
     "ys": ("post", "store", "ResultPair"),
     "st": ("post", "reduce", "StatWord"),
@@ -53,8 +54,8 @@ _ORDER = {
     "pre": ("hd", "pp", "xs", "sg", "px"),
     "gather": ("px", LINK, "gs", "ks", "ss"),
     "reduce": ("st", LINK, "sg"),
-    "mac": ("gs", "ks", "ws", "as"),
-    "post": ("as", "rs", "qp", "ss", "ys", "st"),
+    "mac": ("gs", "ks", "ws", "as", "bs"),
+    "post": ("as", "bs", "rs", "qp", "ss", "ys", "st"),
 }
 # kernels that know their rank, and what they send to their neighbours
 _LINE = {"gather": "Beat", "reduce": "StatBeat"}

@@ -116,13 +116,13 @@ class Rank {
             },
             P::STAGES_MAC, sim::Style::flp);
         device.spawn_free(
-            name("mac"), [this] { mac_array<P>(jobs_, memory_->mac, gs, ks, ws_, as_); },
+            name("mac"), [this] { mac_array<P>(jobs_, memory_->mac, gs, ks, ws_, as_, bs_); },
             P::STAGES_MAC, sim::Style::flp);
         device.spawn_free(
             name("post"),
             [this, p] {
-                post<P>(p->segments, p->segment_count, p->post, memory_->post, as_, rs_, qp_, ss,
-                        ys_, st);
+                post<P>(p->segments, p->segment_count, p->post, memory_->post, as_, bs_, rs_, qp_,
+                        ss, ys_, st);
             },
             P::STAGES_POST, sim::Style::flp);
     }
@@ -142,6 +142,7 @@ class Rank {
         device.register_fifo(rw_, name("pre.rows"), name("pre.apply"));
         device.register_fifo(jobs_, name("mac.plan"), name("mac"));
         device.register_fifo(as_, name("mac"), name("post"));
+        device.register_fifo(bs_, name("mac"), name("post"));
         device.register_fifo(static_runs_, name("wload.plan"), name("wload.static"));
         device.register_fifo(dynamic_runs_, name("wload.plan"), name("wload.dynamic"));
         device.register_fifo(runs_, name("wload.plan"), name("wload.route"));
@@ -204,6 +205,7 @@ class Rank {
     hls::stream<Pair, P::DEPTH_RS> rs_{name("rs")};
     hls::stream<ResultPair, P::DEPTH_YS> ys_{name("ys")};
     hls::stream<AccWord, P::DEPTH_AS> as_{name("as")};
+    hls::stream<AccWord, P::DEPTH_BS> bs_{name("bs")};
     hls::stream<MacJob, JOBS_DEPTH> jobs_{name("mac.jobs")};
     hls::stream<Word, P::DEPTH_HD> hd_{name("hd")};
     hls::stream<Word, P::DEPTH_PP> pp_{name("pp")};

@@ -22,12 +22,6 @@
 
 namespace lda {
 
-// px words of a unit's ring weights.
-inline int ring_words_of(const Shape& shape) {
-#pragma HLS inline
-    return shape.ring == RING_NONE ? 0 : shape.ring_words;
-}
-
 // Local groups of all sources: Beats of a fill octet.
 inline int octet_words(const GatherEntry& entry) {
 #pragma HLS inline
@@ -42,7 +36,7 @@ SOURCES:
 
 inline int link_words(const GatherEntry& entry) {
 #pragma HLS inline
-    return entry.shape.units * ring_words_of(entry.shape) + entry.shape.fill * octet_words(entry);
+    return ring_words_of(entry.shape, entry.shape.units) + entry.shape.fill * octet_words(entry);
 }
 
 template <class P>
@@ -82,10 +76,12 @@ void join_entry(const GatherEntry& entry, Left& left_s, hls::stream<Word>& own_s
 #pragma HLS inline off
     const Shape& shape = entry.shape;
     const int beats = octet_words(entry);
-    const int ring_first = least(shape.per_round, shape.units) * ring_words_of(shape);
+    const int ring_first = ring_words_of(shape, least(shape.per_round, shape.units));
     const int fill_end = ring_first + shape.fill * beats;
     const int total = link_words(entry);
-    const bool tokens = shape.ring == RING_K;
+    // V of a joined product comes before K
+    const int first_token = shape.pv_units * shape.pv_words;
+    const bool has_tokens = shape.ring == RING_K;
     int group = 0, turn = 0;  // K: local group, rank whose token octet this is
     int beat_of_octet = 0;
     SumWord sums = SumWord();
@@ -97,6 +93,7 @@ BEATS:
         TICK(1);
         Beat<P::RANKS> beat;
         take_all<RANK>(left_s, own_s, right_s, beat);
+        const bool tokens = has_tokens && i >= first_token;
         if (i >= ring_first && i < fill_end) {
             gs_s.write(beat);
             if (entry.row_sums) {
@@ -112,7 +109,7 @@ BEATS:
                     }
                     sums.sum[p] = sum;
                 }
-                if (beat_of_octet == beats - 1) ss_s.write(sums);
+                if (beat_of_octet == entry.groups[0] - 1) ss_s.write(sums);
             }
             if (++beat_of_octet == beats) beat_of_octet = 0;
         } else if (tokens) {
@@ -201,23 +198,24 @@ BYTES:
     return row;
 }
 
+// Rows of the units of one product: `values`: with V.
 template <class P>
-void rows_entry(const GatherEntry& entry, hls::stream<Beat<P::RANKS>>& kept_s,
-                hls::stream<WeightRow<8>>& ks_s) {
+void rows_entry(const GatherEntry& entry, bool values, int units,
+                hls::stream<Beat<P::RANKS>>& kept_s, hls::stream<WeightRow<8>>& ks_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
-    const bool values = shape.ring == RING_V;
-    const int steps = shape.steps / byte_rows<P>();
+    const bool joined = values && shape.pv_units > 0;
+    const int ring_words = joined ? shape.pv_words : shape.ring_words;
+    const int steps = (joined ? shape.pv_steps : shape.steps) / byte_rows<P>();
     // words of a kept Beat that are weights; a row takes two words
     const int width = values ? 1 : P::RANKS;
     const int parts = width > 1 ? width / 2 : 1;
-    const int beats = values ? ring_words_of(shape) : entry.ring_groups;  // of a unit
-    const int valid = values ? beats : entry.ring_valid;                  // words of a unit
-    const int total = shape.ring == RING_NONE ? 0 : shape.units * beats * parts;
-    LDA_CHECK(shape.ring != RING_K || shape.ring_words == P::RANKS * entry.ring_groups,
+    const int beats = values ? ring_words : entry.ring_groups;  // of a unit
+    const int valid = values ? beats : entry.ring_valid;        // words of a unit
+    const int total = units * beats * parts;
+    LDA_CHECK(values || ring_words == P::RANKS * entry.ring_groups,
               "gather: ring words of K are not those of R token octets");
-    LDA_CHECK(shape.ring != RING_V || shape.ring_words == 2 * steps,
-              "gather: ring words of V are not two per step");
+    LDA_CHECK(!values || ring_words == 2 * steps, "gather: ring words of V are not two per step");
     int beat = 0, part = 0, word = 0;  // within the unit; word: first of this part
     Beat<P::RANKS> kept = Beat<P::RANKS>();
     const Word none = Word();
@@ -265,7 +263,16 @@ SEGMENTS:
         ENTRIES:
             for (int k = 0; k < segment.count; ++k) {
                 const GatherEntry entry = entries[segment.first + k];
-                rows_entry<P>(entry, kept_s, ks_s);
+                // joined: V, then K
+                const bool ring = entry.shape.ring != RING_NONE;
+                const int joined = entry.shape.pv_units > 0 ? 1 : 0;
+            PRODUCTS:
+                for (int product = 0; product <= joined; ++product) {
+                    const bool values = joined ? product == 0 : entry.shape.ring == RING_V;
+                    const int others = entry.shape.units - entry.shape.pv_units;
+                    const int units = joined && values ? entry.shape.pv_units : others;
+                    rows_entry<P>(entry, values, ring ? units : 0, kept_s, ks_s);
+                }
             }
         }
     }

@@ -1,11 +1,11 @@
 // mac: the multiplier array, output stationary. Fills its window buffer from gs, its weight buffer
-// from ws or ks, and sends accumulators to post (as), per round, tile, unit, octet.
+// from ws or ks, and sends accumulators to post (as, bs), per round, tile, unit, octet.
 //
 // Two processes in a dataflow region: mac_plan sends what every execution needs to know, mac_array
 // runs through the slots of docs/engine.md in one flattened loop over all of them: per execution
 // "lead" and one slot per round and tile. In every cycle of a slot one multiply step, one Beat
-// cycle, one weight row and one as word are handled. A unit's words leave during the next unit's
-// steps, those of an execution's last unit before the following one's fill.
+// cycle, one weight row and two words for post are handled. A unit's words leave during the next
+// unit's steps, those of an execution's last unit before the following one's fill.
 #ifndef LDA_MAC_HPP
 #define LDA_MAC_HPP
 
@@ -25,7 +25,7 @@ namespace lda {
 template <class P>
 void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Beat<P::RANKS>>& gs_s,
                hls::stream<WeightRow<8>>& ks_s, hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s,
-               hls::stream<AccWord>& as_s) {
+               hls::stream<AccWord>& as_s, hls::stream<AccWord>& bs_s) {
 #pragma HLS inline off
     const int TILE_WORDS = P::PP / GROUP;
     const int ALL = 1 << 30;
@@ -98,6 +98,9 @@ SLOTS:
         const bool works = !begins && !ends;
         const bool computes = works && !lead && unit < units_now;
         const bool leaves = leaving < ready;
+        // units of a joined product with V come first: other subs, other steps
+        const bool of_v = unit < shape.pv_units;
+        const int unit_cycles = of_v ? job.pv_cycles : job.unit_cycles;
         // The fill may wait for what the last words become in the store: they go first.
         const bool may_load = works && !(lead && leaves);
         // Ring weights travel as px words: in the lead slot before the fill, later behind it. Rows
@@ -109,7 +112,7 @@ SLOTS:
         const bool loads = may_load && (ring_load ? ring_row : load.units > 0 && load_wait == 0);
 #ifdef LDA_FAST
         // what touches no stream is one long iteration, up to the next event
-        int span = computes ? job.unit_cycles - phase : most(hold, 1);
+        int span = computes ? unit_cycles - phase : most(hold, 1);
         if (fills) span = fill.pass ? least(span, job.fill.passes - fill.pass) : 1;
         if (!ring_load && load.units > 0) span = least(span, most(load_wait, 1));
         if (loads || leaves || begins || !placed) span = 1;
@@ -159,27 +162,29 @@ SLOTS:
             }
         }
         if (leaves) {
-            AccWord word;
+            AccWord even, odd;
             for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
                 for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
-                    word.a[p * GROUP + o] = result[leaving * GROUP + p][o];
+                    even.a[p * GROUP + o] = result[leaving * GROUP + p][o];
+                    odd.a[p * GROUP + o] = result[(leaving + 1) * GROUP + p][o];
                 }
             }
-            as_s.write(word);
-            ++leaving;
+            as_s.write(even);
+            bs_s.write(odd);
+            leaving += 2;
         }
         if (computes) {
 #ifdef LDA_FAST
-            if (phase == 0 && unit == 0) {
+            if (phase == 0 && (unit == 0 || unit == shape.pv_units)) {
                 const bool grows = job.fill.direct && !job.turns;
                 const int filled = grows ? fill.slot : entry.window_slots;
-                operands.place(entry, memory.window, lanes, first,
+                operands.place(entry, of_v ? 0 : entry.pv_subs, memory.window, lanes, first,
                                least(TILE_WORDS, octets_left) * GROUP, filled);
             }
 #else
-            if (phase < shape.steps) {
+            if (phase < (of_v ? shape.pv_steps : shape.steps)) {
                 const int parts = P::WEIGHT_BITS == 8 ? 1 : job.row_parts;
                 const RowPart of_step = parts == 1 ? ROW_WHOLE : part == 0 ? ROW_HIGH : ROW_LOW;
                 multiply_step<P>(entry, memory, lanes, first, half * P::WEIGHT_ROWS + row, tap, sub,
@@ -195,12 +200,14 @@ SLOTS:
             }
 #endif
             phase += span;
-            if (phase == job.unit_cycles) {
+            if (phase == unit_cycles) {
 #ifdef LDA_FAST
                 const WeightRow<P::WEIGHT_BITS>* rows =
-                    memory.weights + half * P::WEIGHT_ROWS + unit * shape.steps;
-                multiply_unit(operands.pixel, P::PP, entry.taps, entry.subs,
-                              bytes_of(rows, shape.steps, job.row_parts, unit_weights), result);
+                    memory.weights + half * P::WEIGHT_ROWS + rows_of(shape, unit);
+                const int steps = of_v ? shape.pv_steps : shape.steps;
+                multiply_unit(operands.pixel, P::PP, entry.taps,
+                              of_v ? entry.pv_subs : entry.subs - entry.pv_subs,
+                              bytes_of(rows, steps, job.row_parts, unit_weights), result);
 #else
                 for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
@@ -211,8 +218,10 @@ SLOTS:
                 }
 #endif
                 ready = least(TILE_WORDS, octets_left);
-                phase = tap = sub = part = leaving = 0;
+                LDA_CHECK(ready % 2 == 0, "mac: an odd number of octets");
+                phase = tap = part = leaving = 0;
                 ++unit;
+                sub = unit < shape.pv_units ? 0 : entry.pv_subs;
             }
         }
         if (works && !placed) {
@@ -241,8 +250,7 @@ SLOTS:
             units_left = shape.units;
             units_now = least(shape.per_round, shape.units);
             // what is left of its rows from ws, or those of the ring
-            if (first_job) load = job.own;
-            if (ring) load = load_of(units_now, shape.steps);
+            if (first_job || ring) load = job.own;
             first_job = false;
             ring_load = ring;
             load_half = half;
@@ -252,7 +260,7 @@ SLOTS:
             fill_needed = fill_due - entry.late;
             lead_left = job.lead_cycles;
         } else if (over) {
-            unit = row = 0;
+            unit = row = sub = 0;
             if (lead || last_tile) {
                 if (!lead) {
                     half ^= 1;
@@ -300,11 +308,12 @@ SLOTS:
 template <class P>
 void mac(const Segment* segments, int segment_count, const MacEntry* entries, MacMemory<P>& memory,
          hls::stream<Beat<P::RANKS>>& gs_s, hls::stream<WeightRow<8>>& ks_s,
-         hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<AccWord>& as_s) {
+         hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<AccWord>& as_s,
+         hls::stream<AccWord>& bs_s) {
 #pragma HLS dataflow disable_start_propagation
     hls::stream<MacJob, JOBS_DEPTH> jobs_s("jobs_s");
     mac_plan<P>(segments, segment_count, entries, jobs_s);
-    mac_array<P>(jobs_s, memory, gs_s, ks_s, ws_s, as_s);
+    mac_array<P>(jobs_s, memory, gs_s, ks_s, ws_s, as_s, bs_s);
 }
 
 }  // namespace lda

@@ -42,6 +42,13 @@ inline void next_row(RowLoad& load) {
     }
 }
 
+// Rows of an execution's first `units` units from the ring.
+inline RowLoad ring_rows(const Shape& shape, int units) {
+#pragma HLS inline
+    if (shape.pv_units == 0) return load_of(units, shape.steps);
+    return load_of(1, rows_of(shape, units));
+}
+
 // The rows of an execution's round 0 that come from ws.
 inline RowLoad first_rows(const MacEntry& entry) {
 #pragma HLS inline

@@ -20,13 +20,14 @@ static const int JOBS_DEPTH = 4;  // of the FIFO to the array
 
 struct MacJob {
     MacEntry entry;
-    RowLoad own;   // rows of round 0 that come from ws
+    RowLoad own;   // rows of round 0
     RowLoad next;  // those of the following execution
     FillPlan fill;
     Grid grid;          // of the output
     int32_t settling;   // cycles until all lanes are placed
     int32_t row_parts;  // weight rows of a step: 1, or 2 where its weights come in halves
     int32_t unit_cycles;
+    int32_t pv_cycles;  // of a unit of the product with V in a joined execution
     int32_t pace;       // cycles from row to row, of rows of this execution
     int32_t next_pace;  // and of the following one's
     int32_t share;      // ring rows of a tile slot, for a full round and for the last one
@@ -40,13 +41,20 @@ template <class P>
 inline MacJob job_of(const MacEntry& entry, const RowLoad& next) {
 #pragma HLS inline
     const Shape& shape = entry.shape;
-    const bool whole = shape.steps == entry.subs * entry.taps;
-    LDA_CHECK(entry.taps <= MAX_TAPS &&
-                  (whole || (P::WEIGHT_BITS == 4 && shape.steps == 2 * entry.subs * entry.taps)),
-              "mac: steps are not taps x subs");
+    const int inputs = entry.taps * (entry.subs - entry.pv_subs);
+    const bool whole = shape.steps == inputs;
+    LDA_CHECK(
+        entry.taps <= MAX_TAPS && (whole || (P::WEIGHT_BITS == 4 && shape.steps == 2 * inputs)),
+        "mac: steps are not taps x subs");
+    LDA_CHECK(shape.pv_steps == (whole ? 1 : 2) * entry.pv_subs,
+              "mac: steps of the product with V are not its subs");
+    LDA_CHECK(
+        shape.pv_units == 0 || (shape.ring == RING_K && entry.taps == 1 &&
+                                shape.pv_units < shape.units && shape.units <= shape.per_round),
+        "mac: products that cannot be joined");
     LDA_CHECK(shape.ring == RING_NONE || whole == (P::WEIGHT_BITS == 8),
               "mac: ring weights have 8 bits");
-    LDA_CHECK(least(shape.per_round, shape.units) * shape.steps <= P::WEIGHT_ROWS,
+    LDA_CHECK(rows_of(shape, least(shape.per_round, shape.units)) <= P::WEIGHT_ROWS,
               "mac: more weight rows than the weight buffer has");
     const int tiles = ceil_div(shape.octets, P::PP / GROUP);
     int beats = 0;  // of an octet
@@ -57,7 +65,9 @@ BEATS:
     }
     MacJob job;
     job.entry = entry;
-    job.own = first_rows(entry);
+    const RowLoad own = first_rows(entry);
+    const bool ring = shape.ring != RING_NONE;
+    job.own = ring ? ring_rows(shape, least(shape.per_round, shape.units)) : own;
     job.next = next;
     job.fill = fill_plan(entry);
     job.grid = grid_of(entry.height, entry.width, entry.pitch);
@@ -65,12 +75,15 @@ BEATS:
         most(Lanes<P::PP>::settling(entry.out_slot), Lanes<GROUP>::settling(entry.fill_slot));
     job.row_parts = whole ? 1 : 2;
     // a unit's steps last at least as long as the results of the one before take to leave
-    job.unit_cycles = most(shape.steps, P::PP / GROUP);
-    const int round_cycles = tiles * least(shape.per_round, shape.units) * job.unit_cycles;
-    job.pace = load_pace(job.own.left, round_cycles);
+    job.unit_cycles = most(shape.steps, P::PP / GROUP / 2);
+    job.pv_cycles = most(shape.pv_steps, P::PP / GROUP / 2);
+    const int other_units = least(shape.per_round, shape.units) - shape.pv_units;
+    const int round_cycles =
+        tiles * (shape.pv_units * job.pv_cycles + other_units * job.unit_cycles);
+    job.pace = load_pace(own.left, round_cycles);
     job.next_pace = load_pace(next.left, round_cycles);
     job.share = job.last_share = 0;
-    if (shape.ring != RING_NONE && shape.units > 2 * shape.per_round) {
+    if (ring && shape.units > 2 * shape.per_round) {
         const int full = ceil_div(shape.units, shape.per_round) - 1;
         job.share = ceil_div(shape.per_round * shape.steps, tiles);
         job.last_share = ceil_div((shape.units - full * shape.per_round) * shape.steps, tiles);

@@ -34,10 +34,11 @@ struct TileOperands {
             pad[k] = operand_of(entry.pad);
     }
 
-    // first: window index of lane 0; lanes past the last slot of the execution take `pad`, as do
-    // masked ones. filled: window indices from there on are not there yet.
-    void place(const MacEntry& entry, const Window<P>& window, const Lanes<P::PP>& lanes, int first,
-               int count, int filled) {
+    // first_sub: where the unit's subs begin; first: window index of lane 0; lanes past the last
+    // slot of the execution take `pad`, as do masked ones. filled: window indices from there on are
+    // not there yet.
+    void place(const MacEntry& entry, int first_sub, const Window<P>& window,
+               const Lanes<P::PP>& lanes, int first, int count, int filled) {
         for (int tap = 0; tap < entry.taps; ++tap) {
             for (int l = 0; l < P::PP; ++l) {
                 const int i = first + l + entry.offset[tap];
@@ -45,7 +46,8 @@ struct TileOperands {
                     l < count && lane_open(entry, lanes.lane[l], entry.ty[tap], entry.tx[tap]);
                 LDA_CHECK(!open || (i >= 0 && i < filled),
                           "mac: a tap reads a window pixel that is not there");
-                pixel[tap * P::PP + l] = open ? window.operand + i * entry.subs * SUB : pad;
+                pixel[tap * P::PP + l] =
+                    open ? window.operand + (i * entry.subs + first_sub) * SUB : pad;
             }
             if (LDA_FAULT == 3) pixel[tap * P::PP + 5] = pixel[tap * P::PP + 4];
         }

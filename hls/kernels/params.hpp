@@ -38,27 +38,28 @@ struct EngineDefaults {
     static const int SAMPLER_CHANNELS = 4;
     // FIFO depths in elements: between kernels
     static const int DEPTH_XS = 64;
-    static const int DEPTH_PX = 32;
+    static const int DEPTH_PX = 16;
     static const int DEPTH_GS = 64;
-    static const int DEPTH_KS = 32;
+    static const int DEPTH_KS = 16;
     static const int DEPTH_WS = 64;
     static const int DEPTH_AS = 32;
+    static const int DEPTH_BS = 32;
     static const int DEPTH_RS = 192;
     static const int DEPTH_YS = 192;
-    static const int DEPTH_ST = 32;
+    static const int DEPTH_ST = 16;
     static const int DEPTH_SG = 64;
     static const int DEPTH_SS = 256;
     static const int DEPTH_HD = 4;
     static const int DEPTH_PP = 384;
     static const int DEPTH_QP = 320;
-    static const int DEPTH_LINK = 32;  // gather and reduce, from rank to rank
+    static const int DEPTH_LINK = 16;  // gather and reduce, from rank to rank
     // inside pre, gather and reduce
     static const int DEPTH_SM = 16;
     static const int DEPTH_SC = 64;
     static const int DEPTH_RK = 16;
     static const int DEPTH_MK = 16;
-    static const int DEPTH_RW = 64;
-    static const int DEPTH_COPY = 32;
+    static const int DEPTH_RW = 128;
+    static const int DEPTH_COPY = 16;
     // cycles that only the simulation needs to know (hls/sim/timing.hpp)
     static const int STAGES_STORE = 8;  // pipeline depths
     static const int STAGES_WLOAD = 8;

@@ -50,8 +50,8 @@ static const int TABLE_READY = TABLE_ROWS + POST_DISTANCE;
 
 template <class P>
 void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
-                hls::stream<AccWord>& as_s, hls::stream<Pair>& rs_s, hls::stream<Word>& qp_s,
-                hls::stream<SumWord>& ss_s, hls::stream<ResultPair>& ys_s,
+                hls::stream<AccWord>& as_s, hls::stream<AccWord>& bs_s, hls::stream<Pair>& rs_s,
+                hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s, hls::stream<ResultPair>& ys_s,
                 hls::stream<StatWord>& st_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
@@ -172,7 +172,16 @@ WORDS:
             const bool last_word = word == least(TILE_WORDS, octets_left) - 1;
             const int pixels = entry.pixels - at.octet * GROUP;
 
-            const AccWord acc = as_s.read();
+            AccWord acc;
+            if (word & 1) {
+                acc = bs_s.read();
+            } else {
+                acc = as_s.read();
+            }
+            // of a joined product with V: divided, no statistics, a destination of its own
+            const bool of_v = unit < shape.pv_units;
+            const bool wide = (of_v ? entry.pv_wide : entry.wide) != 0;
+            const bool divided = entry.row_sums && (of_v || shape.pv_units == 0);
             Pair residual = Pair();
             if (entry.residual) residual = rs_s.read();
             RowSums row_sums = tile_row_sums[word];
@@ -197,8 +206,8 @@ WORDS:
             int16_t added[LANES];
             join_planes(residual.b[0], residual.b[1], added);
             ScaledWord scaled;
-            scale_word(acc, bias, scale, entry.row_sums != 0, reciprocals, entry.residual != 0,
-                       added, entry.residual_shift, scaled);
+            scale_word(acc, bias, scale, divided, reciprocals, entry.residual != 0, added,
+                       entry.residual_shift, scaled);
             if (value) {
                 keep_values(scaled, values[word]);
             } else {
@@ -206,14 +215,14 @@ WORDS:
                 if (gated) {
                     gate_word(values[word], scaled, memory.gate_table, entry.gate_shift, result);
                 } else {
-                    saturate_word(scaled, entry.wide != 0, result);
+                    saturate_word(scaled, wide, result);
                 }
                 const bool odd = (word & 1) != 0;
                 ResultPair pair;
-                pair.b[0] = entry.wide ? plane_of(result, 0) : even;
-                pair.b[1] = plane_of(result, entry.wide ? 1 : 0);
+                pair.b[0] = wide ? plane_of(result, 0) : even;
+                pair.b[1] = plane_of(result, wide ? 1 : 0);
                 pair.written = scale.written ? 1 : 0;
-                if (entry.wide || odd) ys_s.write(pair);
+                if (wide || odd) ys_s.write(pair);
                 even = pair.b[1];
 
                 const int key = (unit / shape.gates) * P::ITEMS + at.item;
@@ -230,7 +239,7 @@ WORDS:
                     before = sums_of(memory.group_sums.sums[key]);
                 }
                 StatSums after = before;
-                if (entry.stats != STATS_NONE) {
+                if (entry.stats != STATS_NONE && !of_v) {
                     after = add_octet(before, result, entry.stats, pixels, scale);
                 }
                 running = after;
@@ -294,9 +303,9 @@ WORDS:
 
 template <class P>
 void post(const Segment* segments, int segment_count, const PostEntry* entries,
-          PostMemory<P>& memory, hls::stream<AccWord>& as_s, hls::stream<Pair>& rs_s,
-          hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s, hls::stream<ResultPair>& ys_s,
-          hls::stream<StatWord>& st_s) {
+          PostMemory<P>& memory, hls::stream<AccWord>& as_s, hls::stream<AccWord>& bs_s,
+          hls::stream<Pair>& rs_s, hls::stream<Word>& qp_s, hls::stream<SumWord>& ss_s,
+          hls::stream<ResultPair>& ys_s, hls::stream<StatWord>& st_s) {
 #pragma HLS inline
     static_assert(CheckEngine<P>::ok, "engine parameters");
     int table_row = TABLE_READY;
@@ -308,7 +317,7 @@ SEGMENTS:
         ENTRIES:
             for (int k = 0; k < segment.count; ++k) {
                 const PostEntry entry = entries[segment.first + k];
-                post_entry<P>(entry, memory, table_row, as_s, rs_s, qp_s, ss_s, ys_s, st_s);
+                post_entry<P>(entry, memory, table_row, as_s, bs_s, rs_s, qp_s, ss_s, ys_s, st_s);
             }
         }
     }

@@ -56,11 +56,14 @@ inline Scale scale_at(const ApplyMemory<P>& memory, int c, int set, int norm_gro
 }
 
 // What the words of one source, or of one channel group, are read with.
+//   plain   read with neither norm nor table
 //   slot    of the channel group's constants
 //   scales  first set of the item's norm groups
 struct WordPlace {
     bool wide;
+    bool plain;
     int align;
+    int shift;
     int slot;
     int scales;
 };
@@ -77,6 +80,8 @@ inline void transform_plain(const PreEntry& entry, const ApplyMemory<P>& memory,
                             const WordPlace& place, const ScaleWord& rows, Word& operands) {
 #pragma HLS inline
     const Word constants = memory.constants[place.slot];
+    const int norm = place.plain ? int(NORM_NONE) : entry.norm;
+    const bool table = entry.table && !place.plain;
 PIXELS:
     for (int p = 0; p < GROUP; ++p) {
 #pragma HLS unroll
@@ -86,18 +91,18 @@ PIXELS:
             const int l = p * GROUP + c;
             const int32_t q = stored_value(stored, place.wide, l);
             int32_t z = q;
-            if (entry.norm == NORM_GROUP) {
+            if (norm == NORM_GROUP) {
                 const int norm_group = uint8_t(constants.b[PP_GROUP + c]);
                 const Scale scale = scale_at<P>(memory, c, place.scales, norm_group);
                 z = normalise(q * (1 << place.align), scale);
-            } else if (entry.norm == NORM_LAYER) {
+            } else if (norm == NORM_LAYER) {
                 z = normalise(q, rows.s[p]);
-            } else if (entry.norm == NORM_SOFTMAX) {
+            } else if (norm == NORM_SOFTMAX) {
                 z = q - rows.s[p].mu;
             }
             const int32_t gamma = int16_at(constants, c);
             const int32_t beta = int32_at(constants, PP_BETA / 4 + c);
-            const int64_t t = rshr(int64_t(z) * gamma + beta, entry.shift);
+            const int64_t t = rshr(int64_t(z) * gamma + beta, place.shift);
             const int index = clamp<11>(t) + TABLE_SIZE / 2;
 #ifdef LDA_FAST
             const int8_t looked_up = memory.table[index];
@@ -105,7 +110,7 @@ PIXELS:
             const int8_t looked_up = memory.table[l][index / WORD_BYTES].b[index % WORD_BYTES];
 #endif
             const bool used = uint8_t(constants.b[PP_MASK]) >> c & 1;
-            const int8_t x = entry.table ? looked_up : int8_t(clamp<8>(t));
+            const int8_t x = table ? looked_up : int8_t(clamp<8>(t));
             operands.b[l] = used ? x : int8_t(0);
         }
     }
@@ -135,6 +140,7 @@ template <class P>
 inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory, const Pair& stored,
                            const WordPlace& place, const ScaleWord& rows, Word& operands) {
     const Word& constants = memory.constants[place.slot];
+    const int norm = place.plain ? int(NORM_NONE) : entry.norm;
     int16_t gamma[GROUP];
     int32_t beta[GROUP];
     std::memcpy(gamma, constants.b, sizeof gamma);
@@ -148,7 +154,7 @@ inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory, 
             q[l] = stored.b[0].b[l];
     }
     int32_t mu[WORD_BYTES], r[WORD_BYTES], e[WORD_BYTES];
-    if (entry.norm == NORM_GROUP) {
+    if (norm == NORM_GROUP) {
         for (int c = 0; c < GROUP; ++c) {
             const int norm_group = uint8_t(constants.b[PP_GROUP + c]);
             const Scale scale = scale_at<P>(memory, c, place.scales, norm_group);
@@ -162,14 +168,14 @@ inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory, 
             e[l] = e[l - GROUP];
         }
         normalise_lanes(q, 1 << (place.align + FRACTION), mu, r, e, z);
-    } else if (entry.norm == NORM_LAYER) {
+    } else if (norm == NORM_LAYER) {
         for (int l = 0; l < WORD_BYTES; ++l) {
             mu[l] = rows.s[l / GROUP].mu;
             r[l] = rows.s[l / GROUP].r;
             e[l] = rows.s[l / GROUP].e;
         }
         normalise_lanes(q, 1 << FRACTION, mu, r, e, z);
-    } else if (entry.norm == NORM_SOFTMAX) {
+    } else if (norm == NORM_SOFTMAX) {
         for (int l = 0; l < WORD_BYTES; ++l)
             z[l] = q[l] - rows.s[l / GROUP].mu;
     } else {
@@ -179,8 +185,8 @@ inline void transform_fast(const PreEntry& entry, const ApplyMemory<P>& memory, 
     for (int l = 0; l < WORD_BYTES; ++l)
         t[l] = int64_t(z[l]) * int32_t(gamma[l % GROUP]) + beta[l % GROUP];
     for (int l = 0; l < WORD_BYTES; ++l)
-        t[l] = rshr_by_offset(t[l], entry.shift);
-    if (entry.table) {
+        t[l] = rshr_by_offset(t[l], place.shift);
+    if (entry.table && !place.plain) {
         int32_t index[WORD_BYTES];
         for (int l = 0; l < WORD_BYTES; ++l)
             index[l] = clamp<11>(t[l]) + TABLE_SIZE / 2;
@@ -246,16 +252,19 @@ void pre_apply_entry(const PreEntry& entry, bool first, ApplyMemory<P>& memory,
     const Shape& shape = entry.shape;
     const bool group = entry.norm == NORM_GROUP;
     const bool rows = entry.norm == NORM_LAYER || entry.norm == NORM_SOFTMAX;
+    const bool joined = shape.pv_units > 0;
     int groups = 0;
 SOURCES:
     for (int s = 0; s < MAX_SOURCES; ++s) {
         if (s < entry.sources) groups += entry.groups[s];
     }
     const int table_words = entry.table ? TABLE_WORDS : 0;
-    const bool keeps = entry.pp_once && !first;
-    const int parameters = keeps ? 0 : table_words + (entry.uniform ? 2 : groups);
-    LDA_CHECK(entry.uniform || groups <= P::ROW_GROUPS,
-              "pre: a pixel of more channel groups than ROW_GROUPS");
+    const bool keeps = entry.pp_once == 2 || (entry.pp_once == 1 && !first);
+    // constants of source 1 lie behind those of source 0
+    const int first_slots = entry.uniform ? 2 : entry.groups[0];
+    const int slots = groups - entry.groups[0] + first_slots;
+    const int parameters = keeps ? 0 : table_words + slots;
+    LDA_CHECK(slots <= P::ROW_GROUPS, "pre: a pixel of more channel groups than ROW_GROUPS");
     const int sets = group ? ceil_div(entry.norm_groups, P::NORMALISERS) : 0;  // of an item
     // the fill goes item by item where the scales do
     const int items = group ? entry.items : 1;
@@ -264,19 +273,17 @@ SOURCES:
               "pre: a fill of several items is not all of them");
     LDA_CHECK(least(items, 2) * sets * P::NORMALISERS <= P::SCALES,
               "pre: more norm groups in two items than SCALES");
-    const int unit_words = shape.ring == RING_NONE ? 0 : shape.ring_words;
-    const int first_units = least(shape.per_round, shape.units);
-    const int other_words = (shape.units - first_units) * unit_words;
+    const int first_words = ring_words_of(shape, least(shape.per_round, shape.units));
+    const int other_words = ring_words_of(shape, shape.units) - first_words;
 
     int parameter = 0;
-    const int first_words = first_units * unit_words;
     const bool fill_first = parameters + first_words + sets == 0;
     // item -1: ring weights of round 0; item == items: the other ring weights
     int item = fill_first ? 0 : -1;
     int words_left = fill_first ? item_words : first_words;  // of this item
     int sets_left = sets;                                    // of the next item
     int scale_to = 0, scale_from = 0;                        // next one to keep; this item's first
-    int source = 0, block = 0, slot = 0;
+    int source = 0, block = 0;
     ScaleWord row = ScaleWord();
     bool done = false;
 WORDS:
@@ -298,23 +305,27 @@ WORDS:
                 const Pair stored = xs_s.read();
                 Word operands = stored.b[0];
                 if (item >= 0 && item < items) {
-                    if (rows && slot == 0) row = rw_s.read();
+                    if (rows && source == 0 && block == 0) row = rw_s.read();
                     const bool last_block = block == entry.groups[source] - 1;
                     WordPlace place;
                     place.wide = entry.wide[source] != 0;
                     place.align = entry.align[source];
-                    place.slot = !entry.uniform ? slot : last_block ? 1 : 0;
+                    place.plain = joined && source == 1;
+                    place.shift = place.plain ? entry.plain_shift : entry.shift;
+                    const bool uniform = entry.uniform && source == 0;
+                    place.slot = uniform       ? (last_block ? 1 : 0)
+                                 : source == 0 ? block
+                                               : first_slots + block;
                     place.scales = scale_from;
 #ifdef LDA_FAST
                     transform_fast<P>(entry, memory, stored, place, row, operands);
 #else
                     transform_plain<P>(entry, memory, stored, place, row, operands);
 #endif
-                    ++slot;
                     ++block;
                     if (last_block) {
                         block = 0;
-                        if (++source == entry.sources) source = slot = 0;
+                        if (++source == entry.sources) source = 0;
                     }
                 }
                 px_s.write(operands);

@@ -29,9 +29,8 @@ void send_row_scales(const PreEntry& entry, int i0, int i1, const RowsMemory<P>&
     LDA_CHECK(first >= 0 && first + octets <= P::ROW_OCTETS,
               "pre: row statistics outside of their memory");
     // or statistics would be held up that this execution, or the one before, makes before the fill
-    // ends
-    LDA_CHECK((entry.stats < STATS_LAYER && entry.rows_first == 0) ||
-                  octets - entry.rows_sent <= P::DEPTH_RW,
+    // ends: those that were sent ahead are in the way of the others
+    LDA_CHECK((entry.stats < STATS_LAYER && entry.rows_first == 0) || octets <= P::DEPTH_RW,
               "pre: more rows than FIFO rw holds");
 OCTETS:
     for (int i = entry.rows_sent; i < octets; ++i) {

@@ -52,6 +52,11 @@ enum Buffer { BUFFER_STATIC = 0, BUFFER_DYNAMIC = 1 };
 //   ring       Ring: where weights come from besides ws
 //   ring_words px words per unit of ring weights: K: R * local groups of a head; V: 2 per
 //              PI inputs
+// A joined execution (docs/engine.md, "Joined products") has a product with V beside the one with K
+// that all of the above is about: its units come first, its ring weights before those of K.
+//   pv_units   of `units`, those of the product with V; 0: the execution is not joined
+//   pv_steps   reduction steps of each
+//   pv_words   px words of ring weights of each
 struct Shape {
     int32_t units;
     int32_t per_round;
@@ -62,6 +67,9 @@ struct Shape {
     int32_t fill;
     int32_t ring;
     int32_t ring_words;
+    int32_t pv_units;
+    int32_t pv_steps;
+    int32_t pv_words;
 };
 
 // A tensor, a head or a strip of it, in the store.
@@ -94,6 +102,7 @@ struct Move {
 // pending: micro-slots of earlier executions that need not be written when the lead slot of a
 // flushing execution reads; pending_tile: so many fewer for each tile of round 0.
 // residual.groups == 0: none.
+// pv_weights, pv_dest: V and the result of the product with V in a joined execution.
 // moves_first: of the program's moves, from which on follow: moves_once before the first execution
 // of the segment, moves_before before every one, moves_after after every one.
 struct StoreEntry {
@@ -106,6 +115,8 @@ struct StoreEntry {
     Region weights;  // ring weights
     Region residual;
     Region dest;
+    Region pv_weights;
+    Region pv_dest;
     int32_t moves_first;
     int32_t moves_once;
     int32_t moves_before;
@@ -151,7 +162,10 @@ struct Updates {
 // that are sent to it at once; rows_sent: octets of the fill that were sent so
 // rows_first: 1: the scales of the fill are sent before those that the execution before makes are
 // kept: they are others
-// pp_once: 1: the pp words come before the first execution of the segment (of one entry) only
+// plain_shift: of the operands of source 1 in a joined execution, which are read with neither norm
+// nor table
+// pp_once: 1: the pp words come before the first execution of the segment (of one entry) only; 2:
+// those of the execution before serve
 struct PreEntry {
     Shape shape;
     int32_t items;
@@ -169,8 +183,9 @@ struct PreEntry {
     int32_t group_size;
     int32_t n;
     int32_t shift;
+    int32_t plain_shift;
     int32_t table;    // 1: the operand goes through the run-time table
-    int32_t uniform;  // 1: two pp words
+    int32_t uniform;  // 1: two pp words of source 0
     int32_t stats;
     Addr stats_out;
     int32_t stats_pitch_out;
@@ -186,7 +201,7 @@ struct PreEntry {
     int32_t pp_once;
 };
 
-// row_sums: 1: send the sums of every fill octet's operands to post
+// row_sums: 1: send the sums of every fill octet's operands of source 0 to post
 // groups: local groups of each source; ring_groups: local groups of a K head, ring_valid: its
 // groups n, two to a row; ring_first: rows in front of the head
 struct GatherEntry {
@@ -228,7 +243,8 @@ struct MacEntry {
     int32_t limit_y;
     int32_t limit_x;
     int32_t taps;
-    int32_t subs;  // 16-channel subs per window pixel, all sources
+    int32_t subs;     // 16-channel subs per window pixel, all sources
+    int32_t pv_subs;  // of them, those of source 0, in a joined execution
     int32_t offset[MAX_TAPS];
     int32_t ty[MAX_TAPS];
     int32_t tx[MAX_TAPS];
@@ -242,6 +258,7 @@ struct MacEntry {
 };
 
 // by_item: as in PreEntry
+// wide, stats: of a joined execution those of the product with K; pv_wide: destination of the other
 // table: 1: qp begins with a gate table, for this entry or a later one
 struct PostEntry {
     Shape shape;
@@ -250,7 +267,8 @@ struct PostEntry {
     int32_t pixels;       // valid pixels per item
     int32_t item_octets;  // octets per item
     int32_t wide;         // destination
-    int32_t residual;     // 1: add a residual
+    int32_t pv_wide;
+    int32_t residual;  // 1: add a residual
     int32_t residual_shift;
     int32_t row_sums;  // 1: divide by the row sums
     int32_t gate_shift;

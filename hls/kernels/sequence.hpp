@@ -24,6 +24,19 @@ inline int ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
 
+// Weight rows, and px words of ring weights, of the first `units` units: those of a product with V
+// that is joined come first.
+inline int32_t rows_of(const Shape& shape, int units) {
+#pragma HLS inline
+    const int pv = least(units, shape.pv_units);
+    return pv * shape.pv_steps + (units - pv) * shape.steps;
+}
+inline int32_t ring_words_of(const Shape& shape, int units) {
+#pragma HLS inline
+    const int pv = least(units, shape.pv_units);
+    return shape.ring == RING_NONE ? 0 : pv * shape.pv_words + (units - pv) * shape.ring_words;
+}
+
 // The execution that follows the one of entry `k` of segments[s] at (i0, i1): its entry, and its
 // own position in its segment. entry == -1: that was the last one of the step.
 struct Following {

@@ -41,10 +41,10 @@ void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
     const Location sources[MAX_SOURCES] = {location_of(entry.source[0], i0, i1),
                                            location_of(entry.source[1], i0, i1)};
     const Location ring_place = location_of(entry.weights, i0, i1);
+    const Location pv_place = location_of(entry.pv_weights, i0, i1);
     const Location residual = location_of(entry.residual, i0, i1);
     const bool has_residual = entry.residual.groups > 0;
-    const bool by_token = shape.ring == RING_K;
-    const int ring_inner = by_token ? entry.weights.groups : shape.ring_words;
+    const bool has_tokens = shape.ring == RING_K;
     int octet_words = 0;
 SOURCES:
     for (int s = 0; s < MAX_SOURCES; ++s) {
@@ -52,6 +52,8 @@ SOURCES:
     }
     const int TILE_OCTETS = P::PP / GROUP;
     const int tile_words = TILE_OCTETS * octet_words;
+    // Joined products read as much as they write: every micro-slot of a tile reads its share.
+    const int slot_words = shape.pv_units > 0 ? ceil_div(tile_words, work.groups) : tile_words;
 
     FillRead fill;
     RingRead ring;
@@ -66,11 +68,13 @@ SOURCES:
     // mac loads in it.
     const int round_words = shape.per_round * shape.ring_words;
     const int lead_words = least(shape.lead, shape.fill) * octet_words;
-    int before_left = least(round_words, shape.units * shape.ring_words);
-    int ring_due = shape.units * shape.ring_words - before_left;  // of rounds to come
+    int before_left = ring_words_of(shape, least(shape.per_round, shape.units));
+    int pv_left = shape.pv_units * shape.pv_words;  // of them, those of V in a joined execution
+    int ring_due = ring_words_of(shape, shape.units) - before_left;  // of rounds to come
     int fill_left = shape.fill * octet_words;
     int fill_due = fill_left - lead_words;  // behind the lead slot
     int load_left = 0;                      // ring weights of the next round that are not loaded
+    int fill_now = 0;                       // of the tile, behind this micro-slot
     bool load_last = false;
 
     // Of the current slot. Residuals come first: rs has room for LAG micro-slots, whereas xs may be
@@ -110,11 +114,15 @@ SLOTS:
                 fill.next(entry);
                 --fill_left;
             } else {
+                const bool of_v = pv_left > 0, by_token = has_tokens && !of_v;
                 const int group = by_token ? ring.inner : ring.outer;
                 const int octet = by_token ? ring.outer : ring.inner;
-                xs_s.write(read_octet<P>(memory, ring_place, group, octet));
-                ring.next(ring_inner);
+                xs_s.write(read_octet<P>(memory, of_v ? pv_place : ring_place, group, octet));
+                ring.next(by_token ? entry.weights.groups
+                          : of_v   ? shape.pv_words
+                                   : shape.ring_words);
                 if (before_left > 0) --before_left;
+                if (of_v && --pv_left == 0) ring.start();
             }
         }
         settling = most(settling - 1, 0);
@@ -147,9 +155,8 @@ SLOTS:
                 }
                 load = first_round ? load_left : least(spread.take(load_last), load_left);
                 load_left -= load;
-                const int words = first_round ? least(tile_words, fill_due) : 0;
-                fill_due -= words;
-                load += words;
+                fill_now = first_round ? least(tile_words, fill_due) : 0;
+                fill_due -= fill_now;
                 if (flush) {
                     allowed = first_round ? most(allowed - entry.pending_tile, 0) : 0;
                     next_allowed = most(allowed - entry.pending_tile, 0);
@@ -157,6 +164,9 @@ SLOTS:
                     hold = settling;
                 }
             }
+            const int words = least(slot_words, fill_now);
+            fill_now -= words;
+            load += words;
             rs_words = has_residual && !over ? slot.template octets<P>(work) : 0;
             reads = rs_words + load;
         }
@@ -212,8 +222,13 @@ SEGMENTS:
                                        memory);
                     }
                     store_results<P>(EXECUTIONS - 1, memory, writes, hook, ys_s);
-                    const Results made = {work_of<P>(entry.shape), location_of(entry.dest, i0, i1),
-                                          segment.first + k, i0, i1};
+                    const Results made = {work_of<P>(entry.shape),
+                                          location_of(entry.dest, i0, i1),
+                                          location_of(entry.pv_dest, i0, i1),
+                                          entry.shape.pv_units,
+                                          segment.first + k,
+                                          i0,
+                                          i1};
                     writes.add(made);
                     store_entry<P>(entry, i0, i1, flush, memory, writes, hook, xs_s, rs_s, ys_s);
                     if (after > before) {

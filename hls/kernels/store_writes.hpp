@@ -57,10 +57,13 @@ struct MicroSlot {
     }
 };
 
-// Results of one execution.
+// Results of one execution. pv_groups: output groups of a joined product with V, which come first
+// and go to pv_place.
 struct Results {
     Work work;
     Location place;
+    Location pv_place;
+    int pv_groups;
     int entry, i0, i1;
 };
 
@@ -86,27 +89,25 @@ struct Writes {
         ++count;
     }
 
-    // ys words of the oldest micro-slot: octets, or pairs of them.
-    int words() const {
-#pragma HLS inline
-        const Results& made = results[oldest];
-        const int octets = slot.template octets<P>(made.work);
-        return made.place.wide ? octets : (octets + 1) >> 1;
-    }
-
     // Whether that was the last word of a micro-slot.
     template <class Hook>
     bool write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline
         const Results& made = results[oldest];
-        const int octet = slot.tile * (P::PP / GROUP) + (made.place.wide ? word : 2 * word);
-        const int group = slot.first + slot.group;
+        const bool of_v = slot.first + slot.group < made.pv_groups;
+        Location place = made.place;
+        if (of_v) place = made.pv_place;
+        const int group = slot.first + slot.group - (of_v ? 0 : made.pv_groups);
+        const int octets = slot.template octets<P>(made.work);
+        // of the micro-slot: octets, or pairs of them
+        const int words = place.wide ? octets : (octets + 1) >> 1;
+        const int octet = slot.tile * (P::PP / GROUP) + (place.wide ? word : 2 * word);
         const ResultPair result = ys_s.read();
         Pair row;
         row.b[0] = result.b[0];
         row.b[1] = result.b[1];
-        if (result.written) write_row<P>(memory, row_of(made.place, group, octet), row);
-        if (++word < words()) return false;
+        if (result.written) write_row<P>(memory, row_of(place, group, octet), row);
+        if (++word < words) return false;
         word = 0;
         --due;
         if (slot.next(made.work)) return true;

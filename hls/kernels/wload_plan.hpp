@@ -75,15 +75,16 @@ struct StepPlace {
 
 inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1, const StepPlace& step) {
 #pragma HLS inline
-    const Ahead ahead = {at(entry.hd, i0, i1),
-                         entry.pp_once && (i0 > 0 || i1 > 0) ? 0 : entry.pp_words,
-                         entry.pp_buffer,
-                         step.of(entry.pp_buffer, at(entry.pp, i0, i1)),
-                         least(entry.round_rows, entry.ws_rows),
-                         entry.row_words,
-                         entry.ws_buffer,
-                         at(entry.ws, i0, i1),
-                         entry.cache};
+    const Ahead ahead = {
+        at(entry.hd, i0, i1),
+        entry.pp_once == 2 || (entry.pp_once && (i0 > 0 || i1 > 0)) ? 0 : entry.pp_words,
+        entry.pp_buffer,
+        step.of(entry.pp_buffer, at(entry.pp, i0, i1)),
+        least(entry.round_rows, entry.ws_rows),
+        entry.row_words,
+        entry.ws_buffer,
+        at(entry.ws, i0, i1),
+        entry.cache};
     return ahead;
 }
 

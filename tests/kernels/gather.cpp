@@ -13,6 +13,10 @@
 #include "kernels/gather.hpp"
 #include "kernels/reduce.hpp"
 
+#ifndef LDA_WEIGHT_BITS
+#define LDA_WEIGHT_BITS 8
+#endif
+
 using namespace lda;
 
 namespace {
@@ -20,6 +24,8 @@ namespace {
 template <int R>
 struct TestEngine : EngineDefaults {
     static const int RANKS = R;
+    static const int WEIGHT_BITS = LDA_WEIGHT_BITS;
+    static const int STORED_BITS = LDA_WEIGHT_BITS;
 };
 
 constexpr int at_least_one(int n) {

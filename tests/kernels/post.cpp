@@ -32,6 +32,19 @@ struct Bench {
             to.write(element);
         }
     }
+    // In turns: as and bs.
+    void feed(hls::stream<T>& even, hls::stream<T>& odd) const {
+        for (int k = 0; k < count; ++k) {
+            TICK(interval);
+            T element;
+            std::memcpy(&element, data + std::size_t(k) * sizeof(T), sizeof(T));
+            if (k & 1) {
+                odd.write(element);
+            } else {
+                even.write(element);
+            }
+        }
+    }
     void take(hls::stream<T>& from) const {
         for (int k = 0; k < count; ++k) {
             TICK(interval);
@@ -45,14 +58,15 @@ struct Bench {
 
 extern "C" {
 
-// counts: elements of as, rs, qp, ss, ys and st; intervals: cycles from one to the next, in the
-// same order. Returns 0, 1 (deadlock or leftover) or 9 (a fault), with `text`; cycles[0]: until the
-// last word has left.
+// counts: elements of as and bs together, rs, qp, ss, ys and st; intervals: cycles from one to the
+// next, in the same order. Returns 0, 1 (deadlock or leftover) or 9 (a fault), with `text`;
+// cycles[0]: until the last word has left.
 int t_post(const int32_t* segments, int segment_count, const int32_t* entries, uint8_t* as,
            uint8_t* rs, uint8_t* qp, uint8_t* ss, uint8_t* ys, uint8_t* st, const int32_t* counts,
            const int32_t* intervals, int64_t* cycles, char* text, int text_bytes) {
     std::unique_ptr<PostMemory<Engine>> memory(new PostMemory<Engine>());
     hls::stream<AccWord, Engine::DEPTH_AS> as_s("as");
+    hls::stream<AccWord, Engine::DEPTH_BS> bs_s("bs");
     hls::stream<Pair, Engine::DEPTH_RS> rs_s("rs");
     hls::stream<Word, Engine::DEPTH_QP> qp_s("qp");
     hls::stream<SumWord, Engine::DEPTH_SS> ss_s("ss");
@@ -60,7 +74,7 @@ int t_post(const int32_t* segments, int segment_count, const int32_t* entries, u
     hls::stream<StatWord, Engine::DEPTH_ST> st_s("st");
     sim::Scheduler device;
     device.timing.pipeline_depth = 1;
-    device.spawn("mac", [&] { Bench<AccWord>{as, counts[0], intervals[0]}.feed(as_s); });
+    device.spawn("mac", [&] { Bench<AccWord>{as, counts[0], intervals[0]}.feed(as_s, bs_s); });
     device.spawn("store", [&] { Bench<Pair>{rs, counts[1], intervals[1]}.feed(rs_s); });
     device.spawn("wload", [&] { Bench<Word>{qp, counts[2], intervals[2]}.feed(qp_s); });
     device.spawn("gather", [&] { Bench<SumWord>{ss, counts[3], intervals[3]}.feed(ss_s); });
@@ -68,13 +82,14 @@ int t_post(const int32_t* segments, int segment_count, const int32_t* entries, u
         "post",
         [&] {
             post<Engine>(reinterpret_cast<const Segment*>(segments), segment_count,
-                         reinterpret_cast<const PostEntry*>(entries), *memory, as_s, rs_s, qp_s,
-                         ss_s, ys_s, st_s);
+                         reinterpret_cast<const PostEntry*>(entries), *memory, as_s, bs_s, rs_s,
+                         qp_s, ss_s, ys_s, st_s);
         },
         Engine::STAGES_POST);
     device.spawn("writes", [&] { Bench<ResultPair>{ys, counts[4], intervals[4]}.take(ys_s); });
     device.spawn("reduce", [&] { Bench<StatWord>{st, counts[5], intervals[5]}.take(st_s); });
     device.register_fifo(as_s, "mac", "post");
+    device.register_fifo(bs_s, "mac", "post");
     device.register_fifo(rs_s, "store", "post");
     device.register_fifo(qp_s, "wload", "post");
     device.register_fifo(ss_s, "gather", "post");

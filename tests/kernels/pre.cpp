@@ -127,10 +127,11 @@ const char* t_pre(int ranks, const int32_t* segments, int segment_count, const i
 }
 
 #ifdef LDA_FAST
-// One word in both forms. scales: mu, r, e of 16 norm groups; rows: of 8 pixels.
-void t_transform(const int32_t* entries, int align, const uint8_t* stored, const uint8_t* constants,
-                 const int32_t* scales, const int32_t* rows, const int8_t* table, uint8_t* fast,
-                 uint8_t* plain) {
+// One word in both forms. queries: those of a joined execution; scales: mu, r, e of 16 norm groups;
+// rows: of 8 pixels.
+void t_transform(const int32_t* entries, int align, int queries, const uint8_t* stored,
+                 const uint8_t* constants, const int32_t* scales, const int32_t* rows,
+                 const int8_t* table, uint8_t* fast, uint8_t* plain) {
     typedef EngineDefaults P;
     static ApplyMemory<P> memory;
     PreEntry entry;
@@ -142,7 +143,9 @@ void t_transform(const int32_t* entries, int align, const uint8_t* stored, const
     std::memcpy(memory.scales + 16, scales, 16 * sizeof(Scale));
     std::memcpy(row.s, rows, sizeof row.s);
     std::memcpy(memory.table, table, TABLE_SIZE);
-    const WordPlace place = {entry.wide[0] != 0, align, 3, 16 / P::NORMALISERS};
+    const int shift = queries ? entry.plain_shift : entry.shift;
+    const WordPlace place = {entry.wide[0] != 0, queries != 0, align, shift, 3,
+                             16 / P::NORMALISERS};
     Word one, other;
     transform_fast<P>(entry, memory, pair, place, row, one);
     transform_plain<P>(entry, memory, pair, place, row, other);
