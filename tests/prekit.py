@@ -31,6 +31,7 @@ INCLUDE = f"-I{ROOT / 'hls'}"
 PLAIN = (*FAST, "-DLDA_PLAIN", INCLUDE)
 RANKS = (1, 2, 4)
 STAGES = 8  # STAGES_PRE
+ROWS_AHEAD = 128  # DEPTH_RW
 
 
 # --- what goes in -------------------------------------------------------------------------------
@@ -460,6 +461,33 @@ class Maker:
             rows_sent=rows,
         )  # fmt: skip
         self.segment([writer, reader], n0, n1, count, self.ranks * count)
+
+    def rows_queued(self, n0: int, n1: int, octets: int, rows_sent: int | None = None,
+                    backwards: bool = False) -> None:  # fmt: skip
+        """Products with K, and then as many with V that read their rows in the same order: all of
+        them are sent ahead. Wrong are another ``rows_sent`` of the readers, and ``backwards``.
+        """
+        rng, runs = self.rng, n0 * n1
+        assert runs * octets <= ROWS_AHEAD
+        step = octets + int(rng.integers(0, 3))
+        where = read = Addr(int(rng.integers(0, 300)), n1 * step, step)
+        if backwards:
+            read = Addr(where.at(n0 - 1, n1 - 1), -n1 * step, -step)
+        units, local = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+        shape = self.shape(units=units, per_round=int(rng.integers(1, units + 1)), fill=octets)
+        keys = replace(shape, ring=RING_K, ring_words=self.ranks * int(rng.integers(1, 3)))
+        values = replace(shape, ring=RING_V, ring_words=2 * int(rng.integers(1, 4)))
+        writer = self.entry(
+            shape=keys, groups=(local, 0), wide=(0, 0), pp_once=int(rng.integers(2)),
+            stats=STATS_SOFTMAX, row_out=where, stat_words=octets, rows_ahead=octets,
+        )  # fmt: skip
+        reader = self.entry(
+            shape=values, groups=(local, 0), uniform=int(rng.integers(2)),
+            pp_once=int(rng.integers(2)), norm=NORM["softmax"], row_in=read,
+            rows_sent=octets if rows_sent is None else rows_sent,
+        )  # fmt: skip
+        self.segment([writer], n0, n1)
+        self.segment([reader], n0, n1)
 
     def plain(self, wide: tuple[int, int], sources: int) -> None:
         rng = self.rng

@@ -74,7 +74,8 @@ class Execution:
         """Last micro-slot that is written when the lead slot (-1) or a tile of round 0 reads."""
         store = self.entry.store
         if self.flushes:
-            return self.start - 1 - max(0, store.pending - (tile + 1) * store.pending_tile)
+            fewer = store.pending - (tile + 1) * store.pending_tile
+            return self.start - 1 - max(store.pending_end, fewer)
         first = max(tile, 0) * min(self.groups, self.per_round)
         return self.start + first - 2 - self.m.program.engine.lag
 
@@ -336,8 +337,9 @@ class Execution:
             for group in range(first, min(self.groups, first + self.per_round))
         ]
         results = np.zeros((m.ranks, self.groups, 8 * shape.octets, 8), np.int64)
+        left = entry.store.pending_end
         for tile, group in order:
-            done = self.start - 1 if self.flushes and group >= self.per_round else 0
+            done = self.start - 1 - left if self.flushes and group >= self.per_round else 0
             m.settle(max(done, m.slot - 2 - m.program.engine.lag))
             self.hold_residual(group, tile)
             octets = self.octets_of(tile)
@@ -350,7 +352,7 @@ class Execution:
             m.pending.append((m.slot, writes, done))
             m.slot += 1
         if self.flushes:
-            m.settle(self.start - 1)
+            m.settle(self.start - 1 - left)
         self.statistics(results[:, self.pv_units :])
         assert entry.store.dest.groups == self.groups - self.pv_units
         assert entry.store.pv_dest.groups == self.pv_units

@@ -79,6 +79,39 @@ def test_runs_apart_send_nothing(entry, segments):
     assert sent(segments, [writer(entry), reader(entry)]) == [(0, 0)] * 2
 
 
+def queue(entry, step=4, fill=4):
+    """Products with K of 2 items x 3 heads, and with V, of 4 rows each."""
+    where = Addr(5, 3 * step, step)
+    keys = writer(entry, 4, stats=STATS_SOFTMAX)
+    values = reader(entry, fill, norm="softmax")
+    return [
+        replace(keys, pre=replace(keys.pre, row_out=where)),
+        replace(values, pre=replace(values.pre, row_in=Addr(5, 12, 4))),
+    ]
+
+
+def test_rows_of_a_segment_wait_for_the_next_one(entry):
+    """Products with V follow those with K in the same order; FIFO rw holds the rows of all."""
+    several = [Segment(0, 1, 2, 3), Segment(1, 1, 2, 3)]
+    keys, values = queue(entry)
+    assert sent(several, [keys, values], 24) == [(4, 0), (0, 4)]
+    assert sent(several, queue(entry), 23) == [(0, 0), (0, 0)]
+    # in another order, or not all of them
+    assert sent(several, queue(entry, step=8)) == [(0, 0), (0, 0)]
+    assert sent(several, queue(entry, fill=3)) == [(0, 0), (0, 0)]
+    for counts in ((6, 1), (1, 6), (3, 2)):
+        assert sent([several[0], Segment(1, 1, *counts)], queue(entry)) == [(0, 0), (0, 0)]
+    # each writes over the rows of the one before
+    assert sent(several, [writer(entry, 4, stats=STATS_SOFTMAX),
+                           reader(entry, 4, norm="softmax")]) == [(0, 0), (0, 0)]  # fmt: skip
+    # something in between
+    apart = [Segment(0, 1, 2, 3), Segment(1, 1), Segment(2, 1, 2, 3)]
+    assert sent(apart, [keys, entry, values]) == [(0, 0)] * 3
+    # products with K that have rows of their own on the way
+    keys = replace(keys, pre=replace(keys.pre, norm=NORM["layer"], row_in=Addr(900)))
+    assert sent(several, [keys, values]) == [(0, 0), (0, 0)]
+
+
 def test_other_rows_send_nothing(entry):
     for first, second in (
         (writer(entry), reader(entry, row=6)),
@@ -407,12 +440,43 @@ def test_check_finds_rows_that_do_not_arrive():
             verify_program(wrong)
 
 
+def test_check_finds_rows_that_wait_in_another_order():
+    rng = np.random.default_rng(1)
+    program = lower(random_qgraph("self_attention", rng, batch=2), Engine(ranks=2))
+    verify_program(program)
+    (values,) = [k for k, e in enumerate(program.entries) if e.pre.rows_sent]
+    keys = values - 1
+    pre, runs = program.entries[values].pre, program.segment_of(values)
+    rows = pre.rows_sent
+    assert rows == pre.shape.fill == program.entries[keys].pre.rows_ahead and not pre.rows_first
+    together = rows * runs.n0 * runs.n1
+    assert runs.n0 * runs.n1 > 1
+    wrong_order = Addr(pre.row_in.base, pre.row_in.s1, pre.row_in.s0)
+    for wrong, words in (
+        (changed(program, values, row_in=wrong_order), "come ahead are others"),
+        (changed(program, values, rows_sent=0), "come ahead"),
+        (changed(changed(program, values, rows_sent=rows - 1), keys, rows_ahead=rows - 1),
+         "in the way of its own"),
+    ):  # fmt: skip
+        assert words in _rows_fault(wrong)
+        with pytest.raises(ProgramError):
+            verify_program(wrong)
+    for depth, fault in ((together, None), (together - 1, f"{together} rows ahead in FIFO rw")):
+        engine = replace(program.engine, depths={**program.engine.depths, "rw": depth})
+        found = _rows_fault(replace(program, engine=engine))
+        assert found is None if fault is None else fault in found
+
+
 def test_check_finds_rows_that_would_fill_their_fifo():
     """The products with K read rows of their own, which are on the way with those of the products
     with V: a FIFO of fewer than both could hold up the very statistics that the former make.
     """
     rng = np.random.default_rng(1)
-    program = lower(random_qgraph("self_attention", rng, batch=2), Engine(ranks=2))
+    engine = Engine(ranks=2)
+    qgraph = random_qgraph("self_attention", rng, batch=2)
+    rows = max(e.pre.rows_sent for e in lower(qgraph, engine).entries)
+    few = {**engine.depths, "rw": rows}  # those of one pair
+    program = lower(qgraph, replace(engine, depths=few))
     verify_program(program)
     (index,) = [k for k, e in enumerate(program.entries) if e.pre.rows_first]
     keys, values = program.entries[index - 1].pre, program.entries[index].pre

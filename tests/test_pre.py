@@ -118,6 +118,9 @@ def test_row_norms(libraries, norm, ranks):
         maker.rows_ahead(norm, 1, 2, octets, rows)
     for runs, octets in ((2, 128), (5, 1), (7, 31)):
         maker.rows_first(norm, runs, octets)
+    if norm == "softmax":
+        for n0, n1, octets in ((1, 2, 64), (1, 8, 16), (2, 3, 5), (8, 1, 1), (1, 128, 1)):
+            maker.rows_queued(n0, n1, octets)
     check(libraries, ranks, maker.program)
 
 
@@ -126,6 +129,24 @@ def test_rows_that_are_sent_first_are_kept_already(libraries):
     maker.rows_first("softmax", 1, 4)  # the first run reads what the last one makes
     for lib in libraries.values():
         assert "sent before they are kept" in run_on(lib, 2, maker.program, 0)[2]
+
+
+def test_queued_rows_are_sent_once_and_read_in_their_order(libraries):
+    for n0, n1, octets in ((1, 5, 4), (2, 3, 7)):
+        for rows_sent in (0, octets - 1):
+            maker = Maker(2, np.random.default_rng(5))
+            maker.rows_queued(n0, n1, octets, rows_sent)
+            for lib in libraries.values():
+                left = n0 * n1 * (octets - rows_sent)
+                message = run_on(lib, 2, maker.program, 0)[2]
+                assert f"FIFO rw: {left} tokens left over" in message
+        maker = Maker(2, np.random.default_rng(5))
+        maker.rows_queued(n0, n1, octets, backwards=True)
+        want = wanted(2, maker.program)
+        for lib in libraries.values():
+            px, _, error = run_on(lib, 2, maker.program, len(want))
+            assert error == ""
+            assert not np.array_equal(px, want)
 
 
 @pytest.mark.parametrize("wide", [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -180,7 +201,7 @@ def test_programs_of_everything(libraries, ranks):
         rng = np.random.default_rng([seed, ranks])
         maker = Maker(ranks, rng)
         for _ in range(8):
-            kind = int(rng.integers(8))
+            kind = int(rng.integers(9))
             maker.words = 0
             if kind == 0:
                 channels, size = GROUPS[rng.integers(len(GROUPS))]
@@ -197,6 +218,9 @@ def test_programs_of_everything(libraries, ranks):
                 maker.rows_ahead("layer", 2, 1, 9, int(rng.integers(1, 10)))
             elif kind == 6:
                 maker.rows_first("softmax", int(rng.integers(2, 5)), int(rng.integers(1, 20)))
+            elif kind == 7:
+                n0, n1, octets = (int(n) for n in rng.integers(1, (3, 5, 17)))
+                maker.rows_queued(n0, n1, octets)
             else:
                 octets = int(rng.integers(1, 20))
                 maker.joined(int(rng.integers(2, 5)), octets, int(rng.integers(octets + 1)))
@@ -360,6 +384,7 @@ def test_planted_fault_is_caught(fault, tmp_path):
         maker.ring(RING_K, "none")
         maker.ring(RING_V, "softmax")
         maker.joined(3, 4, 2, uniform=seed % 2)
+        maker.rows_queued(2, 3, 5)
         maker.rows_first("softmax", 3, 5)
         want = wanted(4, maker.program)
         px, _, error = run_on(lib, 4, maker.program, len(want))

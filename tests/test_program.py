@@ -36,6 +36,7 @@ HEADERS = Path(__file__).parent.parent / "hls" / "kernels"
 TIGHT = {
     "window_rows": 40,
     "weight_rows": 100,
+    "units": 2,
     "scores_rows": 150,
     "sums": 64,
     "lag": 4,

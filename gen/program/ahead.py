@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import ceil
 
 from gen.program.engine import Engine
@@ -67,7 +67,9 @@ def send_rows_ahead(
 
     Where every execution of an entry is followed by one that reads the rows that it has just
     written, it sends up to ``capacity`` octets of them at once. All entries that follow it, and all
-    that these follow, send or leave out as many.
+    that these follow, send or leave out as many. Where the executions of a segment read, in their
+    order, what those of the segment before have written, as products with V do behind those with K,
+    all rows are sent at once if FIFO rw holds them.
     """
     rows: dict[tuple[int | None, int | None], int] = {}  # by writer and reader
     for before, now in [*_steps(segments), (_last(segments), None)]:
@@ -87,10 +89,33 @@ def send_rows_ahead(
             least = min(count, ahead[a], sent[b])
             changed |= (ahead[a], sent[b]) != (least, least)
             ahead[a] = sent[b] = least
+    for first, second in _queues(segments, entries, capacity):
+        ahead[first] = sent[second] = entries[second].pre.shape.fill
     return [
         replace(entry, pre=replace(entry.pre, rows_ahead=ahead[index], rows_sent=sent[index]))
         for index, entry in enumerate(entries)
     ]
+
+
+def _queues(
+    segments: Sequence[Segment], entries: Sequence[Entry], capacity: int
+) -> Iterator[tuple[int, int]]:
+    """Neighbouring segments of one entry each, the second of which reads all rows of the first."""
+    for before, now in pairwise(segments):
+        runs = before.n0 * before.n1
+        if runs == 1 or (before.count, before.n0, before.n1) != (1, now.n0, now.n1):
+            continue
+        writer, reader = entries[before.first].pre, entries[now.first].pre
+        rows = reader.shape.fill
+        alone = writer.norm not in ROW_NORMS and reader.stats not in ROW_STATS
+        loops = list(product(range(now.n0), range(now.n1)))
+        alike = all(
+            writer.stat_words == rows == _common_rows(writer, loop, reader, loop) for loop in loops
+        )
+        places = sorted(writer.row_out.at(*loop) for loop in loops)
+        alike &= all(first + rows <= second for first, second in pairwise(places))
+        if now.count == 1 and alone and alike and runs * rows <= capacity:
+            yield before.first, now.first
 
 
 def send_rows_first(
@@ -111,7 +136,8 @@ def send_rows_first(
             first, made = pre.row_in.at(*loop), writer.row_out.at(*before[1:])
             apart = first + pre.shape.fill <= made or made + writer.stat_words <= first
             fits = pre.shape.fill <= capacity and writer.norm not in ROW_NORMS
-            helps[index] = helps.get(index, True) and apart and fits
+            some = pre.rows_sent < pre.shape.fill
+            helps[index] = helps.get(index, True) and apart and fits and some
     return [
         replace(entry, pre=replace(entry.pre, rows_first=1)) if helps.get(index) else entry
         for index, entry in enumerate(entries)

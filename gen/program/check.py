@@ -8,7 +8,7 @@ tensor, group and pixel.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -174,28 +174,40 @@ def _rows_fault(program: Program) -> str | None:
     """Row statistics that are sent ahead to an execution that does not read them, or sent before
     they are kept.
     """
-    # of the execution before: octets ahead, the first row that it makes, octets that it makes,
-    # octets that it reads
-    ahead = first = made = own = 0
+    # octets and first rows in FIFO rw, sent ahead to executions to come
+    ahead: deque[tuple[int, int]] = deque()
+    # of the execution before: the first row that it makes, octets that it makes, and that it reads
+    first = made = own = 0
     depth = program.engine.depths["rw"]
     for entry, i0, i1 in _executions(program):
         pre = entry.pre
-        if pre.rows_sent != ahead:
-            return f"layer {entry.layer}: {ahead} rows come ahead, not {pre.rows_sent}"
-        if ahead and pre.row_in.at(i0, i1) != first:
-            return f"layer {entry.layer}: the rows that come ahead are others"
-        if max(pre.rows_ahead - pre.stat_words, pre.rows_sent - pre.shape.fill) > 0:
-            return f"layer {entry.layer}: more rows ahead than there are"
         read = pre.row_in.at(i0, i1)
         fill = pre.shape.fill if pre.norm in ROW_NORMS else 0
-        if pre.rows_first and made and read < first + made and first < read + fill:
+        sent, row = ahead.popleft() if ahead and (fill or pre.rows_sent) else (0, read)
+        if pre.rows_sent != sent:
+            return f"layer {entry.layer}: {sent} rows come ahead, not {pre.rows_sent}"
+        if row != read:
+            return f"layer {entry.layer}: the rows that come ahead are others"
+        if max(pre.rows_ahead - pre.stat_words, sent - pre.shape.fill) > 0:
+            return f"layer {entry.layer}: more rows ahead than there are"
+        if ahead and sent < fill:
+            return f"layer {entry.layer}: rows of executions to come are in the way of its own"
+        own_first = pre.rows_first and sent < fill
+        if own_first and made and read < first + made and first < read + fill:
             return f"layer {entry.layer}: its rows are sent before they are kept"
-        if pre.rows_first and made and own + fill > depth:
+        if own_first and made and own + fill > depth:
             # or statistics of the execution before are held up, and with them its fill
             return f"layer {entry.layer}: {own + fill} rows on the way in FIFO rw of {depth}"
-        ahead, first = pre.rows_ahead, pre.row_out.at(i0, i1)
+        first = pre.row_out.at(i0, i1)
         made = pre.stat_words if pre.stats in ROW_STATS else 0
         own = fill
+        if any(first < row + octets and row < first + made for octets, row in ahead):
+            return f"layer {entry.layer}: it makes rows that others wait for in FIFO rw"
+        if pre.rows_ahead:
+            ahead.append((pre.rows_ahead, first))
+        waiting = sum(octets for octets, _ in ahead)
+        if waiting > depth:
+            return f"layer {entry.layer}: {waiting} rows ahead in FIFO rw of {depth}"
     return "rows are sent ahead to nobody" if ahead else None
 
 

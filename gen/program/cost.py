@@ -101,6 +101,10 @@ class CostModel:
             after = program.entries[beyond[0].first] if beyond else None
             span = range(segment.first, segment.first + segment.count)
             runs, run = segment.n0 * segment.n1, 0
+            # rows that wait in FIFO rw are few, and counted one by one
+            queued = any(program.entries[k].pre.rows_ahead for k in span) or any(
+                program.entries[k].pre.rows_sent for k in span
+            )
             periods: list[tuple[float, ...]] = []
             while run < runs:
                 before, read, moved = rank.times(), rank.read, rank.moved
@@ -119,7 +123,7 @@ class CostModel:
                 # the last run is followed again: what it loads ahead differs
                 skipped = runs - run - 2
                 same = len(periods) > 3 and steady(periods)
-                if skipped > 0 and (same or run >= self.followed):
+                if skipped > 0 and (same or run >= self.followed) and not queued:
                     last = [period[0] for period in periods[-4:]]
                     took = sum(last) / len(last) * skipped
                     rank.advance(took, (rank.read - read) * skipped)

@@ -89,6 +89,7 @@ class StoreClock:
     next_allowed: int = 0  # and for the next tile
     unhurried: int = 0
     per_tile: int = 0
+    at_end: int = 0
     flush: bool = False
     settled: float = 0.0  # when the next tile can read what was written for it
 
@@ -96,27 +97,35 @@ class StoreClock:
         """An execution, number ``run`` of its segment."""
         made = entry.store
         self.flush = made.flush == 1 or (made.flush == 2 and run == 0)
-        self.per_tile = made.pending_tile
+        self.per_tile, self.at_end = made.pending_tile, made.pending_end
         self.time += self.between
         self.before = len(self.due)
         self.allowed = made.pending if self.flush else self.lag
-        self.next_allowed, self.unhurried, self.settled = 0, self.lag, 0.0
+        self.next_allowed, self.settled = 0, 0.0
+        self.unhurried = self.lag
+        if self.flush:
+            self.unhurried = made.pending - min(EARLY, made.pending // 4)
         self._drain()
+
+    @property
+    def hurries(self) -> bool:
+        """Whether tiles of round 0 wait for writes of earlier executions."""
+        return self.flush and self.before > self.at_end
 
     def tile(self, first_round: bool) -> None:
         """The first micro-slot of a tile is next."""
         if self.flush:
-            fewer = self.per_tile
-            self.allowed = max(0, self.allowed - fewer) if first_round else 0
-            self.next_allowed = max(0, self.allowed - fewer)
-            self.unhurried = max(0, self.allowed - 2 * fewer)
+            fewer, end = self.per_tile, self.at_end
+            self.allowed = max(end, self.allowed - fewer) if first_round else end
+            self.next_allowed = max(end, self.allowed - fewer)
+            self.unhurried = max(0, self.allowed - max(EARLY, 2 * fewer))
             self._hold(ceil(self.settled - self.time))
             self._drain()
 
     def end(self) -> None:
         """All is read."""
         if self.flush:
-            self.allowed = 0
+            self.allowed = self.at_end
             self._drain()
 
     def read(self, words: int, room: float = 0.0) -> float:
@@ -252,7 +261,7 @@ class ScalesClock:
     delays: Delays
     sums: float = 0.0
     rows: float = 0.0
-    ahead: list[float] = field(default_factory=list)  # rows that were sent at once
+    ahead: deque[float] = field(default_factory=deque)  # rows that were sent at once
     items: list[float] = field(default_factory=list)  # when the sums of every item are there
     made: list[float] = field(default_factory=list)  # when the rows of the execution before are
     each: int = 1  # cycles from one of these to the next
@@ -276,7 +285,8 @@ class ScalesClock:
                 octets = pre.item_octets if pre.items > 1 else pre.shape.fill
                 yield from [self.sums + behind] * octets
         elif pre.norm in ROW_NORMS:
-            yield from self.ahead[: pre.rows_sent]
+            for _ in range(pre.rows_sent):
+                yield self.ahead.popleft()
             begins = self.rows + delays.between("rows")
             left = pre.shape.fill - pre.rows_sent
             self.rows = begins + left
@@ -313,12 +323,12 @@ class ScalesClock:
             time = max(time, at + way - 1) + each
             kept.append(time + behind)
         self.sums, self.made, self.each = time, kept, each
-        self.ahead = [at + delays.to_next("rows") for at in kept[: pre.rows_ahead]]
+        self.ahead.extend(at + delays.to_next("rows") for at in kept[: pre.rows_ahead])
 
     def advance(self, cycles: float) -> None:
         """All of this ``cycles`` later."""
         self.sums += cycles
         self.rows += cycles
-        self.ahead = [at + cycles for at in self.ahead]
+        self.ahead = deque(at + cycles for at in self.ahead)
         self.items = [at + cycles for at in self.items]
         self.made = [at + cycles for at in self.made]

@@ -302,7 +302,7 @@ class RankClock:
         """Advance over the tiles of a round; returns when post sends the statistics of rows."""
         sent: list[float] = []
         periods: list[tuple[float, ...]] = []
-        follows = first and self.store.flush and self.store.before > 0
+        follows = first and self.store.hurries
         # the time of every row counts
         rows = (last and entry.post.stats in ROW_STATS) or (first and entry.pre.rows_sent > 0)
         index = 0
@@ -313,7 +313,7 @@ class RankClock:
             self._tile(entry, slot, first, final, sent)
             periods.append(difference(before, self.times()))
             skipped = len(slots) - index - 2
-            follows = follows and self.store.before > 0
+            follows = follows and self.store.hurries
             alike = skipped > 0 and not follows and not rows and slot == slots[-2]
             if alike and len(periods) > 3 and steady(periods):
                 words = (slot.words + slot.ring) * skipped

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gen.program.flush import Flush
 from gen.program.geometry import Strip
 from gen.program.layout import GROUP, Stored
 from gen.program.moves import staged_rows
@@ -135,9 +136,7 @@ class Entries:
             return self._copy(base, tensor.octets)
         return Addr(base + slot // GROUP, self._by_item(tensor.item_octets))
 
-    def store(
-        self, flush: int, pending: int, pending_tile: int, moves: tuple[int, int, int, int]
-    ) -> StoreEntry:
+    def store(self, flush: Flush, moves: tuple[int, int, int, int]) -> StoreEntry:
         """What the store reads and writes. ``moves``: first, and how many (``StoreEntry``)."""
         made, out_slot = self.made, self.strip.out_slot
         sources = [
@@ -151,9 +150,10 @@ class Entries:
             residual = self._of_strip("residual", made.residual, out_slot, made.output_groups)
         return StoreEntry(
             shape=self.shape,
-            flush=flush,
-            pending=pending,
-            pending_tile=pending_tile,
+            flush=flush.when,
+            pending=flush.pending,
+            pending_tile=flush.pending_tile,
+            pending_end=flush.pending_end,
             sources=len(sources),
             source=padded(sources, MAX_SOURCES, Region()),
             weights=weights,

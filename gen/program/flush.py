@@ -24,6 +24,10 @@ from gen.program.planned import Planned
 from gen.program.schedule import Schedule, Work
 from gen.program.structs import FLUSH_ALWAYS, FLUSH_FIRST, FLUSH_NEVER, Segment, Shape
 
+# Cycles from the array to the store and back, and of an execution beside its tiles, estimated.
+DRAIN = 100
+OVERHEAD = 20
+
 
 def micro_slots(shape: Shape, pixels: int) -> NDArray[np.int64]:
     """Number of the micro-slot of every (output group, tile) of an execution, in its order."""
@@ -34,6 +38,29 @@ def micro_slots(shape: Shape, pixels: int) -> NDArray[np.int64]:
     wide = np.minimum(of_round, groups - first)
     slots: NDArray[np.int64] = first * tiles + np.arange(tiles) * wide + group - first
     return slots
+
+
+@dataclass(frozen=True)
+class Flush:
+    """What the store waits for (``StoreEntry``); ``when``: FLUSH_NEVER, _ALWAYS or _FIRST."""
+
+    when: int = FLUSH_NEVER
+    pending: int = 0
+    pending_tile: int = 0
+    pending_end: int = 0
+
+    def left(self, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Micro-slots that need not be written when a tile of round 0 reads; -1: the lead."""
+        return np.maximum(self.pending - (tiles + 1) * self.pending_tile, self.pending_end)
+
+    def both(self, other: Flush) -> Flush:
+        """One that waits for what either of them waits for, in every execution."""
+        return Flush(
+            FLUSH_ALWAYS,
+            min(self.pending, other.pending),
+            max(self.pending_tile, other.pending_tile),
+            min(self.pending_end, other.pending_end),
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +116,8 @@ class Outstanding:
     lag: int
     pixels: int
     now: int = 0
+    settled: int = -1  # the last micro-slot that is known to be written
+    pace: float = 1.0  # cycles of a micro-slot of the last execution
     written: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
 
     @property
@@ -106,33 +135,31 @@ class Outstanding:
             np.arange(shape.fill) < shape.lead, 0, first[np.minimum(beside, len(first) - 1)]
         )
         for each in run.products:
-            made = each.made
-            for source in made.sources:
+            for source in each.made.sources:
                 written = self._latest(each, source, each.strip.fill_slot, shape.fill)
-                distance = self.now + read[: len(written)] - written
-                if len(written) and distance.min() < self.far:
+                if self._early(written, read[: len(written)]):
                     return True
-            if made.weight is not None:
-                written = self._latest(each, made.weight, 0, made.weight.item_octets)
-                if len(written) and self.now - written.max() < self.far:
-                    return True
+            weight = each.made.weight
+            if weight is not None and self._early(self._all(each, weight), 0):
+                return True
         residual = self._residual(run)
-        if residual is None:
-            return False
-        distance = self.now + micro_slots(shape, self.pixels) - residual
-        return bool(distance.min() < self.far)
+        return residual is not None and self._early(residual, micro_slots(shape, self.pixels))
 
-    def follow(self, run: Execution) -> tuple[int, int]:
-        """(pending, pending_tile): the micro-slots, the last ones, that write nothing which the
-        lead slot reads (ring weights of round 0, ``lead`` octets of the sources), and so many
-        fewer for every tile of round 0 that the octets and residuals which it reads are written.
+    def _early(self, written: NDArray[np.int64], read: NDArray[np.int64] | int) -> bool:
+        """Whether micro-slots of this execution read what those before it may not have written."""
+        distance = self.now + read - written
+        return bool((distance[written > self.settled] < self.far).any())
+
+    def follow(self, run: Execution, nothing_left: bool) -> Flush:
+        """What may be pending: micro-slots, the last ones, that write nothing which the lead slot
+        reads (ring weights of round 0, ``lead`` octets of the sources), so many fewer for every
+        tile of round 0 that the octets and residuals which it reads are written, and those that
+        write nothing which the execution reads at all. ``nothing_left``: all is written at the end.
         """
         shape, ring = run.shape, -1
         for each in run.products:
-            weight = each.made.weight
-            if weight is not None:
-                latest = self._latest(each, weight, 0, weight.item_octets)
-                ring = max(ring, int(latest.max(initial=-1)))
+            if each.made.weight is not None:
+                ring = max(ring, int(self._all(each, each.made.weight).max(initial=-1)))
         until = np.full(shape.fill, ring)  # the last write to what is read up to an octet
         for each in run.products:
             for source in each.made.sources:
@@ -143,15 +170,41 @@ class Outstanding:
         # what the lead slot and every tile of round 0 read
         ends = shape.lead + tile * np.arange(tiles + 1)
         reads = until[np.minimum(ends, shape.fill) - 1]
+        last = int(until[-1])
         residual = self._residual(run)
         if residual is not None:
             first_round = residual[: shape.per_round // shape.gates].max(axis=0)
             reads[1:] = np.maximum(reads[1:], first_round)
-        left = np.minimum(self.now - 1 - reads, self.lag)
-        pending = int(left[0])
-        fewer = max(ceil_div(pending - int(each), k + 1) for k, each in enumerate(left[1:]))
-        # all are written at the end: little by little, then nothing waits for them there
-        return pending, max(fewer, ceil_div(pending, tiles))
+            last = max(last, int(residual.max()))
+        left = self._left(reads)
+        end = 0 if nothing_left else int(self._left(np.array([last]))[0])
+        return self._followed(run, left, end)
+
+    def _left(self, reads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Micro-slots that may be pending where these are read."""
+        left = np.where(reads > self.settled, self.now - 1 - reads, self.lag)
+        return np.minimum(left, self.lag)
+
+    def _followed(self, run: Execution, left: NDArray[np.int64], end: int) -> Flush:
+        """The least wait for what may be ``left`` (lead slot, tiles of round 0) and at the ``end``:
+        the lead slot may wait for more than it needs, so that fewer are left for every tile.
+        """
+        shape = run.shape
+        tiles = np.arange(len(left))
+        visit = tile_cycles(shape, run.made.engine)
+        best, least = Flush(FLUSH_FIRST), float("inf")
+        for pending in range(int(left[0]), -1, -1):
+            over = np.maximum(pending - left[1:], 0)
+            fewer = int(np.max(-(-over // tiles[1:]), initial=0))
+            if nothing := max(0, pending - end):
+                # little by little, then nothing waits for them at the end
+                fewer = max(fewer, ceil_div(nothing, len(left) - 1))
+            made = Flush(FLUSH_FIRST, pending, fewer, min(end, pending))
+            allowed = made.left(tiles - 1)
+            wait = float((-allowed * self.pace - np.maximum(tiles - 1, 0) * visit).max())
+            if wait < least:
+                best, least = made, wait
+        return best
 
     def _latest(self, run: Execution, tensor: Stored, slot: int, count: int) -> NDArray[np.int64]:
         """Last micro-slot that wrote each of the octets that are read; empty: all are written."""
@@ -160,6 +213,10 @@ class Outstanding:
             return np.zeros(0, np.int64)
         latest: NDArray[np.int64] = written[:, run.octets(tensor, slot, count)].max(axis=0)
         return latest
+
+    def _all(self, run: Execution, tensor: Stored) -> NDArray[np.int64]:
+        """The same of all octets of an item."""
+        return self._latest(run, tensor, 0, tensor.item_octets)
 
     def _residual(self, run: Execution) -> NDArray[np.int64] | None:
         """Last micro-slots that wrote what is added, by (output group, tile)."""
@@ -172,15 +229,23 @@ class Outstanding:
         by_tile: NDArray[np.int64] = np.maximum.reduceat(written, starts, axis=1)
         return by_tile
 
+    def settle(self, pending: int) -> None:
+        """All writes are done but those of the last ``pending`` micro-slots."""
+        self.settled = max(self.settled, self.now - 1 - pending)
+
     def flush(self) -> None:
         """All writes are done."""
         self.written.clear()
+        self.settled = self.now - 1
 
     def run(self, run: Execution) -> None:
         """An execution of a layer."""
         tile = self.pixels // GROUP
         slots = self.now + micro_slots(run.shape, self.pixels)
         self.now = int(slots.max()) + 1
+        self.pace = tile_cycles(run.shape, run.made.engine) / (
+            min(run.shape.units, run.shape.per_round) // run.shape.gates
+        )
         groups = 0
         for each in run.products:
             dest, made = each.made.dest, each.made
@@ -194,13 +259,20 @@ class Outstanding:
             written[first : first + len(own), octets] = by_octet
 
 
+def tile_cycles(shape: Shape, engine: Engine) -> int:
+    """Cycles of a visit of a tile: of the array, or of post, which takes a word in each."""
+    units = min(shape.units, shape.per_round)
+    steps = [shape.pv_steps] * shape.pv_units + [shape.steps] * (units - shape.pv_units)
+    return sum(max(engine.unit_cycles(each), engine.tile_octets) for each in steps)
+
+
 @dataclass
 class Flushes:
-    """(flush, pending, pending_tile) of every entry, in order."""
+    """Of every entry that has one, in order."""
 
     moves: Sequence[Moves]
     works: Sequence[Execution]
-    found: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    found: dict[int, Flush] = field(default_factory=dict)
 
     def segment(self, segment: Segment, state: Outstanding, at_once: bool) -> None:
         """All executions of a segment. ``at_once``: the first one has everything before it written
@@ -214,20 +286,35 @@ class Flushes:
                     state.flush()
                 first = at_once and loop == 0 and index == segment.first
                 if first or state.needs_flush(run):
-                    pending, fewer = state.follow(run)
+                    made = state.follow(run, first)
                     before = self.found.get(index)
                     if before:  # of another iteration as well
-                        pending, fewer = min(pending, before[1]), max(fewer, before[2])
-                    self.found[index] = (FLUSH_ALWAYS if loop else FLUSH_FIRST, pending, fewer)
-                    state.flush()
+                        made = made.both(before)
+                    self.found[index] = replace(made, when=FLUSH_ALWAYS if loop else FLUSH_FIRST)
+                    state.settle(made.pending_end)
                 state.run(run)
                 if moves.after:
                     state.flush()
 
+    def waits(self, segment: Segment, engine: Engine) -> float:
+        """Cycles that later executions of a segment wait because few may be pending, estimated."""
+        total = 0.0
+        for index in range(segment.first, segment.first + segment.count):
+            made = self.found.get(index, Flush())
+            if made.when == FLUSH_ALWAYS:
+                shape = self.works[index].shape
+                cycles = OVERHEAD + tile_cycles(shape, engine) * ceil_div(
+                    shape.octets, engine.tile_octets
+                ) * ceil_div(shape.units, shape.per_round)
+                slots = int(micro_slots(shape, engine.pixels).max()) + 1
+                wait = max(0.0, DRAIN - made.pending * cycles / slots)
+                total += (segment.n0 * segment.n1 - 1) * wait
+        return total
+
     def always(self, segment: Segment) -> bool:
         """Whether an entry of the segment flushes before every execution."""
         entries = range(segment.first, segment.first + segment.count)
-        return any(self.found.get(index, (0,))[0] == FLUSH_ALWAYS for index in entries)
+        return any(self.found.get(index, Flush()).when == FLUSH_ALWAYS for index in entries)
 
 
 def execution(work: Work, layers: Sequence[Planned]) -> Execution:
@@ -243,17 +330,17 @@ def execution(work: Work, layers: Sequence[Planned]) -> Execution:
 
 def flushes(
     plan: Schedule, layers: Sequence[Planned], engine: Engine, moves: Sequence[Moves]
-) -> list[tuple[int, int, int]]:
-    """(flush, pending, pending_tile) of every entry, in order. All is written before moves."""
+) -> list[Flush]:
+    """Of every entry, in order. All is written before moves."""
     state = Outstanding(engine.lag, engine.pixels)
     works = [execution(work, layers) for work in plan.work]
     result = Flushes(moves, works)
     for segment in plan.segments:
         before, found = deepcopy(state), dict(result.found)
         result.segment(segment, state, at_once=False)
-        if result.always(segment):
+        if result.waits(segment, engine) > DRAIN:
             other, again = Flushes(moves, works, found), before
             other.segment(segment, again, at_once=True)
             if not other.always(segment):
                 result, state = other, again
-    return [result.found.get(index, (FLUSH_NEVER, 0, 0)) for index in range(len(plan.work))]
+    return [result.found.get(index, Flush()) for index in range(len(plan.work))]

@@ -11,9 +11,10 @@ from gen.program.ahead import keep_constants, leave_sums, send_rows_ahead, send_
 from gen.program.attention import cuts
 from gen.program.buffers import Cursor, Places, host_weight, place_all, wload_entry
 from gen.program.cache import cached, keepable
+from gen.program.early import with_early
 from gen.program.engine import Engine
 from gen.program.entries import Entries, Statistics
-from gen.program.flush import execution, flushes
+from gen.program.flush import Flush, execution, flushes
 from gen.program.gate_tables import load_tables_early
 from gen.program.intervals import check_norms, row_intervals, stats_intervals, store_intervals
 from gen.program.join import at_item, join
@@ -62,7 +63,10 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     """
     graph = qgraph.graph
     mapped = _mapped(qgraph, engine, spill)
-    layers, plan, homes = mapped.layers, mapped.plan, mapped.homes
+    plan, homes = mapped.plan, mapped.homes
+    own = [keepable(made) for made in mapped.layers]
+    cache = cached(mapped.layers, own, engine.cache_rows)
+    layers = with_early(plan, mapped.layers, cache)
     dynamic = Cursor()
     # what changes per prompt lies together, and behind it what changes per step
     hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
@@ -71,8 +75,6 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     served = {(layer, heads): layers[layer].of_heads(heads) for layer, heads in works}
     ordered = {key: served[key] for key in sorted(served, key=_place_order)}
     places, static_words = place_all(ordered, hosts, dynamic)
-    own = [keepable(made) for made in layers]
-    cache = cached(layers, own, engine.cache_rows)
     sums, rows = mapped.statistics.sums, mapped.statistics.rows
     statistics = Statistics(sums.address, rows.address)
     flush = flushes(plan, layers, engine, homes.moves)
@@ -320,7 +322,7 @@ def _at(made: Planned, rows: Mapping[str, int]) -> Planned:
 def _entry(
     make: Entries,
     places: Places,
-    flush: tuple[int, int, int],
+    flush: Flush,
     moves: tuple[int, int, int, int],
     cache: int,
     alone: bool,
@@ -335,7 +337,7 @@ def _entry(
         residual=made.layer.residual,
         dest=made.layer.dest,
         heads=made.heads,
-        store=make.store(*flush, moves),
+        store=make.store(flush, moves),
         pre=make.pre(places.uniform, pp_once),
         gather=make.gather(),
         reduce=make.reduce(),

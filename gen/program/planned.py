@@ -24,7 +24,9 @@ class Planned:
     ``joined`` ones share executions (``gen.program.join``).
     Per source: ``groups`` n up to which is multiplied, ``local_groups`` read on every rank,
     ``subs``, the number ``sub_base`` of the first one read. ``units`` output groups of a rank x
-    ``gates``; ``steps`` of the reduction, one weight row each.
+    ``gates``; ``steps`` of the reduction, one weight row each. ``early``: weight rows that arrive
+    for nothing before the first tile, None where the order of layers is not known yet
+    (``gen.program.early``).
     """
 
     qlayer: QLayer
@@ -47,6 +49,7 @@ class Planned:
     ring: int
     ring_words: int
     engine: Engine
+    early: int | None = None
 
     @property
     def layer(self) -> Layer:
@@ -133,6 +136,7 @@ class Planned:
             self.ring_words or self.steps,
             self.engine.tile_octets * sum(self.local_groups) * copies,
             self.engine,
+            self.early,
         )
 
     def turns(self, tiles: int) -> bool:

@@ -227,7 +227,7 @@ class _Replay:
         store, first = entry.store, self.loop == (0, 0)
         before = self.flushed
         if store.flush == FLUSH_ALWAYS or (store.flush == FLUSH_FIRST and first):
-            self.flushed = self.slot
+            self.flushed = max(before, self.slot - store.pending_end)
         times = Times(store, self.engine.tile_octets, self.slot, before, self.flushed)
         fault, unwritten = None, times.writes
         for product in products(entry):

@@ -34,7 +34,8 @@ class Times:
 
     def flushed(self, tiles: Int64) -> Int64:
         """First micro-slot that may not be written when a tile of round 0 reads; -1: lead."""
-        fewer = np.maximum(self.store.pending - (tiles + 1) * self.store.pending_tile, 0)
+        store = self.store
+        fewer = np.maximum(store.pending - (tiles + 1) * store.pending_tile, store.pending_end)
         limits: Int64 = np.clip(self.start - fewer, self.before, self.end)
         return limits
 

@@ -7,38 +7,61 @@ from gen.program.layout import ceil_div, up_to
 
 # of the cycles of a layer's only tile, the share that the guard cycles after a load may take
 _GUARD_SHARE = 1 / 16
+# cycles from the array's last step to the next layer's first one, estimated
+_DRAIN = 100
 
 
 def per_round(
-    units: int, gates: int, steps: int, tiles: int, words: int, fill: int, engine: Engine
+    units: int,
+    gates: int,
+    steps: int,
+    tiles: int,
+    words: int,
+    fill: int,
+    engine: Engine,
+    early: int | None = None,
 ) -> int:
     """Units of a round, a multiple of ``gates``; 0 if not even one output group fits.
 
-    ``words`` cycles per unit in which its weights arrive (rows from DDR, or px words of ring
-    weights); ``fill`` cycles that the window buffer takes for the octets of a tile.
+    ``words`` of a unit's weights, one of which arrives in a cycle (rows of ``ws``, or px words of
+    ring weights); ``fill`` cycles that the window buffer takes for the octets of a tile; ``early``
+    words of round 0 that arrive before the first tile while something else goes on, None if that is
+    not known.
 
-    A tile is visited once per round, which costs nothing by itself: the window stays filled. But
-    the first round's weights come during the layer before, or during nothing if that one is
-    short; ring weights of round 0 come before the first tile, those of round 1 during round 0's
-    last tile. So rounds are as short as they can be while a visit still hides what goes on beside
-    it: the next tile's fill in round 0, its share of the next round's weights, and the guard
-    cycles after the last of them. Rounds are of equal size as far as possible: a short last one
-    would have little to hide the next execution's weights behind.
+    A tile is visited once per round, which costs nothing by itself: the window stays filled. A
+    visit has to hide what goes on beside it: the next tile's fill in round 0, its share of the next
+    round's weights, and the guard cycles after the last of them. Beyond that there are two sides
+    to it. The longer a round is, the more weights have to be there before the first tile: those
+    from DDR come during the execution before, ring weights of round 0 during nothing. And the
+    shorter the last one is, the sooner after its first tile is everything over, so that the next
+    layer, which reads that tile first, has to wait for it. Rounds are of equal size as far as
+    possible: a short last one would have little to hide the next execution's weights behind.
     """
     most = min(units, engine.units, engine.weight_rows // steps) // gates * gates
     if most <= 0:
         return 0
     # of the array, or of post, which takes a word in each
     unit_cycles = max(steps, engine.tile_octets)
-    for count in range(gates, most, gates):
+
+    def hidden(count: int) -> bool:
         visit = count * unit_cycles
         if tiles == 1:
             # the whole next round comes during one visit; only the guard cycles are in excess
-            hidden = engine.guard <= visit * _GUARD_SHARE
-        else:
-            hidden = visit >= max(fill, ceil_div(count * words, tiles)) + engine.guard
-        if hidden:
-            break
-    else:
-        count = most
-    return up_to(ceil_div(units, ceil_div(units, count)), gates)
+            return engine.guard <= visit * _GUARD_SHARE
+        return visit >= max(fill, ceil_div(count * words, tiles)) + engine.guard
+
+    def equal(count: int) -> int:
+        return up_to(ceil_div(units, ceil_div(units, count)), gates)
+
+    def exposed(count: int) -> int:
+        """Cycles in which the array waits for weights and for the results of the last round."""
+        assert early is not None
+        last = units - (units - 1) // count * count
+        waits = max(0, count * words - early)
+        return waits + max(0, _DRAIN - last * unit_cycles * (tiles - 1))
+
+    counts = range(gates, most + 1, gates)
+    least = next((count for count in counts if hidden(count)), most)
+    if early is None:
+        return equal(least)
+    return min({equal(count) for count in counts if count >= least}, key=lambda n: (exposed(n), n))

@@ -112,6 +112,7 @@ class StoreEntry:
     flush: int
     pending: int
     pending_tile: int
+    pending_end: int
     sources: int
     source: tuple[Region, ...] = field(metadata={"length": MAX_SOURCES})
     weights: Region

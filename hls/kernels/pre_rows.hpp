@@ -3,9 +3,10 @@
 // those of its own fill octets (rw); with `rows_first` the other way round, so that the products
 // with V of the first pairs (item, head) do not wait for the last logits.
 //
-// Where the following execution reads the rows of this one, the first `rows_ahead` of them are sent
-// as soon as they are known, and that execution leaves out as many (`rows_sent`): it follows tile
-// by tile. The FIFO rw holds all of them.
+// Where the following execution reads the rows of this one, or those of the following segment the
+// rows of those of this one in the same order, the first `rows_ahead` of them are sent as soon as
+// they are known, and those executions leave out as many (`rows_sent`): they follow tile by tile.
+// The FIFO rw holds all that wait.
 #ifndef LDA_PRE_ROWS_HPP
 #define LDA_PRE_ROWS_HPP
 

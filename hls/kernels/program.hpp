@@ -100,7 +100,8 @@ struct Move {
 
 // flush: 0 never, 1 before every execution, 2 before the first one of the segment.
 // pending: micro-slots of earlier executions that need not be written when the lead slot of a
-// flushing execution reads; pending_tile: so many fewer for each tile of round 0.
+// flushing execution reads; pending_tile: so many fewer for each tile of round 0;
+// pending_end: those that never need be, behind round 0 either.
 // residual.groups == 0: none.
 // pv_weights, pv_dest: V and the result of the product with V in a joined execution.
 // moves_first: of the program's moves, from which on follow: moves_once before the first execution
@@ -110,6 +111,7 @@ struct StoreEntry {
     int32_t flush;
     int32_t pending;
     int32_t pending_tile;
+    int32_t pending_end;
     int32_t sources;
     Region source[MAX_SOURCES];
     Region weights;  // ring weights
@@ -158,8 +160,8 @@ struct Updates {
 // by_item: 1: those of a round come item by item, else output group by output group
 // sums_left: of stat_words, those that the following execution keeps, which reads the destination;
 // sums_before: those that it keeps before it sums up an item (not the first one)
-// rows_ahead: of the destination's row statistics, octets that the following execution reads and
-// that are sent to it at once; rows_sent: octets of the fill that were sent so
+// rows_ahead: of the destination's row statistics, octets that the next execution with rows_sent
+// reads and that are sent to it at once; rows_sent: octets of the fill that were sent so
 // rows_first: 1: the scales of the fill are sent before those that the execution before makes are
 // kept: they are others
 // plain_shift: of the operands of source 1 in a joined execution, which are read with neither norm

@@ -28,7 +28,8 @@ static const int EARLY = 4;
 
 // The reads of one execution, and the writes that fall due meanwhile. flush: of the micro-slots of
 // earlier executions, all but `pending` are written before the lead slot reads, all but
-// `pending_tile` fewer before each tile of round 0, all before round 1 or the end.
+// `pending_tile` fewer before each tile of round 0, and all but `pending_end` before round 1 or the
+// end of all.
 template <class P, class Hook>
 void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
                  typename StoreTypes<P>::Memory& memory, Writes<P>& writes, Hook& hook,
@@ -88,7 +89,8 @@ SOURCES:
     // that need not be soon.
     int before = writes.due;
     int allowed = flush ? entry.pending : P::LAG;
-    int next_allowed = 0, unhurried = P::LAG;
+    int next_allowed = 0;
+    int unhurried = flush ? entry.pending - least(EARLY, entry.pending >> 2) : P::LAG;
     int settling = 0;  // cycles until those that the next tile needs can be read
     int hold = 0;      // cycles until reading goes on
     const int LAZY = P::LAG - least(EARLY, P::LAG - 2);
@@ -101,8 +103,8 @@ SLOTS:
         TICK(1);
         const bool flushes = before > allowed;
         const bool goes_on = !flushes && hold == 0;
-        const bool soon =
-            cycle < reads ? writes.due > LAZY || before > unhurried : !lead && writes.due >= P::LAG;
+        const bool soon = cycle < reads ? writes.due > LAZY || before > unhurried || writes.full()
+                                        : !lead && writes.due >= P::LAG;
         if (goes_on && cycle < rs_words) {
             const int octet = slot.tile * TILE_OCTETS + cycle;
             rs_s.write(read_octet<P>(memory, residual, slot.first + slot.group, octet));
@@ -140,7 +142,7 @@ SLOTS:
             if (!lead && !over) {
                 ++writes.due;
                 over = !slot.next(work);
-                if (over && flush) allowed = 0;
+                if (over && flush) allowed = entry.pending_end;
             }
             done = over && before <= allowed;
             lead = false;
@@ -158,9 +160,12 @@ SLOTS:
                 fill_now = first_round ? least(tile_words, fill_due) : 0;
                 fill_due -= fill_now;
                 if (flush) {
-                    allowed = first_round ? most(allowed - entry.pending_tile, 0) : 0;
-                    next_allowed = most(allowed - entry.pending_tile, 0);
-                    unhurried = most(allowed - 2 * entry.pending_tile, 0);
+                    const int end = entry.pending_end;
+                    allowed = first_round ? most(allowed - entry.pending_tile, end) : end;
+                    // what round 1 reads may be what the last tile leaves
+                    const bool tiles_left = first_round && slot.tile + 1 < work.tiles;
+                    next_allowed = tiles_left ? most(allowed - entry.pending_tile, end) : end;
+                    unhurried = most(allowed - most(EARLY, 2 * entry.pending_tile), 0);
                     hold = settling;
                 }
             }

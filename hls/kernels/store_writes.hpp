@@ -89,6 +89,9 @@ struct Writes {
         ++count;
     }
 
+    // Whether the results of another execution would have to wait.
+    bool full() const { return count == EXECUTIONS; }
+
     // Whether that was the last word of a micro-slot.
     template <class Hook>
     bool write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<ResultPair>& ys_s) {

@@ -1,5 +1,6 @@
 // store alone: xs goes through a relay, as through pre and gather, to a small engine that answers
 // every micro-slot's words only when all words of that micro-slot and of those before have come.
+// Another relay may follow, which unlike that engine does not run empty between executions.
 // tests/test_store.py compares the words.
 #include <cstring>
 #include <memory>
@@ -57,8 +58,8 @@ extern "C" {
 int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
             const int32_t* moves, const int32_t* io, const uint8_t* latent, uint8_t* result,
             uint8_t* spill, int spill_words, uint8_t* memory, const int32_t* steps, int step_count,
-            const uint8_t* ys, int depth, uint8_t* xs, uint8_t* rs, int32_t* log, int32_t* counts,
-            char* text, int text_bytes) {
+            const uint8_t* ys, int depth, int drain, uint8_t* xs, uint8_t* rs, int32_t* log,
+            int32_t* counts, char* text, int text_bytes) {
     struct Holder {
         StoreTypes<Engine>::Memory memory;
         SamplerMemory<Engine> sampler;
@@ -76,6 +77,9 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
     hls::stream<Pair, Engine::DEPTH_PX> px_s("px");
     hls::stream<Pair, Engine::DEPTH_RS> rs_s("rs");
     hls::stream<ResultPair, Engine::DEPTH_YS> ys_s("ys");
+    hls::stream<ResultPair, Engine::DEPTH_AS> as_s("as");
+    hls::stream<ResultPair>& made_s =
+        drain > 0 ? static_cast<hls::stream<ResultPair>&>(as_s) : ys_s;
     sim::Scheduler device;
     device.spawn(
         "store",
@@ -126,17 +130,36 @@ int t_store(const int32_t* segments, int segment_count, const int32_t* entries,
                         ResultPair pair;
                         std::memcpy(&pair, next, sizeof pair);
                         next += sizeof pair;
-                        ys_s.write(pair);
+                        made_s.write(pair);
                     }
                 }
                 if (step.last) LOOP_EXIT();
             }
         },
         depth, sim::Style::flp);
+    if (drain > 0) {
+        device.spawn(
+            "post",
+            [&] {
+                int words = 0;
+                for (int k = 0; k < step_count; ++k) {
+                    Step step;
+                    std::memcpy(&step, steps + 4 * k, sizeof step);
+                    words += step.ys;
+                }
+                for (int i = 0; i < words; ++i) {
+                    TICK(1);
+                    ys_s.write(as_s.read());
+                }
+                LOOP_EXIT();
+            },
+            drain, sim::Style::flp);
+        device.register_fifo(as_s, "engine", "post");
+    }
     device.register_fifo(xs_s, "store", "relay");
     device.register_fifo(px_s, "relay", "engine");
     device.register_fifo(rs_s, "store", "engine");
-    device.register_fifo(ys_s, "engine", "store");
+    device.register_fifo(ys_s, drain > 0 ? "post" : "engine", "store");
     int status = 9;
     std::string message;
     try {
