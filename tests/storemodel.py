@@ -10,6 +10,7 @@ from math import ceil
 
 import numpy as np
 from cpp import FAST, ROOT, compile_cpp
+from latewrites import LATE
 
 from gen.program.structs import Addr, Move, Region, Segment, StoreEntry, StoreIo, words
 
@@ -280,31 +281,6 @@ def check(program, seed, lag=15, depth=16, flags=(), root=ROOT, right=None, drai
     np.testing.assert_array_equal(result, model.result)
     np.testing.assert_array_equal(log, program.executions())
     return cycles
-
-
-LATE = """
-#include <deque>
-#include <functional>
-#include <utility>
-
-// Writes that come LDA_DELAY iterations late.
-struct Late {
-    long now = 0;
-    std::deque<std::pair<long, std::function<void()>>> waiting;
-    void tick(long iterations) {
-        now += iterations;
-        while (!waiting.empty() && waiting.front().first <= now) {
-            waiting.front().second();
-            waiting.pop_front();
-        }
-    }
-    void later(std::function<void()> write) { waiting.emplace_back(now + LDA_DELAY, write); }
-};
-inline Late& late() {
-    static Late one;
-    return one;
-}
-"""
 
 
 def with_late_writes(root):

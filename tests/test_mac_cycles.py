@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 from cpp import FAST, compile_cpp
+from latewrites import LATE
 from mackit import (
     GUARD,
     PLAIN,
@@ -88,37 +89,14 @@ def test_weights_from_a_slow_memory_do_not_hold_up_a_round_of_many_tiles():
 
 # --- hardware timing of the memories ------------------------------------------------------------
 
-DELAY = """
-#include <deque>
-#include <functional>
-#include <utility>
-// Writes to the memories that come LDA_DELAY iterations late.
-struct Late {
-    long now = 0;
-    std::deque<std::pair<long, std::function<void()>>> waiting;
-    void tick() {
-        ++now;
-        while (!waiting.empty() && waiting.front().first <= now) {
-            waiting.front().second();
-            waiting.pop_front();
-        }
-    }
-    void later(std::function<void()> write) { waiting.emplace_back(now + LDA_DELAY, write); }
-};
-inline Late& late() {
-    static Late one;
-    return one;
-}
-"""
-
 
 def delayed_library(folder, delay: int, ranks: int) -> ctypes.CDLL:
     """The plain form with writes to the window and weight buffers ``delay`` iterations late."""
     kernels = copied_kernels(folder) / "hls/kernels"
     text = (kernels / "mac.hpp").read_text()
     changes = [
-        ("namespace lda {", DELAY + "namespace lda {"),
-        ("        TICK(span);\n", "        TICK(span);\n        late().tick();\n"),
+        ("namespace lda {", LATE + "namespace lda {"),
+        ("        TICK(span);\n", "        TICK(span);\n        late().tick(1);\n"),
         (
             "#else\n            fill.place(entry, fill.pass, to);\n"
             "            write_window<P>(memory.window, entry.subs, place, to, beat);\n",

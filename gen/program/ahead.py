@@ -12,6 +12,7 @@ from math import ceil
 from gen.program.engine import Engine
 from gen.program.layout import SUB
 from gen.program.program import Entry
+from gen.program.rounds import visit_cycles
 from gen.program.structs import (
     NORM,
     ROW_NORMS,
@@ -203,7 +204,7 @@ def _item_cycles(entry: Entry, groups: int, engine: Engine) -> int:
     """
     shape = entry.pre.shape
     tiles = entry.post.item_octets // engine.tile_octets
-    return tiles * groups * shape.gates * max(engine.unit_cycles(shape.steps), engine.tile_octets)
+    return tiles * visit_cycles(shape, groups * shape.gates, engine)
 
 
 def _neighbours(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:

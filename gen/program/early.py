@@ -9,6 +9,7 @@ from gen.program.engine import Engine
 from gen.program.flush import execution
 from gen.program.layout import ceil_div
 from gen.program.planned import Planned
+from gen.program.rounds import visit_cycles
 from gen.program.schedule import Schedule
 from gen.program.structs import RING_NONE, Shape
 
@@ -35,12 +36,6 @@ def with_early(plan: Schedule, layers: Sequence[Planned], cache: Sequence[int]) 
 
 
 def last_round(shape: Shape, engine: Engine) -> int:
-    """Cycles of an execution's last round: of the array, or of post, which takes a word in each."""
+    """Cycles of an execution's last round."""
     units = shape.units - (shape.units - 1) // shape.per_round * shape.per_round
-    tiles = ceil_div(shape.octets, engine.tile_octets)
-    if shape.joined:
-        of_v = shape.pv_units * max(engine.unit_cycles(shape.pv_steps), engine.tile_octets)
-        units -= shape.pv_units
-    else:
-        of_v = 0
-    return tiles * (of_v + units * max(engine.unit_cycles(shape.steps), engine.tile_octets))
+    return ceil_div(shape.octets, engine.tile_octets) * visit_cycles(shape, units, engine)

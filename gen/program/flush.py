@@ -21,12 +21,11 @@ from gen.program.join import joined_shape
 from gen.program.layout import GROUP, Stored, ceil_div
 from gen.program.moves import Moves
 from gen.program.planned import Planned
+from gen.program.rounds import DRAIN, visit_cycles
 from gen.program.schedule import Schedule, Work
 from gen.program.structs import FLUSH_ALWAYS, FLUSH_FIRST, FLUSH_NEVER, Segment, Shape
 
-# Cycles from the array to the store and back, and of an execution beside its tiles, estimated.
-DRAIN = 100
-OVERHEAD = 20
+OVERHEAD = 20  # cycles of an execution beside its tiles, estimated
 
 
 def micro_slots(shape: Shape, pixels: int) -> NDArray[np.int64]:
@@ -260,10 +259,8 @@ class Outstanding:
 
 
 def tile_cycles(shape: Shape, engine: Engine) -> int:
-    """Cycles of a visit of a tile: of the array, or of post, which takes a word in each."""
-    units = min(shape.units, shape.per_round)
-    steps = [shape.pv_steps] * shape.pv_units + [shape.steps] * (units - shape.pv_units)
-    return sum(max(engine.unit_cycles(each), engine.tile_octets) for each in steps)
+    """Cycles of a visit of a tile in a round that is not a shorter last one."""
+    return visit_cycles(shape, min(shape.units, shape.per_round), engine)
 
 
 @dataclass

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from gen.program.engine import Engine
 from gen.program.layout import ceil_div, up_to
+from gen.program.structs import Shape
 
 # of the cycles of a layer's only tile, the share that the guard cycles after a load may take
 _GUARD_SHARE = 1 / 16
 # cycles from the array's last step to the next layer's first one, estimated
-_DRAIN = 100
+DRAIN = 100
+
+
+def visit_cycles(shape: Shape, units: int, engine: Engine) -> int:
+    """Cycles in which a tile passes through ``units``, in a joined execution all of them: those of
+    the array, or of post, which takes a word in each.
+    """
+    of_v, others = (
+        max(engine.unit_cycles(steps), engine.tile_octets)
+        for steps in (shape.pv_steps, shape.steps)
+    )
+    return shape.pv_units * of_v + (units - shape.pv_units) * others
 
 
 def per_round(
@@ -58,7 +70,7 @@ def per_round(
         assert early is not None
         last = units - (units - 1) // count * count
         waits = max(0, count * words - early)
-        return waits + max(0, _DRAIN - last * unit_cycles * (tiles - 1))
+        return waits + max(0, DRAIN - last * unit_cycles * (tiles - 1))
 
     counts = range(gates, most + 1, gates)
     least = next((count for count in counts if hidden(count)), most)
