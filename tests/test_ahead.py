@@ -1,21 +1,21 @@
-"""Statistics that go to their reader as they are made: whose, and how many."""
+"""Row statistics that go to their reader as they are made: whose, and how many."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from aheadkit import changed, random_segments, runs_of
 from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
-from gen.program.ahead import keep_constants, leave_sums, send_rows_ahead, send_rows_first
+from gen.program.ahead import send_rows_ahead, send_rows_first
 from gen.program.check import ProgramError, _rows_fault
 from gen.program.structs import (
     NORM,
     STATS_GROUP,
-    STATS_GROUP_ADD,
     STATS_LAYER,
     STATS_NONE,
     STATS_SOFTMAX,
@@ -172,25 +172,6 @@ def test_entry_that_follows_itself_has_rows_of_its_own(entry):
     assert sent(twice, [before, off, end]) == [(0, 0), (0, 0), (0, 0)]
 
 
-def runs_of(segments):
-    """(entry, i0, i1) of all executions."""
-    return [
-        (segment.first + k, i0, i1)
-        for segment in segments
-        for i0, i1 in product(range(segment.n0), range(segment.n1))
-        for k in range(segment.count)
-    ]
-
-
-def random_segments(rng, most):
-    segments, entries = [], 0
-    while entries < most:
-        count = int(rng.integers(1, min(3, most - entries) + 1))
-        segments.append(Segment(entries, count, int(rng.integers(1, 3)), int(rng.integers(1, 4))))
-        entries += count
-    return segments
-
-
 def most_rows(segments, entries, capacity):
     """Rows between executions: entries that follow one another, by whatever way, send or leave out
     as many; sets of (is a reader, entry), and for each the least that two executions share.
@@ -239,87 +220,6 @@ def test_rows_of_random_programs(entry):
     assert some > 30
 
 
-def constants(entry, place=100, words=12, buffer=0, table=1, uniform=1, groups=5, steps=(0, 0),
-              once=0):  # fmt: skip
-    pre = replace(entry.pre, table=table, uniform=uniform, groups=(groups, 3), pp_once=once)
-    wload = replace(
-        entry.wload, pp=Addr(place, *steps), pp_words=words, pp_buffer=buffer, pp_once=once
-    )
-    return replace(entry, pre=pre, wload=wload)
-
-
-def kept(segments, entries):
-    made = keep_constants(segments, entries)
-    assert all(e.pre.pp_once == e.wload.pp_once for e in made)
-    return [e.pre.pp_once for e in made]
-
-
-def test_constants_of_the_execution_before_serve(entry):
-    """Product with K, joined ones, which have V's constants in front of K's, product with V."""
-    keys = constants(entry, 109, words=3, table=0, uniform=0, groups=3)
-    both, values = constants(entry, once=1), constants(entry, words=9)
-    entries = [keys, both, both, values, keys]
-    loop = [Segment(0, 1), Segment(1, 1, 1, 3), Segment(2, 1), Segment(3, 1), Segment(4, 1)]
-    assert kept(loop, entries) == [0, 1, 2, 2, 0]
-    assert kept([Segment(0, 5)], entries) == [0, 1, 2, 2, 0]
-    # whatever is executed first in a step has nothing before it
-    assert kept([Segment(0, 1), Segment(1, 1)], [both, values]) == [1, 2]
-    assert kept([Segment(0, 1, 2, 3)], [both]) == [1]
-    # not all of its executions follow one that has them
-    assert kept([Segment(0, 1), Segment(1, 2, 1, 2)], [both, values, keys]) == [1, 0, 0]
-
-
-def test_constants_that_are_others_do_not_serve(entry):
-    both = constants(entry, once=1)
-    for change in (
-        {"place": 101}, {"buffer": 1}, {"table": 0}, {"uniform": 0}, {"groups": 4}, {"words": 13},
-        {"words": 0}, {"steps": (0, 4)}, {"steps": (4, 0)},
-    ):  # fmt: skip
-        for n0, n1 in ((1, 1), (2, 2)):
-            other = constants(entry, **change)
-            same = "steps" in change and (n0, n1) == (1, 1)
-            found = kept([Segment(0, 1), Segment(1, 1, n0, n1)], [both, other])
-            assert found == [1, 2 if same else 0], change
-
-
-def test_constants_of_random_programs(entry):
-    """Those that serve are in the memory of pre, word for word."""
-    rng, some = np.random.default_rng(9), 0
-    for _ in range(800):
-        segments = random_segments(rng, int(rng.integers(1, 6)))
-        entries = []
-        for segment in segments:
-            for _ in range(segment.count):
-                table = int(rng.integers(2))
-                slots = 2 + int(rng.integers(0, 3))
-                entries.append(constants(
-                    entry, int(rng.choice([100, 100, 101])), 32 * table + slots,
-                    int(rng.random() < 0.2), table, int(rng.integers(2)), 2,
-                    tuple(int(n) for n in rng.choice([0, 0, 0, 1], 2)),
-                    int(segment.count == 1 and rng.integers(2)),
-                ))  # fmt: skip
-        # one that is sent once has one place
-        for index, e in enumerate(entries):
-            if e.pre.pp_once:
-                pp = replace(e.wload.pp, s0=0, s1=0)
-                entries[index] = replace(e, wload=replace(e.wload, pp=pp))
-        made = keep_constants(segments, entries)
-        memory, table = {}, None
-        for index, i0, i1 in runs_of(segments):
-            e = made[index]
-            start, rows = e.wload.pp.at(i0, i1), 32 * e.pre.table
-            there = {k: (e.wload.pp_buffer, start + rows + k)
-                     for k in range(e.wload.pp_words - rows)}  # fmt: skip
-            sends = e.pre.pp_once == 0 or (e.pre.pp_once == 1 and (i0, i1) == (0, 0))
-            if sends:
-                memory |= there
-                table = (e.wload.pp_buffer, start) if rows else table
-            assert there.items() <= memory.items()
-            assert not rows or table == (e.wload.pp_buffer, start)
-            some += not sends and e.pre.pp_once == 2
-    assert some > 100
-
-
 def pairs(entry, fill=4, stats=STATS_SOFTMAX):
     """Products with K of 2 items x 3 heads, and with V."""
     keys, values = writer(entry, 4, stats=stats), reader(entry, fill, norm="softmax")
@@ -351,74 +251,6 @@ def test_rows_of_the_execution_before_are_not_sent_first(entry):
     keys, values = pairs(entry)
     keys = replace(keys, pre=replace(keys.pre, norm=NORM["layer"]))
     assert first(several, [keys, values]) == [0, 0]
-
-
-def adds_up(entry, groups=11, per_round=4, items=3, by_item=1, stats=STATS_GROUP, steps=64):
-    shape = replace(entry.pre.shape, units=groups, per_round=per_round, steps=steps)
-    post = replace(entry.post, item_octets=8)
-    return replace(entry, post=post, pre=replace(
-        entry.pre, shape=shape, stats=stats, by_item=by_item, items_out=items, stats_out=Addr(8),
-        stats_pitch_out=groups, stat_words=items * groups,
-    ))  # fmt: skip
-
-
-def normalises(entry, place=8, items=3, norm="group", pitch=11):
-    return replace(entry, pre=replace(
-        entry.pre, norm=NORM[norm], items=items, sources=2, stats_base=(Addr(400), Addr(place)),
-        stats_pitch=(5, pitch), norm_groups=8, group_size=16,
-    ))  # fmt: skip
-
-
-def left(segments, entries, **engine):
-    made = leave_sums(segments, entries, Engine(**engine))
-    return [(e.pre.sums_left, e.pre.sums_before) for e in made]
-
-
-def test_sums_of_items_are_left_to_the_reader(entry):
-    pair = [adds_up(entry), normalises(entry)]
-    # 11 groups in rounds of 4: those of the last round are 3
-    assert left([Segment(0, 2)], pair) == [(6, 0), (0, 3)]
-    assert left([Segment(0, 1), Segment(1, 1)], pair) == [(6, 0), (0, 3)]
-    one_round = [adds_up(entry, per_round=64, stats=STATS_GROUP_ADD), normalises(entry)]
-    assert left([Segment(0, 2)], one_round) == [(22, 0), (0, 11)]
-
-
-def test_sums_are_left_where_the_reader_gains_by_it(entry):
-    """Not where an item takes less than pre.sums for it: here 2 tiles of 3 groups against 20 cycles
-    between loops, 3 sums and 8 norm groups of 16 channels.
-    """
-    for steps, sums in ((6, (6, 0)), (5, (0, 0))):
-        pair = [adds_up(entry, steps=steps), normalises(entry)]
-        assert left([Segment(0, 2)], pair)[0] == sums
-
-
-def test_sums_are_left_where_no_scale_holds_them_up(entry):
-    """FIFO sc holds the scales of all items: 3 times 2 sets."""
-    pair = [adds_up(entry), normalises(entry)]
-    for depth, sums in ((6, (6, 0)), (5, (0, 0))):
-        depths = {**Engine().depths, "sc": depth}
-        assert left([Segment(0, 2)], pair, depths=depths)[0] == sums
-
-
-def test_sums_that_nobody_normalises_item_by_item_are_not_left(entry):
-    for first, second in (
-        (adds_up(entry, by_item=0), normalises(entry)),
-        (adds_up(entry), normalises(entry, place=9)),
-        (adds_up(entry), normalises(entry, pitch=12)),
-        (adds_up(entry), normalises(entry, items=1)),
-        (adds_up(entry), normalises(entry, norm="layer")),
-        (adds_up(entry, stats=STATS_LAYER), normalises(entry)),
-    ):
-        assert left([Segment(0, 2)], [first, second]) == [(0, 0)] * 2
-    apart = [adds_up(entry), entry, normalises(entry)]
-    assert left([Segment(0, 3)], apart) == [(0, 0)] * 3
-
-
-def changed(program, index, **values):
-    entry = program.entries[index]
-    entries = list(program.entries)
-    entries[index] = replace(entry, pre=replace(entry.pre, **values))
-    return replace(program, entries=entries)
 
 
 def test_check_finds_rows_that_do_not_arrive():
@@ -488,42 +320,3 @@ def test_check_finds_rows_that_would_fill_their_fifo():
         engine = replace(program.engine, depths={**program.engine.depths, "rw": depth})
         found = _rows_fault(replace(program, engine=engine, entries=entries))
         assert found is None if fault is None else fault in found
-
-
-def guided_convs():
-    """Two 3x3 convolutions, the second of which normalises what the first one has written."""
-    rng = np.random.default_rng(4)
-    qgraph = random_qgraph("concat_groupnorm_silu", rng, batch=2, size=(16, 16), channels=64)
-    return lower(qgraph, Engine(ranks=2))
-
-
-def test_check_finds_sums_that_are_not_kept():
-    program = guided_convs()
-    verify_program(program)
-    index = next(k for k, e in enumerate(program.entries) if e.pre.sums_left)
-    pre, each = program.entries[index].pre, program.entries[index + 1].pre.sums_before
-    assert pre.sums_left == each and pre.items_out == 2
-    others = tuple(Addr(a.base + 2) for a in program.entries[index + 1].pre.stats_base)
-    for wrong, words in (
-        (changed(program, index, sums_left=each - 1), "sums are left"),
-        (changed(program, index + 1, sums_before=0), "sums are left"),
-        (changed(program, index, by_item=0), "disagree about the order of sums"),
-        (changed(program, index + 1, norm=NORM["none"]), "that are left are others"),
-        (
-            changed(changed(program, index, sums_left=each + 1), index + 1, sums_before=each + 1),
-            "sums of its first item",
-        ),
-        (changed(program, len(program.entries) - 1, by_item=1), "disagree about the order of sums"),
-    ):
-        with pytest.raises(ProgramError, match=words):
-            verify_program(wrong)
-    wrong = changed(program, index + 1, stats_base=others)
-    with pytest.raises(ProgramError):
-        verify_program(wrong)
-
-
-def test_check_finds_constants_that_do_not_arrive():
-    program = lower(random_qgraph("self_attention", np.random.default_rng(1)), Engine(ranks=2))
-    index = next(k for k, e in enumerate(program.entries) if e.pre.pp_once)
-    with pytest.raises(ProgramError, match="disagree about the constants"):
-        verify_program(changed(program, index, pp_once=0))
