@@ -10,8 +10,8 @@ from aheadkit import changed, random_segments, runs_of
 from layerkit import random_qgraph
 
 from gen.program import Engine, lower, verify_program
-from gen.program.ahead import keep_constants
 from gen.program.check import ProgramError
+from gen.program.constants import keep_constants
 from gen.program.structs import (
     Addr,
     Segment,

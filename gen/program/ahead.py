@@ -13,6 +13,7 @@ from gen.program.engine import Engine
 from gen.program.layout import SUB
 from gen.program.program import Entry
 from gen.program.rounds import visit_cycles
+from gen.program.runs import last_run, steps
 from gen.program.structs import (
     NORM,
     ROW_NORMS,
@@ -24,41 +25,6 @@ from gen.program.structs import (
 )
 
 GROUP_STATS = (STATS_GROUP, STATS_GROUP_ADD)
-
-# an execution: entry, loop counters
-Run = tuple[int, int, int]
-
-
-def keep_constants(segments: Sequence[Segment], entries: Sequence[Entry]) -> list[Entry]:
-    """Entries with ``pp_once`` 2: those of which every execution takes the words that the one
-    before has taken, as executions of joined products and the product with V behind them do.
-    """
-    keeps: dict[int, bool] = {}
-    for before, now in _steps(segments):
-        keeps[now[0]] = (
-            keeps.get(now[0], True) and before is not None and _same(entries, before, now)
-        )
-    return [
-        replace(entry, pre=replace(entry.pre, pp_once=2), wload=replace(entry.wload, pp_once=2))
-        if keeps[index]
-        else entry
-        for index, entry in enumerate(entries)
-    ]
-
-
-def _same(entries: Sequence[Entry], before: Run, now: Run) -> bool:
-    """Whether an execution takes the first of the constants that the one before has taken."""
-    (a, *loop_a), (b, *loop_b) = before, now
-    first, second = entries[a], entries[b]
-
-    def place(entry: Entry, loop: Sequence[int]) -> tuple[int, ...]:
-        w, pre = entry.wload, entry.pre
-        groups = pre.groups[: second.pre.sources]
-        return w.pp_buffer, w.pp.at(*loop), pre.table, pre.uniform, *groups
-
-    return place(first, loop_a) == place(second, loop_b) and (
-        0 < second.wload.pp_words <= first.wload.pp_words
-    )
 
 
 def send_rows_ahead(
@@ -73,7 +39,7 @@ def send_rows_ahead(
     all rows are sent at once if FIFO rw holds them.
     """
     rows: dict[tuple[int | None, int | None], int] = {}  # by writer and reader
-    for before, now in [*_steps(segments), (_last(segments), None)]:
+    for before, now in [*steps(segments), (last_run(segments), None)]:
         common = 0
         if before and now:
             writer, reader = entries[before[0]].pre, entries[now[0]].pre
@@ -130,7 +96,7 @@ def send_rows_first(
     octets, takes them all beside none of the execution before, so that they hold nothing up.
     """
     helps: dict[int, bool] = {}
-    for before, (index, *loop) in _steps(segments):
+    for before, (index, *loop) in steps(segments):
         pre = entries[index].pre
         writer = entries[before[0]].pre if before else None
         if before and writer and pre.norm in ROW_NORMS and writer.stats in ROW_STATS:
@@ -143,27 +109,6 @@ def send_rows_first(
         replace(entry, pre=replace(entry.pre, rows_first=1)) if helps.get(index) else entry
         for index, entry in enumerate(entries)
     ]
-
-
-def executions(segments: Sequence[Segment]) -> Iterator[Run]:
-    """Entry index and loop counters of every execution of a step, in order."""
-    for segment in segments:
-        for i0, i1 in product(range(segment.n0), range(segment.n1)):
-            yield from ((segment.first + k, i0, i1) for k in range(segment.count))
-
-
-def _steps(segments: Sequence[Segment]) -> Iterator[tuple[Run | None, Run]]:
-    """Every execution of a step behind the one before it, if there is one."""
-    before: Run | None = None
-    for run in executions(segments):
-        yield before, run
-        before = run
-
-
-def _last(segments: Sequence[Segment]) -> Run:
-    """The last execution of a step."""
-    last = segments[-1]
-    return last.first + last.count - 1, last.n0 - 1, last.n1 - 1
 
 
 def leave_sums(

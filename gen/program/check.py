@@ -9,14 +9,13 @@ tensor, group and pixel.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
 from gen.program.coverage import window_fault
 from gen.program.engine import Engine
 from gen.program.program import Entry, Program
 from gen.program.replay import replay
+from gen.program.runs import executions
 from gen.program.streams import consumed, produced
 from gen.program.structs import (
     BUFFER_STATIC,
@@ -162,14 +161,6 @@ def _joined_fault(entry: Entry, engine: Engine) -> str | None:
     return None
 
 
-def _executions(program: Program) -> Iterator[tuple[Entry, int, int]]:
-    """Entry and loop counters of every execution of a step, in order."""
-    for segment in program.segments:
-        entries = program.entries[segment.first : segment.first + segment.count]
-        for i0, i1 in product(range(segment.n0), range(segment.n1)):
-            yield from ((entry, i0, i1) for entry in entries)
-
-
 def _rows_fault(program: Program) -> str | None:
     """Row statistics that are sent ahead to an execution that does not read them, or sent before
     they are kept.
@@ -179,7 +170,8 @@ def _rows_fault(program: Program) -> str | None:
     # of the execution before: the first row that it makes, octets that it makes, and that it reads
     first = made = own = 0
     depth = program.engine.depths["rw"]
-    for entry, i0, i1 in _executions(program):
+    for index, i0, i1 in executions(program.segments):
+        entry = program.entries[index]
         pre = entry.pre
         read = pre.row_in.at(i0, i1)
         fill = pre.shape.fill if pre.norm in ROW_NORMS else 0
@@ -214,7 +206,8 @@ def _rows_fault(program: Program) -> str | None:
 def _sums_fault(program: Program) -> str | None:
     """Sums that are left to an execution that does not wait for them item by item."""
     left, place = 0, (0, 0)  # of the execution before: sums, address and pitch
-    for entry, i0, i1 in _executions(program):
+    for index, i0, i1 in executions(program.segments):
+        entry = program.entries[index]
         pre = entry.pre
         takes = pre.sums_before * (pre.items - 1)
         if takes != left:
@@ -321,7 +314,8 @@ def _constants_fault(program: Program) -> str | None:
     """
     before: tuple[object, ...] | None = None
     there: tuple[int, ...] = ()  # local groups of the sources that have constants
-    for entry, i0, i1 in _executions(program):
+    for index, i0, i1 in executions(program.segments):
+        entry = program.entries[index]
         pre, wload = entry.pre, entry.wload
         groups = pre.groups[: pre.sources]
         constants = wload.pp_buffer, wload.pp.at(i0, i1), pre.table, pre.uniform

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from gen.errors import EngineTooSmall, StoreFull
 from gen.layers import LayerGraph
-from gen.program.ahead import keep_constants, leave_sums, send_rows_ahead, send_rows_first
+from gen.program.ahead import leave_sums, send_rows_ahead, send_rows_first
 from gen.program.attention import cuts
 from gen.program.buffers import Cursor, Places, host_weight, place_all, wload_entry
 from gen.program.cache import cached, keepable
+from gen.program.constants import keep_constants
 from gen.program.early import with_early
 from gen.program.engine import Engine
 from gen.program.entries import Entries, Statistics
