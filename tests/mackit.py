@@ -99,7 +99,7 @@ class Layer:
             at = e.sub_base[s] * 16
             skipped = max(0, -at)  # in front of the first sub
             operands[:, at + skipped : at + used] = values[:, skipped:used]
-        weights = [draw(units, e.taps * len(subs), 8, 16) for units, subs in self.products()]
+        weights = [draw(len(units), e.taps * len(subs), 8, 16) for units, subs in self.products()]
         if self.bits == 4 and e.row_parts == 1:
             weights = [part >> 4 for part in weights]
         acc, valid = self.expected(operands, [part.astype(np.int64) for part in weights])
@@ -108,13 +108,15 @@ class Layer:
             rows = nibble_rows(rows, e.row_parts)
         return Execution(np.concatenate(beats), rows, acc, valid)
 
-    def products(self) -> list[tuple[int, range]]:
+    def products(self) -> list[tuple[list[int], range]]:
         """(units, subs of the window that they take) of every product: V's before K's."""
         e, shape = self.entry, self.entry.shape
         if not shape.pv_units:
-            return [(shape.units, range(e.subs))]
-        of_v = -(-e.source_groups[0] // 2)  # the subs of source 0
-        return [(shape.pv_units, range(of_v)), (shape.units - shape.pv_units, range(of_v, e.subs))]
+            return [(list(range(shape.units)), range(e.subs))]
+        of_v = [k * shape.pv_every for k in range(shape.pv_units)]
+        of_k = [unit for unit in range(shape.units) if unit not in of_v]
+        first = e.subs - -(-e.source_groups[0] // 2)  # the subs of source 0 are the last ones
+        return [(of_v, range(first, e.subs)), (of_k, range(first))]
 
     def expected(
         self, operands: np.ndarray, weights: list[np.ndarray]
@@ -126,19 +128,18 @@ class Layer:
         item, rest = np.divmod(slot, e.pitch)
         y, x = np.divmod(rest, e.width)
         valid = y < e.height
-        acc = np.zeros((shape.octets * 8, shape.units * 8), np.int64)
+        acc = np.zeros((shape.octets * 8, shape.units, 8), np.int64)
         for tap in range(e.taps):
             yy, xx = y * e.stride + e.ty[tap], x * e.stride + e.tx[tap]
             is_open = valid & (yy >= 0) & (yy < e.limit_y) & (xx >= 0) & (xx < e.limit_x)
             source = item * e.src_pitch + (yy >> e.up) * e.src_width + (xx >> e.up) - e.fill_slot
             values = np.full((len(slot), e.subs * 16), e.pad, np.int64)
             values[is_open] = operands[source[is_open]]
-            first = 0
             for (units, subs), rows in zip(self.products(), weights, strict=True):
                 part = rows[:, tap * len(subs) : (tap + 1) * len(subs)].transpose(1, 3, 0, 2)
-                made = values[:, subs.start * 16 : subs.stop * 16] @ part.reshape(-1, units * 8)
-                acc[:, first * 8 : (first + units) * 8] += made
-                first += units
+                part = part.reshape(-1, len(units) * 8)
+                made = values[:, subs.start * 16 : subs.stop * 16] @ part
+                acc[:, units] += made.reshape(-1, len(units), 8)
         by_unit = acc.reshape(shape.octets, 8, shape.units, 8)
         order = [
             (octet, unit)
@@ -337,11 +338,15 @@ def drawn_joined(rng: np.random.Generator, ranks: int, pixels: int, bits: int) -
     first = first_tile * pixels
     left = -(-(pitch - first) // pixels)  # tiles
     slots = min(pitch - first, pixels * int(rng.integers(1, left + 1)))
+    # P; the queries, whose head begins with a group of any rank: one or no sub is in front of it
     used = [int(rng.integers(1, 10)) for _ in range(2)]
-    subs = [-(-n // 2) for n in used]
+    phase = int(rng.integers(0, ranks))
+    used[1] += phase
+    subs = [-(-used[0] // 2), -(-used[1] // 2) - phase // 2]
     parts = 2 if bits == 4 else 1  # ring weights come in halves
-    of_v, of_k = int(rng.integers(1, 5)), int(rng.integers(1, 8))
+    of_v, of_k = int(rng.integers(1, 5)), int(rng.integers(1, 13))
     units = of_v + of_k
+    every = int(rng.integers(1, units if of_v == 1 else (units - 2) // (of_v - 1) + 1))
     if parts * (of_v * subs[0] + of_k * subs[1]) > WEIGHT_ROWS:
         return None
     fill = slots // 8
@@ -355,7 +360,7 @@ def drawn_joined(rng: np.random.Generator, ranks: int, pixels: int, bits: int) -
     shape = Shape(
         units=units, per_round=units + int(rng.integers(0, 2)), gates=1, octets=slots // 8,
         steps=parts * subs[1], lead=lead, fill=fill, ring=RING_K, ring_words=0, pv_units=of_v,
-        pv_steps=parts * subs[0], pv_words=0,
+        pv_every=every, pv_steps=parts * subs[0], pv_words=0,
     )  # fmt: skip
     entry = MacEntry(
         shape=shape, items=1, out_slot=first, fill_slot=first, height=height, width=width,
@@ -364,7 +369,7 @@ def drawn_joined(rng: np.random.Generator, ranks: int, pixels: int, bits: int) -
         limit_x=width, taps=1, subs=sum(subs), pv_subs=subs[0], offset=(0,) * 9, ty=(0,) * 9,
         tx=(0,) * 9, pad=int(rng.integers(-128, 128)), sources=2,
         groups=(-(-used[0] // ranks), -(-used[1] // ranks)), source_groups=(used[0], used[1]),
-        sub_base=(0, subs[0]), first_rows=0, late=lead - reach,
+        sub_base=(subs[1], -(phase // 2)), first_rows=0, late=lead - reach,
     )  # fmt: skip
     return Layer(replace(entry, split=least_split(entry, pixels, ranks)), pixels, ranks, bits)
 
@@ -488,18 +493,28 @@ def pointwise(
 
 
 def joined(
-    ranks: int, units: tuple[int, int], tiles: int, groups: tuple[int, int], bits: int = 8
+    ranks: int,
+    units: tuple[int, int],
+    tiles: int,
+    groups: tuple[int, int],
+    bits: int = 8,
+    every: int = 1,
+    phase: int = 0,
 ) -> Layer:
     """Products with V and with K over ``tiles`` tiles of one item: their units and the groups that
-    they read.
+    they read, the queries' behind ``phase`` others; every which unit is one with V.
     """
     one = pointwise(ranks, sum(units), sum(units), tiles, 1, RING_K, bits=bits).entry
     parts = 2 if bits == 4 else 1
-    subs = [-(-n // 2) for n in groups]
-    shape = replace(one.shape, steps=parts * subs[1], pv_units=units[0], pv_steps=parts * subs[0])
+    used = groups[0], phase + groups[1]
+    subs = [-(-used[0] // 2), -(-used[1] // 2) - phase // 2]
+    shape = replace(
+        one.shape, steps=parts * subs[1], pv_units=units[0], pv_every=every,
+        pv_steps=parts * subs[0],
+    )  # fmt: skip
     entry = replace(
-        one, shape=shape, subs=sum(subs), pv_subs=subs[0], sources=2, source_groups=groups,
-        groups=(-(-groups[0] // ranks), -(-groups[1] // ranks)), sub_base=(0, subs[0]),
+        one, shape=shape, subs=sum(subs), pv_subs=subs[0], sources=2, source_groups=used,
+        groups=(-(-used[0] // ranks), -(-used[1] // ranks)), sub_base=(subs[1], -(phase // 2)),
     )  # fmt: skip
     return Layer(entry, 32, ranks, bits)
 

@@ -203,7 +203,9 @@ def shape_is_joined(shape: Shape) -> bool:
 
 
 def ring_words(shape: Shape, round_: int) -> int:
-    """Ring weights of a round; V's are in front of K's where the products are joined."""
+    """Ring weights of a round; V's are in front of K's where the products are joined, whatever the
+    order of their units.
+    """
     units = [shape.ring_words if shape.ring else 0] * shape.units
     units[: shape.pv_units] = [shape.pv_words] * shape.pv_units
     return sum(units[round_ * shape.per_round : (round_ + 1) * shape.per_round])
@@ -526,14 +528,16 @@ class Maker:
         uniform = int(rng.integers(2)) if uniform is None else uniform
         table = int(rng.integers(2)) if table is None else table
         of_v, of_k = (int(n) for n in rng.integers(1, 5, 2))
+        every = int(rng.integers(1, 4))
+        of_k += (of_v - 1) * (every - 1)
         groups = tuple(int(n) for n in rng.integers(1, 6, 2))
         pv_words, k_words = 2 * int(rng.integers(1, 9)), self.ranks * int(rng.integers(1, 4))
         keys = self.shape(
             units=of_k, per_round=of_k, octets=octets, fill=octets, ring=RING_K, ring_words=k_words
         )
         both = replace(
-            keys, units=of_v + of_k, per_round=of_v + of_k, pv_units=of_v, pv_steps=pv_words // 2,
-            pv_words=pv_words,
+            keys, units=of_v + of_k, per_round=of_v + of_k, pv_units=of_v, pv_every=every,
+            pv_steps=pv_words // 2, pv_words=pv_words,
         )  # fmt: skip
         values = replace(
             keys, units=of_v, per_round=int(rng.integers(1, of_v + 1)), ring=RING_V,

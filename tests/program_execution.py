@@ -35,6 +35,10 @@ class Execution:
         self.tiles = -(-self.shape.octets // self.tile_octets)
         self.groups = self.shape.units // self.shape.gates
         self.per_round = self.shape.per_round // self.shape.gates
+        # output groups in the order in which they are written; elsewhere those with V come first
+        self.in_turn = list(range(self.pv_units, self.groups))
+        for turn in range(self.pv_units):
+            self.in_turn.insert(turn * shape.pv_every, turn)
         self.hd = self.words(0, 0, self.entry.wload.hd, 1)[0]
 
     def words(self, rank, buffer, address, count):
@@ -317,7 +321,7 @@ class Execution:
             operands.append(np.where(usable[:, None], window[index], mac.pad))
         operands = np.stack(operands, axis=1).reshape(len(lanes), -1)
         assert operands.shape[1] == 16 * (self.pv_steps + self.steps)
-        of_values, others = np.split(operands, [16 * self.pv_steps], axis=1)
+        others, of_values = np.split(operands, [16 * self.steps], axis=1)
         return [
             [
                 (of_values if unit < self.pv_units else others) @ rows.T
@@ -334,7 +338,7 @@ class Execution:
             (tile, group)
             for first in range(0, self.groups, self.per_round)
             for tile in range(self.tiles)
-            for group in range(first, min(self.groups, first + self.per_round))
+            for group in self.in_turn[first : first + self.per_round]
         ]
         results = np.zeros((m.ranks, self.groups, 8 * shape.octets, 8), np.int64)
         left = entry.store.pending_end

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import shutil
 from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
+from changedsources import changed_sources
 from cpp import FAST, ROOT, compile_cpp
 from latewrites import LATE
 
@@ -135,7 +134,7 @@ class Model:
     def ring(self, e, units, i0, i1, when):
         """Words of the ring weights of some units: list per unit."""
         pv = e.shape.pv_units
-        for u in units:
+        for u in units:  # places of them, in joined products
             if u < pv:
                 yield [self.read(e.pv_weights, u, o, i0, i1, when) for o in range(e.shape.pv_words)]
             elif e.shape.ring == RING_K:
@@ -200,9 +199,7 @@ class Model:
         self.steps.append((lead, 0, 0, 0))
         at, slot = s.lead, 0
         written = []
-        # of a tile's fill, what a micro-slot reads: joined ones read as much as they write
         tile_words = TILE * sum(e.source[n].groups for n in range(e.sources))
-        share = ceil(tile_words / s.units) if s.pv_units else tile_words
         for r, of_round in enumerate(rounds):
             groups = [u // s.gates for u in of_round[:: s.gates]]
             due = (
@@ -232,7 +229,9 @@ class Model:
                         when = slot, self.settled_by(e, flushes, r, t)
                         self.rs += [self.read(e.residual, g, o, i0, i1, when) for o in octets]
                         rs = len(octets)
-                    of_v = g < s.pv_units
+                    of_v = s.of_v(g)
+                    # of a tile's fill, what a micro-slot reads
+                    share = tile_words if not s.joined else e.pv_share if of_v else e.share
                     dest = e.pv_dest if of_v else e.dest
                     ys = len(octets) if dest.wide else len(octets) // 2
                     xs = (loaded if n == 0 else 0) + min(share, left)
@@ -240,7 +239,8 @@ class Model:
                     last = r + 1 == len(rounds) and t + 1 == tiles and n + 1 == len(groups)
                     self.steps.append((xs, rs, ys, int(last)))
                     for o in octets if dest.wide else octets[::2]:
-                        row = place(dest, g - (0 if of_v else s.pv_units), o, i0, i1)[0]
+                        index = s.place(g) - (0 if of_v else s.pv_units)
+                        row = place(dest, index, o, i0, i1)[0]
                         written.append((row, self.now + slot))
                     slot += 1
                 assert left == 0
@@ -287,27 +287,17 @@ def with_late_writes(root):
     """Copies the store, with writes that come ``LDA_DELAY`` iterations late, or at the end of their
     loop; a flag that tells it from others.
     """
-    shutil.copytree(ROOT / "hls", root / "hls")
-    (root / "tests/kernels").mkdir(parents=True)
-    shutil.copy(ROOT / "tests/kernels/store.cpp", root / "tests/kernels")
     tick = "#pragma HLS loop_tripcount min = 64 max = 65536\n        TICK(1);\n"
     write = "if (result.written) write_row<P>(memory, row_of(place, group, octet), row);"
     later = """const int to = row_of(place, group, octet);
         if (result.written) late().later([=, &memory] { write_row<P>(memory, to, row); });"""
-    digest = hashlib.sha256()
-    for name, *changes in (
-        ("store", (2, tick, f"{tick}        late().tick(1);\n"),
-         (4, "LOOP_EXIT();", "late().tick(LDA_DELAY); LOOP_EXIT();")),
-        ("store_writes", (1, write, later), (1, "namespace lda {", f"{LATE}namespace lda {{")),
-    ):  # fmt: skip
-        path = root / f"hls/kernels/{name}.hpp"
-        text = path.read_text()
-        for count, before, after in changes:
-            assert text.count(before) == count
-            text = text.replace(before, after)
-        path.write_text(text)
-        digest.update(text.encode())
-    return f"-DSTORE_{digest.hexdigest()[:8]}"
+    return changed_sources(
+        root, "store.cpp",
+        ("store", 2, tick, f"{tick}        late().tick(1);\n"),
+        ("store", 4, "LOOP_EXIT();", "late().tick(LDA_DELAY); LOOP_EXIT();"),
+        ("store_writes", 1, write, later),
+        ("store_writes", 1, "namespace lda {", f"{LATE}namespace lda {{"),
+    )  # fmt: skip
 
 
 def entry(shape, dest, source, **more):

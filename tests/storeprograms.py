@@ -54,15 +54,29 @@ def random_entry(rng, read_base, write_base, loops, flush, ring=0, rows=1024):
     return StoreEntry(shape, flush, 0, 0, 0, sources, source, weights, residual, dest)
 
 
+def random_turns(rng, of_v, of_k):
+    """How far units with V are apart, if the last unit is to be one with K."""
+    most = (of_v + of_k - 2) // (of_v - 1) if of_v > 1 else of_v + of_k
+    return int(rng.integers(1, most + 1))
+
+
+def random_shares(rng, words, of_v, of_k):
+    """Of a micro-slot with V and of one with K: all words of a tile, sometimes more."""
+    with_v = int(rng.integers(0, ceil(words / of_v) + 1))
+    with_k = max(0, ceil((words - of_v * with_v) / of_k))
+    return with_v, with_k + int(rng.integers(0, 3) * (rng.random() < 0.3))
+
+
 def random_joined(rng, read_base, write_base, loops, flush, rows=1024):
     """A product with V beside one with K, of regions of their own."""
-    units = [int(n) for n in rng.integers(1, 8, 2)]
+    units = int(rng.integers(1, 5)), int(rng.integers(1, 12))
     octets, local, step = 2 * int(rng.integers(1, 12)), int(rng.integers(1, 4)), 3
     pv_words = 2 * int(rng.integers(1, 8))
     lead = int(rng.integers(1, octets + 1))
     shape = Shape(
         sum(units), sum(units), 1, octets, ceil(local * RANKS / 2), lead, octets, RING_K,
-        RANKS * local, pv_units=units[0], pv_steps=pv_words // 2, pv_words=pv_words,
+        RANKS * local, pv_units=units[0], pv_every=random_turns(rng, *units),
+        pv_steps=pv_words // 2, pv_words=pv_words,
     )  # fmt: skip
 
     def some(groups, octets, wide, base=read_base, rows=rows):
@@ -70,12 +84,14 @@ def random_joined(rng, read_base, write_base, loops, flush, rows=1024):
 
     source = tuple(some(int(n), octets, rng.integers(2)) for n in rng.integers(1, 7, 2))
     wide = rng.integers(0, 2, 2)
+    shares = random_shares(rng, TILE * sum(each.groups for each in source), *units)
     return StoreEntry(
         shape, flush, 0, 0, 0, 2, source,
         weights=some(local, units[1] * RANKS, 0), residual=Region(),
         dest=some(units[1], octets, wide[0], write_base, min(rows, 512)),
         pv_weights=some(units[0], pv_words, 0),
         pv_dest=some(units[0], octets, wide[1], write_base + 512, min(rows, 512)),
+        pv_share=shares[0], share=shares[1],
     )  # fmt: skip
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 
 import pytest
 from cpp import BASE_FLAGS, ROOT
 
-from gen.program import Engine, buffers, cost_clocks, engine, layout, structs
+from gen.program import Engine, buffers, cost_clocks, layout, structs
 from gen.program import sampler as sampler_words
 from gen.program.cost import CostModel
 from gen.qlayers import TABLE_SIZE
@@ -19,6 +20,16 @@ HEADERS = (
     "hls_burst_maxi.h", "hls_stream.h", "scheduler.hpp", "timing.hpp",
     "post.hpp", "pre.hpp", "sampler.hpp", "store.hpp", "wload.hpp",
 )  # fmt: skip
+
+
+def of_both_ports(option: str) -> int:
+    """An option of the m_axi ports of wload."""
+    text = (ROOT / "gen/templates/card/wload.cpp.j2").read_text()
+    weights, dynamic = re.findall(rf"mode=m_axi .* {option}=(\d+)", text)
+    assert weights == dynamic
+    return int(weights)
+
+
 # C++ expression -> what Python has for it
 EXACT = {
     "lda::EARLY": cost_clocks.EARLY,
@@ -30,7 +41,8 @@ EXACT = {
     "sim::Timing().memory_read.latency": cost_clocks.DDR_LATENCY,
     "sim::Timing().memory_write.latency": cost_clocks.DDR_LATENCY,
     "sim::Timing().memory_write.buffered_words": cost_clocks.WRITE_BUFFER,
-    "lda::BURST_WORDS": engine.MAX_UNITS,
+    "lda::BURST_WORDS": cost_clocks.BURST_WORDS,
+    "lda::FETCH_AHEAD + 1": of_both_ports("num_read_outstanding"),
     "lda::MAX_TAPS": structs.MAX_TAPS,
     "lda::MAX_SOURCES": structs.MAX_SOURCES,
     "lda::GROUP": layout.GROUP,
@@ -76,6 +88,10 @@ def differences(found: dict[str, float]) -> list[str]:
 
 def test_constants_are_those_of_the_kernels(tmp_path):
     assert differences(values(tmp_path, ROOT / "hls" / "kernels")) == []
+
+
+def test_a_run_of_wload_is_one_burst():
+    assert of_both_ports("max_read_burst_length") == cost_clocks.BURST_WORDS
 
 
 def test_a_constant_that_drifts_is_seen(tmp_path):

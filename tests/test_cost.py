@@ -71,6 +71,25 @@ def test_heads(kind, heads, size, rows, ranks):
     assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_attentions_of_many_tiny_executions(kind, ranks):
+    """Their parameters and K and V of the host come from DDR in runs of a few words, and some
+    executions pass unlike those before.
+    """
+    compared = 0
+    for batch in (1, 2, 3):
+        for size in ((8, 8), (12, 6)):
+            rng = np.random.default_rng(batch)
+            qgraph = random_qgraph(kind, rng, batch=batch, size=size, heads=(12, 16))
+            program = lower(qgraph, Engine(ranks=ranks))
+            cycles = simulated(program, reload=True)
+            if cycles >= LEAST / 3:
+                assert step_cost(program).cycles == pytest.approx(cycles, rel=0.03)
+                compared += 1
+    assert compared == 6
+
+
 def test_a_unit_takes_its_steps_or_what_its_words_take_to_leave():
     assert [Engine().unit_cycles(steps) for steps in (1, 2, 3, 40)] == [2, 2, 3, 40]
     assert [Engine(pixels=128).unit_cycles(steps) for steps in (1, 8, 9)] == [8, 8, 9]

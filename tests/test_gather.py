@@ -77,19 +77,27 @@ def v_entry(steps: int, **changed):
 
 
 def joined_entry(
-    ranks: int, units: tuple[int, int], steps: int, valid: int, spare: int = 0, **changed
+    ranks: int,
+    units: tuple[int, int],
+    steps: int,
+    valid: int,
+    spare: int = 0,
+    every: int = 1,
+    **changed,
 ):
-    """V weights of the first units, ``steps`` each, then K weights; sources of both."""
+    """V weights of some units, ``steps`` each, then K weights of the others; sources of both."""
     return k_entry(
         ranks, valid, spare, units=sum(units), per_round=sum(units), pv_units=units[0],
-        pv_steps=steps, pv_words=2 * steps, sources=2, row_sums=1, **changed,
+        pv_every=every, pv_steps=steps, pv_words=2 * steps, sources=2, row_sums=1, **changed,
     )  # fmt: skip
 
 
 def random_joined(rng, ranks: int):
+    of_v, every = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    of_k = (of_v - 1) * (every - 1) + int(rng.integers(1, 9))
     return joined_entry(
-        ranks, (int(rng.integers(1, 5)), int(rng.integers(1, 9))), int(rng.integers(1, 9)),
-        int(rng.integers(1, 9)), int(rng.integers(0, 2)), fill=int(rng.integers(1, 40)),
+        ranks, (of_v, of_k), int(rng.integers(1, 9)), int(rng.integers(1, 9)),
+        int(rng.integers(0, 2)), every, fill=int(rng.integers(1, 40)),
         groups=(int(rng.integers(1, 4)), int(rng.integers(1, 4))),
     )  # fmt: skip
 
@@ -281,8 +289,8 @@ def test_rows_of_joined_products(library, steps, valid, ranks):
     program = Program()
     program.add(k_entry(ranks, valid, units=3, per_round=2, fill=3))
     program.add(joined_entry(ranks, (1, 1), steps, valid, fill=5, groups=(1, 2)), 2, 2)
-    program.add(joined_entry(ranks, (3, 4), steps, valid, 1, fill=4, groups=(3, 1)), 1, 2)
-    program.add(joined_entry(ranks, (2, 5), steps, valid, fill=1, groups=(2, 2)))
+    program.add(joined_entry(ranks, (3, 4), steps, valid, 1, 2, fill=4, groups=(3, 1)), 1, 2)
+    program.add(joined_entry(ranks, (2, 5), steps, valid, 0, 5, fill=1, groups=(2, 2)))
     program.add(v_entry(steps, units=3, per_round=2, fill=2, groups=(2, 0), row_sums=1))
     check(library, ranks, program)
 
@@ -293,7 +301,7 @@ def test_rows_of_an_array_of_four_bits(ranks):
     narrow = loaded(compile_cpp(SOURCE, (*FAST, INCLUDE, "-DLDA_WEIGHT_BITS=4")))
     program = Program()
     program.add(k_entry(ranks, 5, units=3, per_round=2, fill=3))
-    program.add(joined_entry(ranks, (2, 3), 3, 5, 1, fill=5, groups=(1, 2)), 2, 2)
+    program.add(joined_entry(ranks, (2, 3), 3, 5, 1, 2, fill=5, groups=(1, 2)), 2, 2)
     program.add(v_entry(3, units=3, per_round=2, fill=2, groups=(2, 0), row_sums=1))
     px = random_px(np.random.default_rng(ranks), ranks, program)
     entries = [halves(e) for e in program.entries]
@@ -398,7 +406,7 @@ def test_planted_fault_is_caught(fault, tmp_path):
     program = Program()
     program.add(k_entry(4, 5, units=3, per_round=2, fill=3))
     program.add(v_entry(2, units=3, per_round=2, fill=3, groups=(2, 0), row_sums=1))
-    program.add(joined_entry(4, (2, 3), 4, 5, fill=3, groups=(2, 1)))
+    program.add(joined_entry(4, (2, 3), 4, 5, 0, 3, fill=3, groups=(2, 1)))
     px = random_px(np.random.default_rng(7), 4, program)
     error, same, _ = run(loaded(target), 4, program, px)
     assert error or not same

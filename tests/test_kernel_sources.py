@@ -89,7 +89,8 @@ def check_engine(tmp_path, constants) -> subprocess.CompletedProcess[str]:
         ({"GUARD": 0}, "a word is read after it was written"),
         ({"DEPTH_YS": 131}, "ys holds the micro-slots"),
         ({"DEPTH_RS": 131}, "rs holds the residuals"),
-        ({"DEPTH_QP": 319}, "qp holds the parameters"),
+        ({"DEPTH_QP": 319}, "qp holds the parameters of a round"),
+        ({"JOINED_UNITS": 161}, "qp holds the parameters of joined products"),
         ({"LAG": 1}, "post takes residuals"),
     ],
 )

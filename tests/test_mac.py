@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -134,8 +135,8 @@ def test_joined_products_of_extremes(bits, ends):
     layer = joined(2, (2, 3), 3, (15, 4), bits)
     one = layer.execution(np.random.default_rng(0), False)
     beats, rows = np.full_like(one.beats, ends[0]), np.full_like(one.rows, ends[1])
-    product = ends[0] * ends[1] * 8
-    sums = np.repeat([15 * product, 4 * product], [2 * 4, 3 * 4])  # units x octets of a tile
+    of_group = ends[0] * ends[1] * 8
+    sums = np.repeat([15 * of_group, 4 * of_group], [2 * 4, 3 * 4])  # units x octets of a tile
     acc = np.tile(sums, 3)[:, None, None] * np.ones((1, 8, 8), np.int64)
     execution = replace(one, beats=beats, rows=rows, acc=acc.astype(np.int32))
     program = Program([Segment(0, 1, 2)], [layer], [execution] * 2, [0, 0])
@@ -143,30 +144,55 @@ def test_joined_products_of_extremes(bits, ends):
         assert_right(program, program.run(lib))
 
 
-# form; text of a header, the same with a fault
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_units_with_v_between_those_with_k(ranks, bits):
+    """All that is between two with V, queries of heads that begin at any rank, odd groups."""
+    rng = np.random.default_rng([ranks, bits])
+    libraries = both_forms(ranks, bits)
+    for of_v, every, phase in product((1, 2, 4), (1, 2, 3), range(ranks)):
+        units = of_v, (of_v - 1) * (every - 1) + int(rng.integers(1, 4))
+        groups = int(rng.integers(1, 8)), int(rng.integers(1, 5))
+        layer = joined(ranks, units, 3, groups, bits, every, phase)
+        assert layer.entry.sub_base[1] == -(phase // 2)
+        execution = layer.execution(rng, False)
+        program = Program([Segment(0, 1, 2)], [layer], [execution] * 2, [0, 0])
+        runs = [program.run(lib) for lib in libraries]
+        for run in runs:
+            assert_right(program, run)
+        assert runs[0].cycles == runs[1].cycles
+
+
+# text of a header, the same with a fault; in which forms
+BOTH = ("-DLDA_PLAIN", "-DLDA_FAST")
 JOINED_FAULTS = {
-    "subs of K": ("-DLDA_PLAIN", "? 0 : entry.pv_subs;", "? 0 : 0;"),
-    "steps of V": ("-DLDA_PLAIN", "phase < (of_v ? shape.pv_steps : shape.steps)",
-                   "phase < shape.steps"),
-    "operands of K": ("-DLDA_FAST", "of_v ? 0 : entry.pv_subs, memory.window",
-                      "0, memory.window"),
-    "rows of K": ("-DLDA_FAST", "rows_of(shape, unit)", "unit * shape.steps"),
-    "odd octets": ("-DLDA_FAST", "result[(leaving + 1) * GROUP", "result[leaving * GROUP"),
+    "subs of V": ("of_v ? job.pv_first_sub : 0;", "of_v ? 0 : 0;", BOTH),
+    "sub bases": ("of_v ? job.pv_first_sub : 0;", "of_v ? 0 : entry.pv_subs;", BOTH),
+    "rows of K behind those of V": ("weight_row = job.first_row;", "weight_row = 0;", BOTH),
+    "rows of V from the start": ("unit = pv_row = 0;", "unit = 0;", BOTH),
+    "row of the unit": ("of_v ? pv_row : weight_row", "of_v ? weight_row : pv_row", BOTH),
+    "steps of V": ("of_v ? shape.pv_steps : shape.steps", "shape.steps", BOTH),
+    "V first": ("products.of_v(shape, unit);", "unit < shape.pv_units;", BOTH),
+    "every tile": ("products.start();", "", BOTH),
+    "operands of the unit": ("of_v != operands_of_v", "(of_v && !operands_of_v)", BOTH[1:]),
+    "odd octets": ("result[(leaving + 1) * GROUP", "result[leaving * GROUP", BOTH[1:]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", JOINED_FAULTS)
-def test_a_wrong_joined_product_is_caught(fault, tmp_path):
-    form, right, wrong = JOINED_FAULTS[fault]
-    program = single(joined(2, (2, 3), 3, (7, 4)))
-    for lib in both_forms(2):
+@pytest.mark.parametrize(
+    ("fault", "form"), [(k, f) for k, v in JOINED_FAULTS.items() for f in v[2]]
+)
+def test_a_wrong_joined_product_is_caught(fault, form, tmp_path):
+    right, wrong, _ = JOINED_FAULTS[fault]
+    program = single(joined(4, (3, 7), 3, (7, 2), every=3, phase=3))
+    for lib in both_forms(4):
         assert_right(program, program.run(lib))
     folder = copied_kernels(tmp_path / fault.replace(" ", "_"))
     header = folder / "hls/kernels/mac.hpp"
     text = header.read_text()
     assert text.count(right) == 1
     header.write_text(text.replace(right, wrong))
-    defines = ("-O1", form, "-DLDA_RANKS=2", f"-DFOLDER={folder.name}")
+    defines = ("-O1", form, "-DLDA_RANKS=4", f"-DFOLDER={folder.name}")
     broken = ctypes.CDLL(str(compile_cpp(folder / "tests/kernels/mac.cpp", defines)))
     run = program.run(broken)
     want, valid = program.expected()
@@ -197,8 +223,12 @@ def test_two_words_leave_in_a_cycle(form):
         made = cycles_of_six_tiles(wide, lambda tiles, n=groups: of_64(tiles, n))
         assert made == 6 * 20 * max(steps, 4)
     for units, groups in (((2, 20), (7, 1)), ((20, 2), (1, 7)), ((6, 20), (16, 4))):
-        made = cycles_of_six_tiles(lib, lambda tiles, u=units, g=groups: joined(1, u, tiles, g))
-        assert made == 6 * sum(n * max(-(-g // 2), 2) for n, g in zip(units, groups, strict=True))
+        cycles = 6 * sum(n * max(-(-g // 2), 2) for n, g in zip(units, groups, strict=True))
+        for every in {1, 1 + units[1] // units[0]}:
+            made = cycles_of_six_tiles(
+                lib, lambda tiles, u=units, g=groups, e=every: joined(1, u, tiles, g, every=e)
+            )
+            assert made == cycles
 
 
 @pytest.mark.parametrize("form", [(), ("-DLDA_PLAIN", "-DLDA_FABRIC=3"), ("-march=native",)])
@@ -294,7 +324,9 @@ def test_leaf_equals_matrix_product(flags):
 
 
 @pytest.mark.parametrize(
-    "layer", [pointwise(2, 4, 2, 3, 5), joined(2, (2, 3), 3, (5, 4))], ids=["alone", "joined"]
+    "layer",
+    [pointwise(2, 4, 2, 3, 5), joined(2, (2, 3), 3, (5, 4), every=2)],
+    ids=["alone", "joined"],
 )
 @pytest.mark.parametrize("form", [FAST, PLAIN])
 def test_planted_fault_shows(form, layer):
@@ -338,20 +370,29 @@ def test_entries_that_do_not_fit_end_the_run():
         assert bad_program(layer, **changes).run(library(*FAST, "-DLDA_RANKS=4")).text == text
     layer = joined(4, (2, 3), 4, (8, 16))
     shape = layer.entry.shape
-    cases = {
-        "mac: steps of the product with V are not its subs": {"pv_subs": 3, "subs": 11},
-        "mac: steps are not taps x subs": {"pv_subs": 3},
-        "mac: products that cannot be joined": {"shape": replace(shape, per_round=4)},
-        "mac: more weight rows than the weight buffer has": {
+    subs = "mac: subs of joined products that are not those of K, then those of V"
+    cases = [
+        ("mac: steps of the product with V are not its subs", {"pv_subs": 3, "subs": 11}),
+        ("mac: steps are not taps x subs", {"pv_subs": 3}),
+        ("mac: products that cannot be joined", {"shape": replace(shape, per_round=4)}),
+        ("mac: products that cannot be joined", {"shape": replace(shape, ring=RING_V)}),
+        ("mac: more weight rows than the weight buffer has", {
             "shape": replace(shape, units=18, per_round=18),
-        },
-    }  # fmt: skip
-    for text, changes in cases.items():
+        }),
+        (subs, {"sub_base": (0, 4)}),
+        (subs, {"sub_base": (8, 1)}),
+        (subs, {"sub_base": (8, -1)}),
+        (subs, {"source_groups": (10, 16)}),
+    ]  # fmt: skip
+    for text, changes in cases:
         assert bad_program(layer, **changes).run(library(*FAST, "-DLDA_RANKS=4")).text == text
-    for changes in ({"ring": RING_V}, {"pv_units": 5}):
+    for changes in ({"pv_every": 0}, {"pv_every": 4}, {"pv_units": 4, "pv_every": 2},
+                    {"pv_units": 5}):  # fmt: skip
         program = bad_program(layer, shape=replace(shape, **changes))
         text = program.run(library(*FAST, "-DLDA_RANKS=4")).text
-        assert text == "mac: products that cannot be joined"
+        assert text == "mac: units with V that are not followed by one with K"
+    last = single(joined(4, (2, 3), 4, (8, 16), every=3))
+    assert_right(last, last.run(library(*FAST, "-DLDA_RANKS=4")))
     layer = pointwise(4, 4, 4, 6, 16)
     # without a second pass the two phases of a row meet: they lie 64 window pixels apart
     layer = pointwise(4, 4, 4, 8, 16)

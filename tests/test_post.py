@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from changedsources import changed_sources
 from cpp import FAST, ROOT, compile_cpp
+from storeprograms import random_turns
 
 from gen.program.structs import (
     STATS_GROUP,
@@ -24,7 +26,7 @@ from gen.program.structs import (
 SOURCE = ROOT / "tests/kernels/post.cpp"
 PLAIN = ("-O2", "-DLDA_PLAIN")
 FAULTY = (*FAST, "-DLDA_PLANT_FAULTS")
-UNITS, ITEMS, ROW_OCTETS, SUMS, TILE = 16, 8, 64, 512, 4
+UNITS, JOINED_UNITS, ITEMS, ROW_OCTETS, SUMS, TILE = 16, 160, 8, 64, 512, 4
 
 
 def library(*flags: str) -> ctypes.CDLL:
@@ -101,8 +103,8 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
     residual = spread(rng, 16, (outputs, slots, 8))
     sums = rng.integers(127, 127 * 1024, slots)
     sums[~valid] = 0
-    # joined products: those with V come first, and they alone are divided
-    of_v = np.arange(shape.units) < shape.pv_units
+    # of joined products those with V alone are divided
+    of_v = np.array([shape.of_v(unit) for unit in range(shape.units)])
     divided = of_v if shape.pv_units else np.full(shape.units, bool(e.row_sums))
     if e.row_sums:
         most = 127 * sums[:, None]
@@ -133,7 +135,7 @@ def execution(e: PostEntry, rng: np.random.Generator, table: np.ndarray) -> Exec
         qp += list(table.astype("<i2").view(np.uint8).reshape(64, 64))
     for first in range(0, shape.units, shape.per_round):
         units = range(first, min(first + shape.per_round, shape.units))
-        for unit in units:
+        for unit in sorted(units, key=shape.place):
             flags = 256 * counts[unit] + 512 * (not written[unit])
             word = np.concatenate([mult[unit], shift[unit] + flags])
             qp.append(word.astype("<i4").view(np.uint8))
@@ -223,10 +225,13 @@ def joined_entry(rng: np.random.Generator) -> PostEntry:
     item_octets = 2 * int(rng.integers(1, 30))
     out_octet = TILE * int(rng.integers(0, -(-item_octets // TILE)))
     octets = min(2 * int(rng.integers(1, 30)), item_octets - out_octet)
-    of_v, of_k = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+    of_v, of_k = int(rng.integers(1, 5)), int(rng.integers(1, 9))
+    if rng.random() < 0.2:
+        of_k, octets = int(rng.integers(9, JOINED_UNITS - of_v + 1)), min(octets, 10)
     units = of_v + of_k
     return PostEntry(
-        shape=Shape(units, units, 1, octets, 1, 0, 0, 1, 0, pv_units=of_v),
+        shape=Shape(units, units, 1, octets, 1, 0, 0, 1, 0, pv_units=of_v,
+                    pv_every=random_turns(rng, of_v, of_k)),
         items=1, out_octet=out_octet, pixels=item_octets * 8 - int(rng.integers(0, 16)),
         item_octets=item_octets, wide=1, pv_wide=int(rng.integers(2)), residual=0,
         residual_shift=0, row_sums=1, gate_shift=0, stats=STATS_SOFTMAX, by_item=0, table=0,
@@ -355,10 +360,13 @@ OVERHEAD = 14
 def test_joined_products(pv_wide, octets):
     """Both forms, one word a cycle; maxima leave beside the words of the last unit."""
     rng = np.random.default_rng([octets, pv_wide])
-    for units in ((1, 1), (3, 5), (9, 2), (1, 15)):
+    for units, every in (
+        ((1, 1), 1), ((3, 5), 1), ((3, 5), 2), ((3, 5), 3), ((2, 1), 1), ((1, 15), 4),
+        ((4, 156), 52), ((4, 156), 1),
+    ):  # fmt: skip
         base = joined_entry(rng)
-        shape = replace(base.shape, octets=octets, pv_units=units[0], units=sum(units),
-                        per_round=sum(units))  # fmt: skip
+        shape = replace(base.shape, octets=octets, pv_units=units[0], pv_every=every,
+                        units=sum(units), per_round=sum(units))  # fmt: skip
         entry = replace(base, shape=shape, pv_wide=pv_wide, out_octet=4, item_octets=octets + 6,
                         pixels=8 * octets + 31)  # fmt: skip
         runs = [execution(entry, rng, np.zeros(2048, np.int64)) for _ in range(2)]
@@ -419,6 +427,50 @@ def test_planted_fault_shows(joined):
             lib.t_plant_fault(0)
         assert run.status == 0
         assert not np.array_equal(run.ys, program.joined("ys"))
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ("memory.scale[place]", "memory.scale[unit]"),
+    ("(joined ? place : unit_bias)", "unit_bias"),
+    ("entry.stats != STATS_NONE && !of_v", "entry.stats != STATS_NONE"),
+    ("of_v = turns.of_v(shape, unit)", "of_v = unit < shape.pv_units"),
+    ("turns.start();\n                    unit =", "unit ="),
+])  # fmt: skip
+def test_faults_of_joined_products_are_seen(before, after, tmp_path):
+    flag = changed_sources(tmp_path, "post.cpp", ("post", 1, before, after))
+    lib = ctypes.CDLL(str(compile_cpp(tmp_path / "tests/kernels/post.cpp", (*FAST, flag))))
+    rng = np.random.default_rng(7)
+    entry = joined_entry(rng)
+    shape = replace(entry.shape, units=4, per_round=4, pv_units=2, pv_every=2, octets=10)
+    entry = replace(entry, shape=shape, pv_wide=1, out_octet=0, item_octets=12, pixels=90)
+    runs = [execution(entry, rng, np.zeros(2048, np.int64)) for _ in range(8)]
+    program = Program([Segment(0, 1, 1, 8)], [entry], runs)
+    assert_right(program, program.run(library(*FAST)))
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_right(program, program.run(lib))
+
+
+def test_joined_products_that_do_not_fit_end_the_run():
+    rng = np.random.default_rng(5)
+    entry = joined_entry(rng)
+    shape = replace(entry.shape, units=5, per_round=5, pv_units=2, pv_every=3)
+    some = "post: joined products of several items or rounds, or without row statistics"
+    last = "post: the last unit of joined products is not one with K"
+    cases = [
+        ("post: more units of joined products than JOINED_UNITS",
+         {"shape": replace(shape, units=161, per_round=161)}),
+        (some, {"items": 2}),
+        (some, {"stats": STATS_NONE}),
+        (some, {"shape": replace(shape, per_round=4)}),
+        (last, {"shape": replace(shape, pv_every=4)}),
+        (last, {"shape": replace(shape, pv_every=0)}),
+        (last, {"shape": replace(shape, pv_units=5, pv_every=1)}),
+    ]  # fmt: skip
+    right = execution(entry, rng, np.zeros(2048, np.int64))
+    for text, change in cases:
+        bad = replace(entry, **{"shape": shape, **change})
+        program = Program([Segment(0, 1)], [bad], [right])
+        assert program.run(library(*FAST)).text == text
 
 
 def test_entries_that_do_not_fit_end_the_run():

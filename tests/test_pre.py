@@ -182,7 +182,7 @@ def test_joined_products_take_a_word_per_cycle(libraries):
     """Ring weights, fill; constants are sent once, so that nothing else takes time."""
     maker, cycles = Maker(2, np.random.default_rng(4)), []
     shape = maker.shape(units=3, per_round=3, fill=40, ring=RING_K, ring_words=4, pv_units=1,
-                        pv_words=6)  # fmt: skip
+                        pv_every=2, pv_words=6)  # fmt: skip
     entry = maker.entry(
         shape=shape, sources=2, groups=(4, 2), uniform=1, table=1, pp_once=1,
         norm=NORM["softmax"], row_in=Addr(0), row_out=Addr(0), stats=STATS_SOFTMAX, stat_words=40,

@@ -420,6 +420,11 @@ def test_board_files_name_engines(tmp_path):
         ("[engine]\nguard = 0\n", "guard = 0 .* a number from 1 to"),
         ("[engine]\nstore_rows = 99999999999\n", "store_rows = 99999999999 .* from 1 to"),
         ("[engine]\nunits = 65\n", "units = 65 .* 1 to 64 are possible"),
+        ("[engine]\njoined_units = 256\n", "joined_units = 256 .* possible: 2 to 255"),
+        ("[engine]\njoined_units = 161\n", r"qp = 320 in \[fifo\]; at least 322 .* joined_units"),
+        ("[engine]\nitems = 9\n", r"qp = 320 in \[fifo\]; at least 384 .* units and items"),
+        ("[engine]\nlag = 48\n", r"ys = 192 in \[fifo\]; at least 196 .* lag and pixels"),
+        ("[fifo]\nrs = 131\n", r"rs = 131 in \[fifo\]; at least 132 .* lag and pixels"),
     ):
         path.write_text(wrong)
         with pytest.raises(UserError, match=words):
@@ -434,6 +439,12 @@ JOINED = (
     (2, (2, 48), (20, 16), 1, {}),
     (2, (2, 16), (24, 20), 2, {"scores_rows": 500, "lag": 16}),
     (4, (2, 32), (16, 16), 2, {}),
+    # heads that begin at every rank, at every other one, and behind a sub of the one in front
+    (4, (6, 40), (16, 16), 2, {}),
+    (4, (7, 24), (16, 16), 1, {}),
+    (4, (3, 16), (20, 16), 3, {"weight_bits": 4}),
+    (4, (9, 40), (32, 24), 1, {"scores_rows": 1000}),
+    (2, (3, 40), (16, 16), 2, {"lag": 20}),
 )
 
 
@@ -443,6 +454,9 @@ def test_joined_products(ranks, heads, size, batch, members):
     rng = np.random.default_rng(1)
     qgraph = random_qgraph("self_attention", rng, batch=batch, size=size, heads=heads)
     program = lower(qgraph, Engine(ranks=ranks, **members))
-    assert any(entry.parts for entry in program.entries)
+    joined = [entry for entry in program.entries if entry.parts]
+    assert joined
+    shapes = [entry.mac.shape for entry in joined]
+    assert all(shape.pv_every == shape.units // shape.pv_units for shape in shapes)
     verify_program(program)
     compared(qgraph, program, random_inputs(qgraph, rng))

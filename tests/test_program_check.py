@@ -348,7 +348,10 @@ def test_constants_of_joined_products(joined):
         ("post", {"row_sums": 0}, "elements of ss"),
         ("pre", {"groups": (16, 2)}, "elements of xs"),
         ("mac", {"pv_subs": 15}, "elements of ks"),
-        ("mac", {"sub_base": (0, 15)}, "source 1 fills subs 15..16 of 16..17"),
+        ("mac", {"sub_base": (0, 0)}, "source 0 fills subs 0..16 of 1..17"),
+        ("mac", {"sub_base": (1, 1)}, "source 1 fills subs 1..2 of 0..1"),
+        ("store", {"pv_share": 3}, "67 of 68 words of a tile's fill are read"),
+        ("store", {"pv_share": 90, "share": -1}, "74 of 68 words of a tile's fill are read"),
         ("mac", {"taps": 2}, "elements of ks"),
         ("mac", {"items": 2}, "joined products with items 2"),
         ("pre", {"norm": 0}, "joined products with norm 0"),
@@ -370,6 +373,17 @@ def test_shape_of_joined_products(joined):
     units = joined.entries[FIRST].mac.shape.units
     wrong = changed(shaped(joined, FIRST, per_round=units - 1), FIRST, "wload", per_round=units - 1)
     refused(wrong, f"of {units} units are those with V, {units - 1} at once")
+    refused(shaped(joined, FIRST, pv_every=0), f"1 units with V, every 0, of {units}")
+    few = dataclasses.replace(joined.engine, joined_units=units - 1)
+    refused(dataclasses.replace(joined, engine=few), f"{units} units of a round of {units - 1}")
+    rng = np.random.default_rng(5)
+    qgraph = random_qgraph("self_attention", rng, size=(16, 16), heads=(2, 16))
+    alone = lower(qgraph, Engine())
+    shape = alone.entries[FIRST].mac.shape
+    assert (shape.pv_units, shape.pv_every, shape.units) == (2, 17, 34)
+    assert shaped(alone, FIRST, pv_every=32).entries != alone.entries
+    verify_program(shaped(alone, FIRST, pv_every=32))
+    refused(shaped(alone, FIRST, pv_every=33), "2 units with V, every 33, of 34")
     refused(of_parts(joined, FIRST), "0 products are joined")
     whole = joined.entries[LAST + 1]
     refused(

@@ -15,7 +15,7 @@ from bench_builds import RANKS as RANKS_OF_BUILD
 from bench_builds import SMALL, make_build
 from diffusers import UNet2DConditionModel, UNet2DModel
 from generic_card import GenericCard, GraphRun, ranked
-from layerkit import KINDS, far_apart
+from layerkit import KINDS, Kit, far_apart, random_inputs
 from storekit import least_store
 from test_models_on_card import of_model
 from test_program import compared, drawn
@@ -145,7 +145,7 @@ def test_only_a_full_store_makes_tensors_lie_in_ddr(monkeypatch):
         lower(qgraph, small, spill=False)
     assert lower(qgraph, small).moves
 
-    def spilled(*_):
+    def spilled(*_, **__):
         raise AssertionError("tensors were to lie in DDR")
 
     monkeypatch.setattr(sys.modules[lower.__module__], "_spilled", spilled)
@@ -207,6 +207,31 @@ def test_a_missing_move_is_noticed():
             entries[index] = replace(entry, store=replace(entry.store, **fewer))
             with pytest.raises(ProgramError):
                 verify_program(replace(program, entries=entries))
+
+
+def residuals_beside_attention(batch, size, heads):
+    """Two tensors that are read behind an attention lie in DDR meanwhile."""
+    rng = np.random.default_rng(7)
+    kit, channels = Kit(rng, batch, size), heads[0] * heads[1]
+    kept = [kit.produce(name, channels, "stream") for name in ("first", "second")]
+    q, k, v = (kit.produce(name, channels, "operand", heads=heads[0]) for name in "qkv")
+    last = kit.attention(q, k, v, heads[0], host=False)
+    for number, each in enumerate(kept):
+        last = kit.static(f"proj{number}", [last], (channels, "stream", size, 1), residual=each)
+    qgraph = kit.finish(last)
+    return qgraph, random_inputs(qgraph, rng)
+
+
+@pytest.mark.csim
+def test_joined_products_beside_tensors_in_ddr():
+    graph = GraphRun(
+        *residuals_beside_attention(2, (13, 16), (4, 40)),
+        Engine(ranks=2, scores_rows=600, store_rows=1513),
+    )
+    assert graph.program.moves
+    assert any(entry.parts for entry in graph.program.entries)
+    verify_program(graph.program)
+    assert graph.first_difference(GenericCard(*ranked(2))) is None
 
 
 @pytest.mark.csim

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pytest
+from changedsources import changed_sources
 from storemodel import (
     JOINED,
     LAGS,
@@ -41,18 +43,20 @@ def test_random_joined_products(seed):
     check(program, seed, lag, depth=int(rng.integers(1, 60)))
 
 
-def joined_loop(tiles, of_v, of_k, lead=TILE, runs=4):
+def joined_loop(tiles, of_v, of_k, lead=TILE, runs=4, every=1):
     """Pairs (item, head) one after the other: logits are read tile by tile as they are written over
     with those of the next pair, and never waited for.
     """
     octets, units = TILE * tiles, of_v + of_k
     shape = Shape(units, units, 1, octets, 2, lead, octets, RING_K, RANKS, pv_units=of_v,
-                  pv_steps=8, pv_words=16)  # fmt: skip
+                  pv_every=every, pv_steps=8, pv_words=16)  # fmt: skip
+    share = ceil(TILE * (of_k + 1) / units)
     logits = wide(100, of_k, octets)
     one = entry(
         shape, logits, logits, pv_weights=Region(Addr(1400, 0, 8), Addr(0), of_v, 0, 8 * runs),
         weights=Region(Addr(1800, 0, 0), Addr(0, 0, RANKS * of_k), 1, 0, 200),
         pv_dest=Region(Addr(900, 0, octets // 2), Addr(0), of_v, 0, octets // 2 * runs),
+        pv_share=share, share=share,
     )  # fmt: skip
     one = replace(one, sources=2, source=(logits, wide(0, 1, octets)))
     return Program([Segment(0, 1, 1, runs)], [one], StoreIo(0, 1, 0, 1))
@@ -65,7 +69,15 @@ def joined_loop(tiles, of_v, of_k, lead=TILE, runs=4):
 def test_logits_are_read_as_they_are_written_over(tiles, of_v, of_k, lag, depth):
     """The last of a tile is written (tiles - 2) * units + 1 micro-slots before it is read."""
     assert (tiles - 2) * (of_v + of_k) + 1 >= lag + 2
-    check(joined_loop(tiles, of_v, of_k), 3, lag, depth)
+    every = (of_v + of_k - 2) // (of_v - 1) if of_v > 1 else 1
+    for each in {1, every}:
+        check(joined_loop(tiles, of_v, of_k, every=each), 3, lag, depth)
+
+
+@pytest.mark.parametrize("every", [1, 9, 14])
+def test_tiles_longer_than_the_lag(every):
+    """Results of a tile are written while it still reads: words of the next one."""
+    check(joined_loop(3, 4, 40, runs=2, every=every), 3, lag=32)
 
 
 @pytest.mark.parametrize(("tiles", "of_v", "of_k"), [(6, 1, 3), (3, 3, 5), (10, 1, 1)])
@@ -79,24 +91,71 @@ def test_logits_of_a_tile_too_early_lack_a_flush(tiles, of_v, of_k):
         check(joined_loop(tiles, of_v, of_k, lead=2 * TILE), 3, lag)
 
 
-def test_joined_products_read_as_much_as_they_write():
-    """Not all of a tile's fill in one micro-slot: writes would stand still, then reads."""
-    cycles = []
-    for tiles in (9, 29):
-        octets = TILE * tiles
-        shape = Shape(10, 10, 1, octets, 2, 4, octets, RING_K, RANKS, pv_units=2, pv_steps=8,
-                      pv_words=16)  # fmt: skip
-        sources = (wide(0, 7, octets), Region(Addr(900), Addr(0), 3, 0, octets // 2))
-        one = entry(
-            shape, Region(Addr(1100), Addr(0), 8, 0, octets // 2), sources[0],
-            weights=Region(Addr(1800), Addr(0), 1, 0, 100),
-            pv_weights=Region(Addr(1900), Addr(0), 2, 0, 8),
-            pv_dest=Region(Addr(1600), Addr(0), 2, 0, octets // 2),
-        )  # fmt: skip
-        one = replace(one, sources=2, source=sources)
-        cycles.append(check(Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1)), 5))
-    # a share is 4 of 40 words
-    assert abs(cycles[1] - cycles[0] - 20 * 10 * 4) <= 20
+def joined_products(tiles, of_v, of_k, every, shares):
+    """A product with V, of logits of 7 groups, beside one with K, of queries of 3."""
+    octets, units = TILE * tiles, of_v + of_k
+    shape = Shape(units, units, 1, octets, 2, 4, octets, RING_K, RANKS, pv_units=of_v,
+                  pv_every=every, pv_steps=8, pv_words=16)  # fmt: skip
+    sources = (wide(0, 7, octets), Region(Addr(900), Addr(0), 3, 0, octets // 2))
+    one = entry(
+        shape, Region(Addr(1100), Addr(0), of_k, 0, octets // 2), sources[0],
+        weights=Region(Addr(1800), Addr(0), 1, 0, 100),
+        pv_weights=Region(Addr(1900), Addr(0), of_v, 0, 8),
+        pv_dest=Region(Addr(1600), Addr(0), of_v, 0, octets // 2),
+        pv_share=shares[0], share=shares[1],
+    )  # fmt: skip
+    one = replace(one, sources=2, source=sources)
+    return Program([Segment(0, 1)], [one], StoreIo(0, 1, 0, 1))
+
+
+def cycles_per_tile(of_v, of_k, every, shares, **more):
+    tiles = 9, 29
+    cycles = [check(joined_products(n, of_v, of_k, every, shares), 5, **more) for n in tiles]
+    return (cycles[1] - cycles[0]) / (tiles[1] - tiles[0])
+
+
+@pytest.mark.parametrize("every", [1, 3, 8])
+@pytest.mark.parametrize(("shares", "cycles"), [
+    ((4, 4), 40),
+    ((12, 2), 2 * 12 + 8 * TILE),
+    ((0, 5), 2 * TILE + 8 * 5),
+    ((40, 0), 40 + 9 * TILE),
+])  # fmt: skip
+def test_joined_products_read_as_much_as_they_write(every, shares, cycles):
+    """Not all of a tile's fill in one micro-slot: writes would stand still, then reads. The engine
+    takes a cycle for every octet that it computes or reads.
+    """
+    assert abs(cycles_per_tile(2, 8, every, shares) - cycles) <= 1
+
+
+NEW_TILE = "if (slot.group == 0) turns.start();"
+
+
+@pytest.mark.parametrize(("shares", "change", "seen"), [
+    ((4, 4), ("store_writes", 1, "unit - turns.pv", "unit - made.pv_units"), "not equal"),
+    ((4, 4), ("store_writes", 1, "turns.of_v(shape, unit)", "unit < 2"), "not equal"),
+    ((4, 4), ("store_writes", 1, NEW_TILE, ""), "not equal"),
+    # words of a tile are left over
+    ((0, 5), ("store", 1, "? entry.pv_share : entry.share", "? entry.share : entry.pv_share"),
+     "deadlock"),
+    ((8, 3), ("store", 1, NEW_TILE, ""), "deadlock"),
+])  # fmt: skip
+def test_faults_of_joined_products_are_seen(shares, change, seen, tmp_path):
+    flag = changed_sources(tmp_path, "store.cpp", change)
+    program = joined_products(9, 2, 8, 3, shares)
+    check(program, 5)
+    with pytest.raises(AssertionError, match=seen):
+        check(program, 5, flags=(flag,), root=tmp_path)
+
+
+def test_shares_of_less_than_a_tile_are_refused():
+    program = joined_products(9, 2, 8, 3, (3, 4))
+    status, text, *_ = run(
+        program, np.zeros((ROWS, 2, 64), np.uint8), np.zeros((1, 2, 64), np.uint8), WRITTEN,
+        [(4, 0, 0, 0), (0, 0, 4, 1)], 15, 16,
+    )  # fmt: skip
+    assert status != 0
+    assert text == "store: a tile's micro-slots do not read all of its fill"
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -9,6 +9,8 @@ import pytest
 from storemodel import (
     GUARD,
     LAGS,
+    RANKS,
+    RING_K,
     ROWS,
     TILE,
     Model,
@@ -205,6 +207,34 @@ def test_executions_that_read_what_was_written_a_while_ago_do_not_wait(runs, til
     # all of them but one would wait for the one before
     assert waiting - going_on > 0.4 * drain * (runs - 1)
     reads_old_rows(program(left + least, left + least), program(left, left))
+
+
+def behind_joined_products(every, more):
+    """The result of the product with V is read while the last units with K are still due."""
+    units = 10
+    shape = Shape(units, units, 1, TILE, 2, TILE, TILE, RING_K, RANKS, pv_units=2, pv_every=every,
+                  pv_steps=8, pv_words=16)  # fmt: skip
+    result = wide(600, 2, TILE)
+    one = entry(
+        shape, wide(700, 8, TILE), wide(0, 2, TILE), weights=Region(Addr(1800), Addr(0), 1, 0, 100),
+        pv_weights=Region(Addr(1900), Addr(0), 2, 0, 8), pv_dest=result, pv_share=2, share=1,
+    )  # fmt: skip
+    one = replace(one, sources=2, source=(one.source[0], wide(100, 1, TILE)))
+    left = units - 1 - every + more
+    later = entry(Shape(1, 1, 1, TILE, 1, TILE, TILE, 0, 0), wide(900, 1, TILE), result, flush=1,
+                  pending=left, pending_end=left)  # fmt: skip
+    return Program([Segment(0, 1), Segment(1, 1)], [one, later], StoreIo(0, 1, 0, 1))
+
+
+@pytest.mark.parametrize("every", [1, 3, 8])
+def test_results_of_a_product_with_v_lie_between_those_with_k(every):
+    right = behind_joined_products(every, 0)
+    for depth in (0, 1, 80):
+        check(right, 3, lag=32, depth=depth)
+    with pytest.raises(AssertionError, match="lacks a flush"):
+        check(behind_joined_products(every, 1), 3, lag=32)
+    # the store writes up to EARLY micro-slots sooner than it has to
+    reads_old_rows(behind_joined_products(every, 5), right)
 
 
 def independent(runs, octets, **flush):

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import zlib
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -160,12 +161,36 @@ def random_words(rng):
     return np.where(rng.random(words.shape) < 0.3, rng.choice(extremes, words.shape), words)
 
 
+def long_rounds(rng, per_round, rounds, buffers=None):
+    """An entry of that many rounds, the last of which has one unit less, in the lower half of
+    memory. ``buffers``: of scales and biases.
+    """
+    units = per_round * rounds - (rounds > 1)
+    bias_words = int(rng.integers(1, 4))
+    scale_buffer, bias_buffer = buffers or rng.integers(0, 2, 2).tolist()
+    return replace(
+        plain_entry(per_round, 2), units=units, ws_rows=2 * units, bias_words=bias_words,
+        hd=Addr(2000), pp=Addr(2010), scale_buffer=scale_buffer,
+        scale=Addr(int(rng.integers(0, 500)), 3, 5), bias_buffer=bias_buffer,
+        bias=Addr(int(rng.integers(0, 500)), 4, 2),
+    )  # fmt: skip
+
+
 def differs(card, kind, seed, more=0):
     """Names of the streams on which a random program's words are not those of the contract.
     ``more``: words that a faulty card may send besides.
     """
     rng = np.random.default_rng(seed)
     segments, entries = random_program(rng, kind)
+    if seed % 4 == 3:
+        row_words = kind[1] // 4
+        entries.append(replace(long_rounds(rng, 100, 2), row_words=row_words))
+        segments.append(Segment(len(entries) - 1, 1, 2))
+    return differs_in(card, kind, segments, entries, rng, 1 + seed % 3, more)
+
+
+def differs_in(card, kind, segments, entries, rng, wait=1, more=0):
+    """The same of any program."""
     weights, dynamic = random_words(rng)
     expected = model(segments, entries, weights, dynamic, kind[0])
     sizes = [len(w) + more for w in expected]
@@ -173,7 +198,7 @@ def differs(card, kind, seed, more=0):
     others = weights.copy()
     others[WORDS // 2 :] ^= 255
     for reload, memory in ((1, weights), (0, others)):
-        got, _ = card.step(segments, entries, memory, dynamic, reload, sizes, 1 + seed % 3)
+        got, _ = card.step(segments, entries, memory, dynamic, reload, sizes, wait)
         pairs = zip(("hd", "pp", "ws", "qp"), got, expected, strict=True)
         wrong = {name for name, stream, wanted in pairs if not np.array_equal(stream, wanted)}
         if wrong:
@@ -185,6 +210,22 @@ def differs(card, kind, seed, more=0):
 @pytest.mark.parametrize("seed", range(20))
 def test_random_programs(seed, kind):
     assert not differs(Card(*kind), kind, seed)
+
+
+BOTH = (BUFFER_STATIC, BUFFER_DYNAMIC)
+
+
+@pytest.mark.parametrize(
+    "buffers", product(BOTH, BOTH), ids=lambda pair: "scale{}bias{}".format(*pair)
+)
+@pytest.mark.parametrize("per_round", [63, 64, 65, 128, 129, 160])
+def test_rounds_of_several_batches(per_round, buffers):
+    """Scales and biases of more units than there are words in a run."""
+    rng = np.random.default_rng(per_round)
+    entries = [long_rounds(rng, per_round, rounds, buffers) for rounds in (1, 3, 2)]
+    segments = [Segment(0, 2, 2, 1), Segment(2, 1, 1, 2)]
+    for wait in (1, 3):
+        assert not differs_in(Card(), (8, 8), segments, entries, rng, wait)
 
 
 # header, right, wrong, the stream that is not as it should be
@@ -202,6 +243,10 @@ PLANTED = {
     ),
     "constants of the one before": ("wload_plan.hpp", "entry.pp_once == 2 ||", "", "pp"),
     "constants of all executions": ("wload_plan.hpp", "(i0 > 0 || i1 > 0)", "i1 > 0", "pp"),
+    "scales of the second batch": ("wload_plan.hpp", "scale += batch;", "scale += round_units;",
+                                   "qp"),
+    "biases of the second batch": ("wload_plan.hpp", "bias += batch *", "bias += round_units *",
+                                   "qp"),
 }  # fmt: skip
 
 

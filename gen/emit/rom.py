@@ -21,6 +21,7 @@ CONSTANTS = {
     "window_rows": "WINDOW_ROWS",
     "weight_rows": "WEIGHT_ROWS",
     "units": "UNITS",
+    "joined_units": "JOINED_UNITS",
     "cache_rows": "CACHE_ROWS",
     "store_rows": "STORE_ROWS",
     "stats_words": "STATS_WORDS",

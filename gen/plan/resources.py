@@ -21,6 +21,8 @@ BRAM_BITS, BRAM_DEPTH = 72, 512  # widest shape of a BRAM36, fact sheet C.7
 LUTRAM_BITS = 64  # of one LUT6 as distributed RAM (UG574)
 WORD_BITS = 512
 ACC_BITS = 64 * 32  # of a word of as or bs
+BATCH = 64  # units whose scales wload keeps at a time (BURST_WORDS of hls/kernels/wload_plan.hpp)
+SCALE_BITS = 8 * (17 + 8 + 1) + 1  # that post keeps of a scale word (hls/kernels/post_word.hpp)
 SRL_DEPTH = 32  # elements of a shift register in one LUT6, or of two of half as many (UG574)
 
 
@@ -69,7 +71,7 @@ RULES = {
     "m_axi": (5000, "VAE axi_burst_performance, 512 bits: about 5k LUT, 9k FF, 14-23 BRAM18"),
 }
 CONTROL = Resources(lut=1500, ff=3000, bram36=2)  # loop control and layer ROM of one kernel
-CONTROL_SOURCE = "assumed: flattened loop, program ROM of about 200 words"
+CONTROL_SOURCE = "assumed: flattened loop, ROM of about 200 entries whatever the program"
 FF_PER_LUT = 1.6  # pipelined data paths of Alveo designs (assumed)
 
 
@@ -152,8 +154,8 @@ def _post(engine: Engine) -> list[Cost]:
         Cost("post: words in turns", _logic(ACC_BITS // 2), "2:1 multiplexers (UG574)"),
         Cost(
             "post: parameters",
-            memory(engine.units, 8 * 64, "bram")
-            + memory(engine.units * engine.items, 256, "bram")
+            memory(max(engine.units, engine.joined_units), SCALE_BITS, "bram")
+            + memory(_bias_words(engine), WORD_BITS, "bram")
             + memory(engine.units * engine.items, 2 * STAT_BITS, "bram")
             + memory(engine.row_octets, STAT_BITS, "bram")
             + memory(engine.sums // 8, 256, "bram"),
@@ -187,11 +189,19 @@ def _pre(engine: Engine) -> list[Cost]:
     ]
 
 
+def _bias_words(engine: Engine) -> int:
+    """Words of two items' biases that post keeps: of a round, or of a joined execution's item."""
+    return max(engine.units * ceil(engine.items / 2), engine.joined_units)
+
+
 def _wload(engine: Engine) -> list[Cost]:
-    if engine.stored_bits == engine.weight_bits:
-        return []
-    bit, rule = RULES["widened bit"]
-    return [Cost("rows of 4 bits, widened in wload", _logic(128 * engine.weight_bits * bit), rule)]
+    scales = memory(BATCH, WORD_BITS, "lutram")
+    costs = [Cost("wload: scales of a batch", scales, "hls/kernels/wload.hpp (UG574)")]
+    if engine.stored_bits < engine.weight_bits:
+        bit, rule = RULES["widened bit"]
+        logic = _logic(128 * engine.weight_bits * bit)
+        costs.append(Cost("rows of 4 bits, widened in wload", logic, rule))
+    return costs
 
 
 def _sampler(engine: Engine) -> list[Cost]:
@@ -214,9 +224,10 @@ def _sampler(engine: Engine) -> list[Cost]:
 
 
 def _store() -> list[Cost]:
-    # where results of a joined product with V go: row, octet, rows of a group, width, of one of 16
-    # executions (a 16:1 multiplexer takes five LUT6)
-    return [Cost("store: joined results", _logic(5 * (3 * 32 + 1)), "store_writes.hpp (UG574)")]
+    # of one of 16 executions: where results of a joined product with V go (row, octet, rows of a
+    # group, width) and which units these are; a 16:1 multiplexer takes four LUT6
+    bits = 3 * 32 + 1 + 2 * 8
+    return [Cost("store: joined results", _logic(4 * bits), "store_writes.hpp (UG574)")]
 
 
 def _ports() -> list[Cost]:

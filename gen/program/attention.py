@@ -9,14 +9,15 @@ from gen.errors import EngineTooSmall
 from gen.layers import LayerGraph
 from gen.program.engine import Engine
 from gen.program.intervals import store_intervals
-from gen.program.join import WAIT, joins
+from gen.program.join import joins
 from gen.program.layout import GROUP, HeadLoop, Stored, ceil_div, equal_strips
 from gen.program.memory import live_sum
 from gen.program.planned import Planned
 from gen.program.schedule import Node, schedule
 
-# Cycles that an estimate takes for what an execution loads before its first tile.
-_EXECUTION = 80
+# Cycles that an estimate takes for what an execution loads before its first tile, and for a drain
+# and the way back to the array.
+_EXECUTION, _WAIT = 80, 120
 # Tiles of a turn of the window buffer: one that is read, one that is filled, octets before it.
 _TURN = 3
 
@@ -92,9 +93,9 @@ def _best(keys: Planned, values: Planned, rows: int, engine: Engine) -> Cut:
     if together < engine.pixels:
         return _checked(keys, values, alone, 1, rows, engine)
     strips = ceil_div(pitch, together)
-    waits = strips * 2 * WAIT + strips * pairs * 2 * _EXECUTION
+    waits = strips * 2 * _WAIT + strips * pairs * 2 * _EXECUTION
     longer = ceil_div(pitch, alone)
-    waits_alone = longer * pairs * (WAIT + 2 * _EXECUTION)
+    waits_alone = longer * pairs * (_WAIT + 2 * _EXECUTION)
     if waits <= waits_alone:
         return _checked(keys, values, together, pairs, rows, engine)
     return _checked(keys, values, alone, 1, rows, engine)

@@ -15,7 +15,7 @@ from gen.program.program import Program
 from gen.program.structs import words
 
 MAGIC = 0x4C444131  # "LDA1"
-VERSION = 9
+VERSION = 10
 KERNELS = ("store", "pre", "gather", "reduce", "mac", "post", "wload")
 
 

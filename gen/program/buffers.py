@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gen.layers import HostTensor
-from gen.program.layout import SUB, HeadLoop, ceil_div
+from gen.program.layout import SUB, ceil_div
 from gen.program.planned import Planned
 from gen.program.program import HostWeight, StepAffine, StepBias
+from gen.program.served import Key
 from gen.program.structs import BUFFER_DYNAMIC, BUFFER_STATIC, Addr, WloadEntry
 from gen.qlayers import TABLE_SIZE
-
-# index of a layer, and the heads that it is for
-Key = tuple[int, HeadLoop]
 
 TABLE_WORDS = TABLE_SIZE // 64  # int8
 GATE_TABLE_WORDS = TABLE_SIZE * 2 // 64  # int16
@@ -118,17 +116,17 @@ class Static:
 def place_all(
     layers: Mapping[Key, Planned], hosts: Sequence[HostWeight | None], dynamic: Cursor
 ) -> tuple[dict[Key, Places], int]:
-    """Places of layers by key, the first member of which is the index of the layer's ``hosts``,
-    and the words of the static buffer.
+    """Places of layers by key, whose layer's ``hosts`` they take, and the words of the static
+    buffer. Words of a kind lie in the order of the layers.
     """
     # how many there are of each kind
     static = Static(Cursor(), Cursor(), Cursor(), Cursor())
     for key, made in layers.items():
-        place(made, hosts[key[0]], static, Cursor(dynamic.word))
+        place(made, hosts[key.layer], static, Cursor(dynamic.word))
     counts = (static.pp.word, static.scale.word, static.bias.word)
     starts = [sum(counts[:k]) for k in range(len(counts) + 1)]
     static = Static(*(Cursor(start) for start in starts))
-    places = {key: place(made, hosts[key[0]], static, dynamic) for key, made in layers.items()}
+    places = {key: place(made, hosts[key.layer], static, dynamic) for key, made in layers.items()}
     return places, static.other.word
 
 

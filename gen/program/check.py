@@ -127,7 +127,9 @@ def _joined_fault(entry: Entry, engine: Engine) -> str | None:
     shape = mac.shape
     if not shape.joined:
         regions = store.pv_weights.groups, store.pv_dest.groups
-        if entry.parts or any((shape.pv_steps, shape.pv_words, mac.pv_subs, *regions)):
+        counts = shape.pv_every, shape.pv_steps, shape.pv_words, mac.pv_subs
+        shares = store.pv_share, store.share
+        if entry.parts or any((*counts, *regions, *shares)):
             return "a product with V is joined to it, of no units"
         return None
     if len(entry.parts) != 2:
@@ -139,6 +141,13 @@ def _joined_fault(entry: Entry, engine: Engine) -> str | None:
         return (
             f"{shape.pv_units} of {shape.units} units are those with V, {shape.per_round} at once"
         )
+    if shape.pv_every < 1 or (shape.pv_units - 1) * shape.pv_every >= shape.units - 1:
+        return f"{shape.pv_units} units with V, every {shape.pv_every}, of {shape.units}"
+    others = shape.units - shape.pv_units
+    read = shape.pv_units * store.pv_share + others * store.share
+    words = engine.tile_octets * sum(region.groups for region in store.source)
+    if min(store.pv_share, store.share) < 0 or read < words:
+        return f"{read} of {words} words of a tile's fill are read"
     if shape.pv_steps != mac.pv_subs * engine.byte_rows:
         return f"{shape.pv_steps} steps of the product with V"
     alike = {
@@ -258,7 +267,10 @@ def _limits_fault(program: Program, entry: Entry) -> str | None:
             shape.rows(min(shape.per_round, shape.units)),
             engine.weight_rows,
         ),
-        "units of a round": (shape.per_round, engine.units),
+        "units of a round": (
+            shape.per_round,
+            engine.joined_units if shape.joined else engine.units,
+        ),
         "row sums": (8 * shape.fill if kept else 0, engine.sums),
         "local groups": (sum(pre.groups), engine.row_groups),
         "items": (max(pre.items, entry.post.items), engine.items),

@@ -88,7 +88,7 @@ class CostModel:
     of a segment after which its period is taken for granted.
     """
 
-    def __init__(self, engine: Engine, ddr_gb_per_s: float = 13.0, followed: int = 8) -> None:
+    def __init__(self, engine: Engine, ddr_gb_per_s: float = 13.0, followed: int = 32) -> None:
         self.followed = followed
         self.word_cycles = max(1.0, 64.0 * engine.clock_mhz / (ddr_gb_per_s * 1000.0))
 
@@ -124,7 +124,8 @@ class CostModel:
                 skipped = runs - run - 2
                 same = len(periods) > 3 and steady(periods)
                 if skipped > 0 and (same or run >= self.followed) and not queued:
-                    last = [period[0] for period in periods[-4:]]
+                    # the first run, which may have waited longer, is not one of those alike
+                    last = [period[0] for period in periods[-1 if same else -4 :]]
                     took = sum(last) / len(last) * skipped
                     rank.advance(took, (rank.read - read) * skipped)
                     rank.moved += (rank.moved - moved) * skipped

@@ -20,6 +20,10 @@ DDR_LATENCY = 64  # cycles from a request to its first word (hls/sim/timing.hpp)
 # time of a word written to DDR in that of one read (13 and 11.5 GB/s), and words that are written
 # and not in memory yet (hls/sim/timing.hpp)
 WRITE_SHARE, WRITE_BUFFER = 13.0 / 11.5, 256
+BURST_WORDS = 64  # of a run, at most (hls/kernels/wload_plan.hpp)
+# words that memory is ahead of what passes them on: in a FIFO (WORDS_DEPTH of wload_plan.hpp) and
+# in the port (hls/sim/timing.hpp)
+WORDS_AHEAD = 64 + 256
 SPILL_BURST, SPILL_AHEAD = 64, 8  # hls/kernels/store_moves.hpp
 EARLY = 4  # micro-slots that are written early (hls/kernels/store.hpp)
 PARAMETER_CYCLES = 2  # from the last parameter of a single unit to its first word
@@ -195,6 +199,37 @@ class StoreClock:
         self.settled += cycles
         for each in self.due:
             each.last += cycles
+
+
+@dataclass
+class LoadClock:
+    """wload: words from memory, and the process that passes them on (``time``)."""
+
+    word_cycles: float
+    time: float
+    memory: float = 0.0
+
+    def take(self, words: int, runs: int, units: int = 0) -> None:
+        """Words that come from memory in some runs, among them scales of some units. What passes
+        them on takes a cycle for each, and one more for a run and for a unit's scale, which it
+        keeps at first.
+        """
+        begin = max(self.memory, self.time - WORDS_AHEAD * self.word_cycles)
+        self.memory = begin + words * self.word_cycles
+        self.time = max(self.time + words + runs + units, self.memory)
+
+    def rows(self, entry: Entry, rows: int) -> None:
+        """Weight rows of an entry: of the cache one in a cycle."""
+        if entry.wload.cache >= 0:
+            self.time += rows
+        else:
+            words = rows * entry.wload.row_words
+            self.take(words, ceil(words / BURST_WORDS))
+
+    def advance(self, cycles: float) -> None:
+        """All of this ``cycles`` later."""
+        self.time += cycles
+        self.memory += cycles
 
 
 @dataclass

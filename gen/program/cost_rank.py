@@ -10,18 +10,20 @@ from collections import deque
 from math import ceil
 
 from gen.program.cost_clocks import (
+    BURST_WORDS,
     DDR_LATENCY,
     WRITE_BUFFER,
     WRITE_SHARE,
     Delays,
     Due,
+    LoadClock,
     PostClock,
     ScalesClock,
     StoreClock,
 )
-from gen.program.cost_slots import Slot, slots_of, unit_cycles
+from gen.program.cost_slots import Slot, slots_of
 from gen.program.program import Entry, Program
-from gen.program.structs import RING_NONE, ROW_STATS
+from gen.program.structs import RING_NONE, RING_V, ROW_STATS
 
 SAME = 0.01  # cycles by which two periods may differ
 
@@ -67,10 +69,12 @@ class RankClock:
         self.taken: deque[tuple[int, float, float]] = deque()
         # weight stream: parameters and rows sent so far, through plan, fetch, memory and route
         first = program.entries[0]
-        self.load = begin + 2 * delays.to_next("wload") + DDR_LATENCY
-        self.load += (1 + first.wload.pp_words) * word_cycles
-        self.constants = self.load + delays.to_next("wload")  # when those of pre.apply are there
-        self.load += self.rows_time(first, first.mac.first_rows)
+        asked = begin + 2 * delays.to_next("wload") + DDR_LATENCY
+        self.load = LoadClock(word_cycles, asked, asked)
+        self.load.take(1 + first.wload.pp_words, 2)
+        # when those of pre.apply are there
+        self.constants = self.load.time + delays.to_next("wload")
+        self.load.rows(first, first.mac.first_rows)
         self.rows_left = first.mac.first_rows  # of the following execution, for its lead slot
         self.rows = 0  # weight rows from DDR or the cache so far
         # rows that mac had taken before a round, when it began, and its cycles from row to row
@@ -99,14 +103,9 @@ class RankClock:
         self._advance_weights(cycles)
 
     def _advance_weights(self, cycles: float) -> None:
-        self.load += cycles
+        self.load.advance(cycles)
         self.constants += cycles
         self.rows_taken = deque((n, time + cycles, pace) for n, time, pace in self.rows_taken)
-
-    def rows_time(self, entry: Entry, rows: int) -> float:
-        """Cycles in which ``rows`` weight rows of an entry arrive."""
-        wload = entry.wload
-        return rows * (1.0 if wload.cache >= 0 else wload.row_words * self.word_cycles)
 
     def execute(self, entry: Entry, following: Entry | None, run: int) -> tuple[float, float]:
         """Advance over one execution, number ``run`` of its segment; returns its multiply and
@@ -130,10 +129,11 @@ class RankClock:
             last = number == len(rounds) - 1
             units = slots[0].units
             parameters = units * (1 + entry.wload.bias_words)
-            if number == 0:
-                parameters += entry.wload.table_words
-            self.load += parameters * self.word_cycles
-            ready = self.load + self.delays.to_next("wload")
+            batches = ceil(units / BURST_WORDS)
+            if number == 0 and entry.wload.table_words:
+                self.load.take(entry.wload.table_words, 1)
+            self.load.take(parameters, 2 * batches, units)
+            ready = self.load.time + self.delays.to_next("wload")
             self.post.parameters(entry, units, number == 0, ready)
             began = self.mac
             sent = self._round(entry, slots, number == 0, last)
@@ -203,14 +203,14 @@ class RankClock:
         elif following:
             source, due = following, following.mac.first_rows
             constants = self._constant_words(following, following is entry)
-            self.load += (1 + constants) * self.word_cycles
-            self.constants = self.load + self.delays.to_next("wload")
+            self.load.take(1 + constants, 2 if constants else 1)
+            self.constants = self.load.time + self.delays.to_next("wload")
         pace = 4 if 4 * due <= compute else 2 if 2 * due <= compute else 1
         # at most as many rows as the round has steps come in it
         now = min(due, compute) if left <= 0 else due
         self.rows_taken.append((self.rows, began, pace))
         self._rows(source, now)
-        end = max(self.mac, self.load + max(0, compute - pace * now))
+        end = max(self.mac, self.load.time + max(0, compute - pace * now))
         waited, self.mac = end - self.mac, end
         self.rows_left = due - now
         if self.rows_left:
@@ -223,9 +223,10 @@ class RankClock:
         if not rows:
             return
         depth = self.engine.depths["ws"]
-        begin = max(self.load, self._row_taken(self.rows + 1 - depth))
+        self.load.time = max(self.load.time, self._row_taken(self.rows + 1 - depth))
         self.rows += rows
-        self.load = max(begin + self.rows_time(source, rows), self._row_taken(self.rows - depth))
+        self.load.rows(source, rows)
+        self.load.time = max(self.load.time, self._row_taken(self.rows - depth))
 
     def _row_taken(self, row: int) -> float:
         """When mac takes row number ``row`` of the step; rows are asked for in order."""
@@ -248,6 +249,10 @@ class RankClock:
             begin = max(begin, placed)
         first = self.store.time + self.to_apply + self.to_mac if slot.beats else 0.0
         there = self._read(slot, begin, 0, slot.words + slot.ring)
+        if slot.ring:
+            # what has not passed the all-gather by then does so word by word
+            left = max(0, slot.ring - self._gathered(entry))
+            there = max(there, begin + left + slot.words + self.delays.to_next("link"))
         # own rows that are left come before the fill, as far as there are more than Beats
         begin += max(0, self.rows_left - slot.beats) + slot.rows
         # a Beat of several cycles is slower than the store
@@ -255,12 +260,22 @@ class RankClock:
         # a row that is late holds up the Beat beside it
         late = 0.0
         if self.rows_left:
-            late = max(0.0, self.load + max(0, slot.beats - self.rows_left) - filled)
+            late = max(0.0, self.load.time + max(0, slot.beats - self.rows_left) - filled)
             filled += late
         self._take(slot, filled)
         needed = filled - (slot.beats - slot.needed) + engine.guard - 1
         self.mac = max(filled, needed, placed)
         return late
+
+    def _gathered(self, entry: Entry) -> float:
+        """Ring words behind the all-gather before mac takes any: those of rows in FIFO ks, and
+        Beats that wait to become rows.
+        """
+        shape, depths = entry.mac.shape, self.engine.depths
+        if shape.joined or shape.ring == RING_V:
+            return 2 * depths["ks"] / self.engine.byte_rows + depths["copy"]
+        rows = depths["ks"] / shape.steps
+        return rows * shape.ring_words + depths["copy"] * self.engine.ranks
 
     def _read(self, slot: Slot, begin: float, first: int, words: int) -> float:
         """The store reads ``words`` of those that mac loads in a slot that begins at ``begin``, the
@@ -338,23 +353,28 @@ class RankClock:
         time, there, done = begin, 0.0, 0.0
         micros = read = 0  # that the store is through with
         for micro in range(slot.outputs):
-            of_v = micro < shape.pv_units
-            unit = shape.gates * unit_cycles(shape, micro, self.engine)
+            of_v = micro < len(slot.turns) and slot.turns[micro]
+            unit = slot.pv_unit if of_v else shape.gates * slot.unit
             wide = entry.post.pv_wide if of_v else entry.post.wide
             done += unit
-            # a Beat or row that is late holds up the steps beside it
-            while micros <= micro or (read < words and read * each < done):
-                began, now = store.time, min(slot.share, words - read)
-                added = store.read(residual) if residual else 0.0
-                if now:
-                    there = self._read(slot, begin, read, now) + max(0.0, each - 1)
-                store.complete(began)
-                micros, read = micros + 1, read + now
-            loaded = read * each
-            late = (done - loaded) / each if done < loaded else done - loaded
-            time = max(time + unit, there + late)
-            time = max(time, post.room(taken) - width / 2)
-            ready = time + width + self.to_post
+            # a Beat or row that is late holds up the steps beside it, and the last words of the
+            # unit before, which leave meanwhile
+            for cycles in (done, done + width / 2):
+                while micros <= micro or (read < words and read * each < cycles):
+                    reads_v = micros < len(slot.turns) and slot.turns[micros]
+                    share = slot.pv_share if reads_v else slot.share
+                    began, now = store.time, min(share, words - read)
+                    added = store.read(residual) if residual else 0.0
+                    if now:
+                        there = self._read(slot, begin, read, now) + max(0.0, each - 1)
+                    store.complete(began)
+                    micros, read = micros + 1, read + now
+                loaded = read * each
+                late = (cycles - loaded) / each if cycles < loaded else cycles - loaded
+                if cycles == done:
+                    time = max(time + unit, there + late, post.room(taken) - width / 2)
+            left = max(time + width / 2, there + late)
+            ready = left + width / 2 + self.to_post
             if residual:
                 ready = max(ready, added + self.to_apply)
             post.take(taken, ready)

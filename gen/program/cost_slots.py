@@ -7,7 +7,7 @@ from math import ceil
 
 from gen.program.engine import Engine
 from gen.program.program import Entry
-from gen.program.structs import RING_NONE, Shape
+from gen.program.structs import RING_NONE
 
 
 @dataclass
@@ -20,8 +20,14 @@ class Slot:
     needed: int = 0  # of these, those that the next slot waits for
     ring: int = 0  # xs words of ring weights
     rows: int = 0  # weight rows that they make
-    share: int = 0  # xs words that the store reads in a micro-slot, as long as some are left
+    # xs words that the store reads in a micro-slot, with V and else, as long as some are left
+    pv_share: int = 0
+    share: int = 0
+    # cycles of a unit in the array, with V and else, and of all of them
+    pv_unit: int = 0
+    unit: int = 0
     compute: int = 0
+    turns: tuple[bool, ...] = ()  # of a joined execution: which units are those with V
     units: int = 0
     outputs: int = 0  # output groups
     width: int = 0  # octets of the tile
@@ -30,11 +36,6 @@ class Slot:
     def least(self) -> int:
         """Cycles from tile to tile: of the array, or of post, which takes a word in each."""
         return max(self.compute, self.units * self.width)
-
-
-def unit_cycles(shape: Shape, unit: int, engine: Engine) -> int:
-    """Cycles of a unit in the array, of a joined execution the one of number ``unit``."""
-    return engine.unit_cycles(shape.pv_steps if unit < shape.pv_units else shape.steps)
 
 
 def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
@@ -60,6 +61,7 @@ def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
             octets, octets * per_octet, beats, max(0, needed - (per_octet - 1 if chases else 0))
         )
 
+    turns = tuple(shape.of_v(unit) for unit in range(shape.units)) if shape.joined else ()
     lead = filling(shape.lead, shape.lead - mac.late)
     lead.ring = shape.weight_words(first)
     lead.rows = shape.rows(first) if ring else 0
@@ -81,11 +83,14 @@ def slots_of(entry: Entry, engine: Engine) -> tuple[Slot, list[list[Slot]]]:
             slot.ring = min(share, left) if done else (left if index == tiles - 1 else 0)
             left -= slot.ring
             slot.rows = ceil(slot.ring / per_row)
-            slot.compute = sum(unit_cycles(shape, done + k, engine) for k in range(units))
             slot.units, slot.outputs = units, units // shape.gates
             slot.share = slot.words + slot.ring
+            slot.unit = engine.unit_cycles(shape.steps)
             if shape.joined:
-                slot.share = ceil(tile * per_octet / slot.outputs)
+                slot.pv_share, slot.share = entry.store.pv_share, entry.store.share
+                slot.pv_unit = engine.unit_cycles(shape.pv_steps)
+                slot.turns = turns
+            slot.compute = (units - shape.pv_units) * slot.unit + shape.pv_units * slot.pv_unit
             slot.width = min(tile, shape.octets - index * tile)
             made.append(slot)
         rounds.append(made)

@@ -50,8 +50,11 @@ def window_fault(mac: MacEntry, engine: Engine) -> str | None:
 
 def _subs_fault(mac: MacEntry) -> str | None:
     """A source that does not fill just the subs of its own; those below 0 are dropped."""
-    first = (0, mac.pv_subs or mac.sub_base[1])
-    ends = (first[1] if mac.sources > 1 else mac.subs, mac.subs)
+    # of joined products the second source comes first
+    middle = mac.subs - mac.pv_subs if mac.pv_subs else mac.sub_base[1]
+    first, ends = (0, middle), (middle if mac.sources > 1 else mac.subs, mac.subs)
+    if mac.pv_subs:
+        first, ends = first[::-1], ends[::-1]
     for s in range(mac.sources):
         end = mac.sub_base[s] + (mac.source_groups[s] + 1) // 2
         if max(mac.sub_base[s], 0) != first[s] or end != ends[s]:

@@ -43,7 +43,7 @@ DEPTHS = {
 # Kind of memory of every big buffer (docs/engine.md): uram or bram.
 MEMORIES = {"store": "uram", "window": "uram", "weights": "uram", "cache": "uram"}
 
-# scales of a round that wload reads in one burst (BURST_WORDS of hls/kernels/wload_plan.hpp)
+# units of a round that an engine is given room for, at most
 MAX_UNITS = 64
 
 # Values of an engine that the kernels are written for (CheckEngine of hls/kernels/params.hpp).
@@ -53,6 +53,7 @@ POSSIBLE: dict[str, Sequence[int]] = {
     "outputs": (8,),
     "fabric_outputs": range(9),
     "normalisers": (1, 2, 4, 8),
+    "joined_units": range(2, 256),
     "sampler_channels": range(1, 9),
     "lag": range(2, 1024),
 }
@@ -86,7 +87,8 @@ class Engine:
     which ``fabric_outputs`` outputs are made of LUTs. The array takes weight rows of 8 outputs x
     16 inputs of ``weight_bits`` bits (8 or 4); weights of 4 bits are stored in rows of
     ``stored_bits`` (as many, or 4, which are widened on their way). ``window_rows`` of 16 bytes per
-    bank, ``weight_rows`` per buffer half, ``units`` of a round, ``cache_rows`` weight rows of
+    bank, ``weight_rows`` per buffer half, ``units`` of a round, ``joined_units`` of
+    one of joined products, ``cache_rows`` weight rows of
     ``stored_bits`` that stay on the card, ``store_rows`` of 128 bytes, ``stats_words`` sums of 8
     channels of an item, ``row_octets`` octets with row statistics, ``row_groups`` local groups of
     one pixel, ``sums`` pixel slots of a softmax layer's fill, ``normalisers`` norm groups or rows
@@ -109,6 +111,7 @@ class Engine:
     window_rows: int = 4096
     weight_rows: int = 2048
     units: int = 64
+    joined_units: int = 160
     cache_rows: int = 0
     store_rows: int = 16384
     stats_words: int = 1024
@@ -265,7 +268,26 @@ def engine_from(values: dict[str, Any], where: str) -> Engine:
     for name, kind in made["memories"].items():
         if kind not in ("uram", "bram"):
             raise UserError(f"{where}: [engine.memories] {name} = {kind}; choose uram or bram")
-    return Engine(**{**made, "timing": Timing(**timing, stages={**STAGES, **stages})})
+    engine = Engine(**{**made, "timing": Timing(**timing, stages={**STAGES, **stages})})
+    _check_depths(engine, where)
+    return engine
+
+
+def _check_depths(engine: Engine, where: str) -> None:
+    """Refuse FIFOs that hold less than the kernels count on (CheckEngine of params.hpp)."""
+    lagging = (engine.lag + 1) * engine.tile_octets
+    parameters = engine.units * (1 + math.ceil(engine.items / 2))
+    for name, need, members in (
+        ("ys", lagging, "lag and pixels"),
+        ("rs", lagging, "lag and pixels"),
+        ("qp", parameters, "units and items"),
+        ("qp", 2 * engine.joined_units, "joined_units"),
+    ):
+        if engine.depths[name] < need:
+            raise UserError(
+                f"{where}: {name} = {engine.depths[name]} in [fifo]; at least {need} are needed "
+                f"for {members} of [engine]"
+            )
 
 
 def _check_values(engine: dict[str, int], where: str) -> None:

@@ -66,7 +66,7 @@ class Flush:
 class Execution:
     """Of an entry: a strip of a layer, for item ``i0`` (of a layer that goes item by item) and the
     head that is number ``i1`` of the entry's. ``beside``: the product with K that shares it, whose
-    units come last.
+    units have the last places.
     """
 
     made: Planned
@@ -83,7 +83,7 @@ class Execution:
 
     @property
     def products(self) -> tuple[Execution, ...]:
-        """In the order of their units."""
+        """In the order of their units' places."""
         return (self,) if self.beside is None else (self, self.beside)
 
     @property
@@ -241,6 +241,8 @@ class Outstanding:
         """An execution of a layer."""
         tile = self.pixels // GROUP
         slots = self.now + micro_slots(run.shape, self.pixels)
+        if run.shape.joined:
+            slots = slots[run.shape.by_place]
         self.now = int(slots.max()) + 1
         self.pace = tile_cycles(run.shape, run.made.engine) / (
             min(run.shape.units, run.shape.per_round) // run.shape.gates

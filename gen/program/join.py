@@ -7,16 +7,19 @@ from typing import TypeVar
 
 from gen.program.buffers import heads_differ, pp_words
 from gen.program.engine import Engine
-from gen.program.geometry import Strip
-from gen.program.layout import GROUP, ceil_div, up_to
+from gen.program.geometry import Strip, strip
+from gen.program.joined_tile import Tile
+from gen.program.layout import GROUP, HeadLoop, ceil_div, up_to
 from gen.program.planned import Planned, late_octets
 from gen.program.program import Entry
+from gen.program.schedule import head_period
 from gen.program.structs import Addr, MacEntry, Shape
 
 Struct = TypeVar("Struct")
 
-EARLY = 4  # micro-slots that are written early (hls/kernels/store.hpp)
-WAIT = 120  # cycles of a drain and of the way back to the array, estimated
+# cycles of one more execution beside its tiles and what its lead slot waits for, and of one more
+# round, which begins when its ring weights are there; estimated
+_EXECUTION, _ROUND = 80, 7
 
 
 def joins(keys: Planned, values: Planned, slots: int) -> bool:
@@ -24,26 +27,64 @@ def joins(keys: Planned, values: Planned, slots: int) -> bool:
     executions of ``slots`` query slots: where the buffers hold both, every octet of the logits is
     written long enough before the following execution reads it, and it saves cycles.
     """
-    engine, pairs = keys.engine, keys.layer.heads * keys.n0
-    if keys.weight is None or values.weight is None or pairs < 2:
+    if keys.weight is None or values.weight is None or keys.layer.heads * keys.n0 < 2:
         return False
-    if keys.layer.read.norm != "none" or keys.qlayer.read.table is not None:
+    if keys.layer.read.norm != "none" or keys.qlayer.read.table is not None or heads_differ(keys):
         return False
-    # all heads are served by the same entry
-    tensors = (keys.sources[0], keys.weight, values.weight, values.dest)
-    if any(tensor.head_period > 1 for tensor in tensors) or heads_differ(keys):
+    neighbours = _neighbours(keys, values)
+    if not all(_fits(k, v, slots) and _follows(k, v, slots) for v, k in neighbours):
         return False
-    tiles, tile = ceil_div(slots, engine.pixels), engine.tile_octets
-    units = keys.units + values.units
-    if not (_follows(keys, values, slots) and _fits(keys, values, slots) and _flows(keys, values)):
+    tiles = [Tile.of(v, k) for v, k in neighbours]
+    if not all(tile.idle > 0 and tile.flows(tile.shares) for tile in tiles):
         return False
-    fill = tile * values.local_groups[0]
-    of_keys = keys.units * engine.unit_cycles(keys.steps)
-    of_values = values.units * engine.unit_cycles(values.steps)
-    alone = max(of_keys, keys.units * tile) + max(of_values, fill)
-    joined = max(of_keys + of_values, units * tile, fill + tile * keys.local_groups[0])
-    # the first joined execution waits for the logits that the only one before it makes
-    return (pairs - 1) * tiles * (alone - joined) > WAIT
+    return sum(_apart(k, v, slots) - _joined(k, v, slots) for v, k in neighbours) > 0
+
+
+def _apart(keys: Planned, values: Planned, slots: int) -> int:
+    """Cycles of an execution of each product, one after the other."""
+    engine, tiles = keys.engine, ceil_div(slots, keys.engine.pixels)
+    tile, least = Tile.of(values, keys), engine.tile_octets
+    visit = tile.v_units * max(tile.v_cycles, least)
+    cycles = _EXECUTION + (tiles - 1) * max(visit, tile.v_beats) + visit
+    cycles += tiles * tile.k_units * max(tile.k_cycles, least)
+    for made in (keys, values):
+        part = strip(made.geometry, 1, 0, slots, engine.pixels, engine.ranks)
+        # ring weights do not come early
+        shape = replace(made, early=0).shape(part)
+        cycles += _exposed(shape, made.local_groups[0], engine)
+        cycles += _ROUND * (ceil_div(shape.units, shape.per_round) - 1)
+    return cycles
+
+
+def _joined(keys: Planned, values: Planned, slots: int) -> int:
+    """Cycles of an execution of both."""
+    engine, tiles = keys.engine, ceil_div(slots, keys.engine.pixels)
+    part = strip(keys.geometry, 1, 0, slots, engine.pixels, engine.ranks)
+    groups = values.local_groups[0] + keys.local_groups[0]
+    lead = _exposed(joined_shape(values, keys, part), groups, engine)
+    tile = Tile.of(values, keys)
+    return lead + tile.cycles(tile.shares, tiles)
+
+
+def _exposed(shape: Shape, groups: int, engine: Engine) -> int:
+    """Cycles that the array waits for the words of a lead slot, octets of local ``groups`` among
+    them: FIFOs are all that the store can be ahead of it there.
+    """
+    words = shape.weight_words(min(shape.per_round, shape.units)) + shape.lead * groups
+    depths = engine.depths
+    ahead = depths["xs"] + depths["px"] + depths["gs"] + 2 * engine.timing.stages["pre"]
+    return max(0, words - ahead)
+
+
+def _neighbours(keys: Planned, values: Planned) -> list[tuple[Planned, Planned]]:
+    """The product with V and the following one with K, of heads that begin at every rank at which
+    one does.
+    """
+    heads, period = keys.layer.heads, head_period((keys, values))
+    pairs = [(head, head + 1) for head in range(min(heads - 1, period))]
+    if keys.n0 > 1:
+        pairs.append((heads - 1, 0))
+    return [(values.of_heads(HeadLoop(v)), keys.of_heads(HeadLoop(k))) for v, k in pairs]
 
 
 def _follows(keys: Planned, values: Planned, slots: int) -> bool:
@@ -60,23 +101,6 @@ def _follows(keys: Planned, values: Planned, slots: int) -> bool:
     return (tiles - 1 - ahead) * (keys.units + values.units) + 1 >= engine.lag + 2
 
 
-def _flows(keys: Planned, values: Planned) -> bool:
-    """Whether the store can send what the array takes beside the long units of the product with V.
-
-    The array takes a Beat of the next tile in every cycle and waits for it; the store has sent the
-    shares of LAG - EARLY micro-slots before it waits for what these units become.
-    """
-    engine, tile = keys.engine, keys.engine.tile_octets
-    beats = tile * (keys.local_groups[0] + values.local_groups[0])
-    share = ceil_div(beats, keys.units + values.units)
-    cycles, leave = engine.unit_cycles(values.steps), ceil_div(tile, 2)
-    lazy = engine.lag - min(EARLY, engine.lag - 2)
-    return all(
-        min((unit + 1) * cycles + leave, beats) <= share * (lazy + unit)
-        for unit in range(values.units)
-    )
-
-
 def _fits(keys: Planned, values: Planned, slots: int) -> bool:
     """Whether the buffers hold the weights of both, a turn of both sources, and all row scales."""
     engine, units = keys.engine, keys.units + values.units
@@ -84,7 +108,7 @@ def _fits(keys: Planned, values: Planned, slots: int) -> bool:
     turn = up_to(keys.shape(keys.strips[0]).lead * GROUP, engine.pixels) + engine.pixels
     window = ceil_div(min(slots, turn), engine.pixels) * (keys.subs[0] + values.subs[0])
     return (
-        units <= engine.units
+        units <= engine.joined_units
         and rows <= engine.weight_rows
         and window <= engine.window_rows
         and ceil_div(slots, GROUP) <= engine.depths["rw"]
@@ -122,6 +146,7 @@ def join(values: Entry, keys: Entry, shape: Shape, engine: Engine) -> Entry:
     mac = _mac(values.mac, keys.mac, shape, engine)
     groups = mac.groups
     store, pre = values.store, values.pre
+    shares = Tile.of_shape(shape, groups, engine).shares
     return replace(
         values,
         sources=(*values.sources, *keys.sources),
@@ -132,6 +157,8 @@ def join(values: Entry, keys: Entry, shape: Shape, engine: Engine) -> Entry:
             source=(store.source[0], keys.store.source[0]),
             pv_weights=store.weights,
             pv_dest=store.dest,
+            pv_share=shares[0],
+            share=shares[1],
         ),
         pre=replace(
             keys.pre,
@@ -176,6 +203,7 @@ def joined_shape(values: Planned, keys: Planned, part: Strip) -> Shape:
         per_round=units,
         lead=part.lead + late,
         pv_units=values.units,
+        pv_every=Tile.of(values, keys).every,
         pv_steps=values.steps,
         pv_words=values.ring_words,
     )
@@ -193,6 +221,7 @@ def _mac(values: MacEntry, keys: MacEntry, shape: Shape, engine: Engine) -> MacE
         sources=2,
         groups=(values.groups[0], keys.groups[0]),
         source_groups=(values.source_groups[0], keys.source_groups[0]),
-        sub_base=(values.sub_base[0], values.subs + keys.sub_base[0]),
+        # a sub of the queries in front of their head is dropped, as it would be the first one
+        sub_base=(keys.subs + values.sub_base[0], keys.sub_base[0]),
         late=shape.lead - (keys.shape.lead - keys.late),
     )

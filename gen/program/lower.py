@@ -19,7 +19,7 @@ from gen.program.flush import Flush, execution, flushes
 from gen.program.gate_tables import load_tables_early
 from gen.program.intervals import check_norms, row_intervals, stats_intervals, store_intervals
 from gen.program.join import at_item, join
-from gen.program.layout import HeadLoop, Stored, stored
+from gen.program.layout import Stored, stored
 from gen.program.limits import check_limits, check_row_scales
 from gen.program.memory import Allocation, Interval, allocate, check_capacity
 from gen.program.moves import NO_MOVES, Homes, Placement, moves_table
@@ -28,6 +28,7 @@ from gen.program.program import Entry, Program
 from gen.program.reorder import reorder
 from gen.program.sampler import updates_of
 from gen.program.schedule import Node, Schedule, Work, nodes, schedule
+from gen.program.served import Key, served_by
 from gen.program.spill import Chooser
 from gen.qlayers import QGraph
 
@@ -72,21 +73,21 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     # what changes per prompt lies together, and behind it what changes per step
     hosts = [host_weight(made, graph.host_tensors, dynamic) for made in layers]
     prompt_words = dynamic.word
-    works = {(each.layer, _placed_heads(layers, each)) for each in plan.work}
-    served = {(layer, heads): layers[layer].of_heads(heads) for layer, heads in works}
-    ordered = {key: served[key] for key in sorted(served, key=_place_order)}
-    places, static_words = place_all(ordered, hosts, dynamic)
+    served = served_by(plan, layers)
+    places, static_words = place_all(
+        {key: layers[key.layer].of_heads(key.heads) for key in served.ordered}, hosts, dynamic
+    )
     sums, rows = mapped.statistics.sums, mapped.statistics.rows
     statistics = Statistics(sums.address, rows.address)
     flush = flushes(plan, layers, engine, homes.moves)
     moves, counts = moves_table(homes.moves)
     alone = {segment.first for segment in plan.segments if segment.count == 1}
 
-    def entry(work: Work, index: int) -> Entry:
+    def entry(work: Work, key: Key, index: int) -> Entry:
         made = layers[work.layer].of_heads(work.heads)
         whole = _entry(
             Entries(made, work.strip, statistics, homes.staging[work.layer]),
-            places[work.layer, _placed_heads(layers, work)],
+            places[key],
             flush[index],
             counts[index],
             cache[work.layer],
@@ -98,10 +99,10 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
 
     entries = []
     for index, work in enumerate(plan.work):
-        made = entry(work, index)
+        made = entry(work, served.keys[index], index)
         if work.beside is not None:
-            shape = execution(work, layers).shape
-            made = join(made, entry(work.beside, index), shape, engine)
+            beside = entry(work.beside, served.beside[index], index)
+            made = join(made, beside, execution(work, layers).shape, engine)
         entries.append(made)
     entries = keep_constants(plan.segments, entries)
     entries = send_rows_ahead(plan.segments, entries, engine.depths["rw"])
@@ -143,20 +144,6 @@ def lower(qgraph: QGraph, engine: Engine, spill: bool = True) -> Program:
     )
 
 
-def _placed_heads(layers: Sequence[Planned], work: Work) -> HeadLoop:
-    """The heads whose words an entry takes: all heads of joined products take the same."""
-    made = layers[work.layer]
-    return made.heads if made.joined else work.heads
-
-
-def _place_order(key: tuple[int, HeadLoop]) -> tuple[int, int]:
-    """Words of the layers lie from the last layer to the first, so that those of a product with V
-    come before those of the one with K, and of one layer by head.
-    """
-    layer, heads = key
-    return -layer, heads.first
-
-
 def _mapped(qgraph: QGraph, engine: Engine, spill: bool) -> Mapped:
     """The tensors in the store, with products of attention joined if it holds what these need,
     or else some of them in DDR for a while.
@@ -169,7 +156,10 @@ def _mapped(qgraph: QGraph, engine: Engine, spill: bool) -> Mapped:
         except StoreFull:
             if not spill:
                 raise
-            return _spilled(qgraph, engine)
+    try:
+        return _spilled(qgraph, engine, join=True)
+    except EngineTooSmall:
+        return _spilled(qgraph, engine, join=False)
 
 
 def _tensors(qgraph: QGraph, engine: Engine) -> dict[str, Stored]:
@@ -234,14 +224,14 @@ def _in_store(qgraph: QGraph, engine: Engine, join: bool) -> Mapped:
     return Mapped(layers, plan, store, store.bound, homes, placed, statistics)
 
 
-def _spilled(qgraph: QGraph, engine: Engine) -> Mapped:
+def _spilled(qgraph: QGraph, engine: Engine, join: bool) -> Mapped:
     """Tensors in the store while they are needed, whole or strip by strip, else in DDR.
 
     What is chosen may not fit in the order of addresses, as free rows lie apart; then less is
     chosen, in steps that a choice takes notice of.
     """
     graph, tensors = qgraph.graph, _tensors(qgraph, engine)
-    order, layers = _layers(qgraph, tensors, engine, spill=True, join=False)
+    order, layers = _layers(qgraph, tensors, engine, spill=True, join=join)
     tensors |= {made.dest.name: made.dest for made in layers}
     chooser = Chooser(graph, tensors, order, layers)
     budget = engine.store_rows

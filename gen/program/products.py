@@ -16,7 +16,7 @@ def products(entry: Entry) -> tuple[Entry, ...]:
         return (entry,)
     values, keys = entry.parts
     store, shape = entry.store, entry.store.shape
-    alone = replace(shape, pv_units=0, pv_steps=0, pv_words=0)
+    alone = replace(shape, pv_units=0, pv_every=0, pv_steps=0, pv_words=0)
     of_values = replace(
         alone,
         units=shape.pv_units,

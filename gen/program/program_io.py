@@ -18,7 +18,7 @@ from gen.program.layout import Stored
 from gen.program.program import Entry, HostWeight, Program, StepAffine, StepBias
 from gen.program.structs import Move, Segment, Updates
 
-FORMAT = 10
+FORMAT = 11
 _LISTS = {
     "segments": Segment,
     "entries": Entry,

@@ -29,8 +29,12 @@ class Times:
 
     @cached_property
     def writes(self) -> Int64:
-        """Micro-slot in which each (output group, octet) is written."""
-        return self.start + micro_slots(self.store.shape, self.tile_octets)
+        """Micro-slot in which each (output group, octet) is written; in a joined execution groups
+        of the product with V come before those of the other one.
+        """
+        shape = self.store.shape
+        slots = micro_slots(shape, self.tile_octets)
+        return self.start + (slots[shape.by_place] if shape.joined else slots)
 
     def flushed(self, tiles: Int64) -> Int64:
         """First micro-slot that may not be written when a tile of round 0 reads; -1: lead."""

@@ -14,13 +14,11 @@ DRAIN = 100
 
 def visit_cycles(shape: Shape, units: int, engine: Engine) -> int:
     """Cycles in which a tile passes through ``units``, in a joined execution all of them: those of
-    the array, or of post, which takes a word in each.
+    the array, or of post, which takes a word in each and catches up beside the units with V.
     """
-    of_v, others = (
-        max(engine.unit_cycles(steps), engine.tile_octets)
-        for steps in (shape.pv_steps, shape.steps)
-    )
-    return shape.pv_units * of_v + (units - shape.pv_units) * others
+    of_v = shape.pv_units * engine.unit_cycles(shape.pv_steps)
+    array = of_v + (units - shape.pv_units) * engine.unit_cycles(shape.steps)
+    return max(array, units * engine.tile_octets)
 
 
 def per_round(

@@ -75,15 +75,21 @@ def nodes(graph: LayerGraph) -> list[Node]:
     return found
 
 
+def head_period(made: Sequence[Planned]) -> int:
+    """Heads of both products of an attention after which all tensors begin at the same ranks
+    again.
+    """
+    tensors = [made[0].sources[0], made[1].dest, *(each.weight for each in made if each.weight)]
+    return min(made[0].layer.heads, max(each.head_period for each in tensors))
+
+
 def head_loops(made: Sequence[Planned]) -> list[list[HeadLoop]]:
     """The heads of both products of an attention, as loops that run together.
 
     An entry serves heads that begin at the same rank: every ``period``-th one. Heads that are left
     over have entries of their own.
     """
-    heads = made[0].layer.heads
-    tensors = [made[0].sources[0], made[1].dest, *(each.weight for each in made if each.weight)]
-    period = min(heads, max(each.head_period for each in tensors))
+    heads, period = made[0].layer.heads, head_period(made)
     whole, rest = divmod(heads, period)
     loops = [[HeadLoop(first, period, whole) for first in range(period)]]
     if rest:
@@ -133,8 +139,8 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
             continue
         if made.joined:
             for part in parts:
-                for each in _joined(node, part, now, made.layer.heads, made.n0):
-                    add([each], 1, each.heads.count)
+                for each in _joined(node, part, now, [layers[k] for k in node]):
+                    add(each, 1, each[0].heads.count)
                 now += 1
             continue
         loops = head_loops([layers[layer] for layer in node])
@@ -147,25 +153,30 @@ def schedule(order: Sequence[Node], layers: Sequence[Planned]) -> Schedule:
     return Schedule(tuple(segments), tuple(work))
 
 
-def _joined(node: Node, strip: int, time: int, heads: int, items: int) -> list[Work]:
+def _joined(node: Node, strip: int, time: int, made: Sequence[Planned]) -> list[list[Work]]:
     """The first product with K, executions of both products, the last product with V: of all
-    heads, item by item. They share a time: K is read while results are written.
+    heads, item by item; with an entry for every rank at which a head begins. Those of a list run
+    together. All share a time: K is read while results are written.
     """
     keys, values = node
+    heads, items, period = made[0].layer.heads, made[0].n0, head_period(made)
 
     def both(head: int, count: int, item: int) -> Work:
-        step = int(count > 1)
+        step = period if count > 1 else 0
         following = HeadLoop(head + 1, step, count) if head + 1 < heads else HeadLoop()
         of_keys = Work(keys, strip, time, following, item + (head + 1 == heads))
         return Work(values, strip, time, HeadLoop(head, step, count), item, of_keys)
 
-    works = [Work(keys, strip, time, HeadLoop(), 0)]
+    works = [[Work(keys, strip, time, HeadLoop(), 0)]]
+    whole, rest = divmod(heads - 1, period)
     for item in range(items):
-        if heads > 1:
-            works.append(both(0, heads - 1, item))
+        if whole:
+            works.append([both(first, whole, item) for first in range(period)])
+        if rest:
+            works.append([both(whole * period + first, 1, item) for first in range(rest)])
         if item + 1 < items:
-            works.append(both(heads - 1, 1, item))
-    return [*works, Work(values, strip, time, HeadLoop(heads - 1), items - 1)]
+            works.append([both(heads - 1, 1, item)])
+    return [*works, [Work(values, strip, time, HeadLoop(heads - 1), items - 1)]]
 
 
 def reads(layer: Layer) -> tuple[str, ...]:

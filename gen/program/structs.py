@@ -45,6 +45,12 @@ class Addr:
         return self.base + i0 * self.s0 + i1 * self.s1
 
 
+def of_v(unit: int, pv_units: int, every: int) -> bool:
+    """Whether a unit of joined products is one of the ``pv_units`` with V, one in ``every``."""
+    turn, rest = divmod(unit, every)
+    return rest == 0 and turn < pv_units
+
+
 @dataclass(frozen=True)
 class Shape:
     """Work of one execution, the same in every kernel."""
@@ -59,6 +65,7 @@ class Shape:
     ring: int
     ring_words: int
     pv_units: int = 0
+    pv_every: int = 0
     pv_steps: int = 0
     pv_words: int = 0
 
@@ -67,13 +74,30 @@ class Shape:
         """Whether a product with V is computed beside the one with K."""
         return self.pv_units > 0
 
+    def of_v(self, unit: int) -> bool:
+        """Whether a unit is one of the product with V."""
+        return self.joined and of_v(unit, self.pv_units, self.pv_every)
+
+    def place(self, unit: int) -> int:
+        """Where what is kept by unit lies for this one: those with V come before those with K."""
+        if not self.joined:
+            return unit
+        if self.of_v(unit):
+            return unit // self.pv_every
+        return self.pv_units + unit - min(self.pv_units, unit // self.pv_every + 1)
+
+    @property
+    def by_place(self) -> list[int]:
+        """The unit of every place."""
+        return sorted(range(self.units), key=self.place)
+
     def rows(self, units: int) -> int:
-        """Weight rows of the first ``units`` units."""
+        """Weight rows of the first ``units`` places of units."""
         pv = min(units, self.pv_units)
         return pv * self.pv_steps + (units - pv) * self.steps
 
     def weight_words(self, units: int) -> int:
-        """Words on px of the ring weights of the first ``units`` units."""
+        """Words on px of the ring weights of the first ``units`` places of units."""
         if self.ring == RING_NONE:
             return 0
         pv = min(units, self.pv_units)
@@ -120,6 +144,8 @@ class StoreEntry:
     dest: Region
     pv_weights: Region = Region()
     pv_dest: Region = Region()
+    pv_share: int = 0
+    share: int = 0
     moves_first: int = 0
     moves_once: int = 0
     moves_before: int = 0

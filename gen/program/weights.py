@@ -120,8 +120,8 @@ def pack_static(qgraph: QGraph, program: Program) -> bytes:
 
     norms = _row_norms(qgraph)
     qlayers = {qlayer.layer.name: qlayer for qlayer in qgraph.layers}
-    # strips of a layer read the same words
-    alone = [each for each in reversed(program.entries) if not each.parts]
+    # strips of a layer read the same words, joined products those of their own
+    alone = [each for entry in reversed(program.entries) for each in entry.parts or (entry,)]
     for entry in {each.wload.hd: each for each in alone}.values():
         qlayer, wload, shape = qlayers[entry.layer], entry.wload, entry.mac.shape
         outputs = output_ranks(program, entry)

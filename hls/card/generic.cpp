@@ -54,7 +54,7 @@ struct GenericEngine : lda::EngineDefaults {
 };
 
 const int32_t MAGIC = 0x4C444131;
-const int32_t VERSION = 9;
+const int32_t VERSION = 10;
 
 class GenericCard : public lda::Card<GenericEngine> {
   public:

@@ -62,8 +62,9 @@ void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Be
     // of the execution
     bool begins = true, first_job = true, lead = false, ends = false, done = false;
     bool ring = false;
-    // With two ranks and more, one pass per Beat fills subs no slower than the first tap reads
-    // them; then the first Beat of an octet is what the next slot waits for, otherwise the last.
+    // With two ranks and more, one pass per Beat fills subs no slower than the first tap (of joined
+    // products the first unit with V, then that with K) reads them; then the first Beat of an octet
+    // is what the next slot waits for, otherwise the last.
     bool fill_leads = false;
     int fill_left = 0;  // octets
     int settled = 0;
@@ -84,7 +85,12 @@ void mac_array(hls::stream<MacJob>& jobs_s, MacMemory<P>& memory, hls::stream<Be
     int fill_needed = 0;  // of them, for the next slot
     int rows_due = 0;     // ring rows
     int hold = 0;         // cycles until the next slot may begin
-    int unit = 0, phase = 0, tap = 0, sub = 0, part = 0, row = 0;
+    int unit = 0, phase = 0, tap = 0, sub = 0, part = 0;
+    Turns products = Turns();        // of the units, where two are joined
+    int weight_row = 0, pv_row = 0;  // the latter of the product with V
+#ifdef LDA_FAST
+    bool operands_of_v = false;
+#endif
     // of the unit before
     int ready = 0, leaving = 0;  // words of `result`, the next one to leave
 SLOTS:
@@ -98,9 +104,12 @@ SLOTS:
         const bool works = !begins && !ends;
         const bool computes = works && !lead && unit < units_now;
         const bool leaves = leaving < ready;
-        // units of a joined product with V come first: other subs, other steps
-        const bool of_v = unit < shape.pv_units;
+        // units of a joined product with V: other subs, other steps, other rows
+        const bool of_v = products.of_v(shape, unit);
         const int unit_cycles = of_v ? job.pv_cycles : job.unit_cycles;
+        const int steps = of_v ? shape.pv_steps : shape.steps;
+        const int first_sub = of_v ? job.pv_first_sub : 0;
+        const int row = half * P::WEIGHT_ROWS + (of_v ? pv_row : weight_row);
         // The fill may wait for what the last words become in the store: they go first.
         const bool may_load = works && !(lead && leaves);
         // Ring weights travel as px words: in the lead slot before the fill, later behind it. Rows
@@ -177,19 +186,21 @@ SLOTS:
         }
         if (computes) {
 #ifdef LDA_FAST
-            if (phase == 0 && (unit == 0 || unit == shape.pv_units)) {
+            const int rows = phase + span == unit_cycles ? steps : 0;
+            if (phase == 0 && (unit == 0 || of_v != operands_of_v)) {
+                operands_of_v = of_v;
                 const bool grows = job.fill.direct && !job.turns;
                 const int filled = grows ? fill.slot : entry.window_slots;
-                operands.place(entry, of_v ? 0 : entry.pv_subs, memory.window, lanes, first,
+                operands.place(entry, first_sub, memory.window, lanes, first,
                                least(TILE_WORDS, octets_left) * GROUP, filled);
             }
 #else
-            if (phase < (of_v ? shape.pv_steps : shape.steps)) {
+            const int rows = phase < steps ? 1 : 0;
+            if (rows > 0) {
                 const int parts = P::WEIGHT_BITS == 8 ? 1 : job.row_parts;
                 const RowPart of_step = parts == 1 ? ROW_WHOLE : part == 0 ? ROW_HIGH : ROW_LOW;
-                multiply_step<P>(entry, memory, lanes, first, half * P::WEIGHT_ROWS + row, tap, sub,
-                                 of_step, phase == 0, acc);
-                ++row;
+                multiply_step<P>(entry, memory, lanes, first, row, tap, first_sub + sub, of_step,
+                                 phase == 0, acc);
                 if (++part == parts) {
                     part = 0;
                     if (++sub == entry.subs) {
@@ -200,14 +211,13 @@ SLOTS:
             }
 #endif
             phase += span;
+            weight_row += of_v ? 0 : rows;
+            pv_row += of_v ? rows : 0;
             if (phase == unit_cycles) {
 #ifdef LDA_FAST
-                const WeightRow<P::WEIGHT_BITS>* rows =
-                    memory.weights + half * P::WEIGHT_ROWS + rows_of(shape, unit);
-                const int steps = of_v ? shape.pv_steps : shape.steps;
-                multiply_unit(operands.pixel, P::PP, entry.taps,
-                              of_v ? entry.pv_subs : entry.subs - entry.pv_subs,
-                              bytes_of(rows, steps, job.row_parts, unit_weights), result);
+                multiply_unit(
+                    operands.pixel, P::PP, entry.taps, of_v ? entry.pv_subs : job.pv_first_sub,
+                    bytes_of(memory.weights + row, steps, job.row_parts, unit_weights), result);
 #else
                 for (int l = 0; l < P::PP; ++l) {
 #pragma HLS unroll
@@ -219,9 +229,9 @@ SLOTS:
 #endif
                 ready = least(TILE_WORDS, octets_left);
                 LDA_CHECK(ready % 2 == 0, "mac: an odd number of octets");
-                phase = tap = part = leaving = 0;
+                phase = tap = sub = part = leaving = 0;
+                products.pass(shape, unit);
                 ++unit;
-                sub = unit < shape.pv_units ? 0 : entry.pv_subs;
             }
         }
         if (works && !placed) {
@@ -260,7 +270,9 @@ SLOTS:
             fill_needed = fill_due - entry.late;
             lead_left = job.lead_cycles;
         } else if (over) {
-            unit = row = sub = 0;
+            unit = pv_row = 0;
+            weight_row = job.first_row;
+            products.start();
             if (lead || last_tile) {
                 if (!lead) {
                     half ^= 1;

@@ -27,10 +27,12 @@ struct MacJob {
     int32_t settling;   // cycles until all lanes are placed
     int32_t row_parts;  // weight rows of a step: 1, or 2 where its weights come in halves
     int32_t unit_cycles;
-    int32_t pv_cycles;  // of a unit of the product with V in a joined execution
-    int32_t pace;       // cycles from row to row, of rows of this execution
-    int32_t next_pace;  // and of the following one's
-    int32_t share;      // ring rows of a tile slot, for a full round and for the last one
+    int32_t pv_cycles;     // of a unit of the product with V in a joined execution,
+    int32_t pv_first_sub;  // its first sub
+    int32_t first_row;     // and the first weight row behind its own
+    int32_t pace;          // cycles from row to row, of rows of this execution
+    int32_t next_pace;     // and of the following one's
+    int32_t share;         // ring rows of a tile slot, for a full round and for the last one
     int32_t last_share;
     int32_t lead_cycles;  // Beat cycles of the lead slot
     int32_t turns;        // 1: the window buffer holds a part of the window pixels at a time
@@ -48,10 +50,18 @@ inline MacJob job_of(const MacEntry& entry, const RowLoad& next) {
         "mac: steps are not taps x subs");
     LDA_CHECK(shape.pv_steps == (whole ? 1 : 2) * entry.pv_subs,
               "mac: steps of the product with V are not its subs");
-    LDA_CHECK(
-        shape.pv_units == 0 || (shape.ring == RING_K && entry.taps == 1 &&
-                                shape.pv_units < shape.units && shape.units <= shape.per_round),
-        "mac: products that cannot be joined");
+    LDA_CHECK(shape.pv_units == 0 ||
+                  (shape.ring == RING_K && entry.taps == 1 && shape.units <= shape.per_round),
+              "mac: products that cannot be joined");
+    LDA_CHECK(shape.pv_units == 0 ||
+                  (shape.pv_every > 0 && (shape.pv_units - 1) * shape.pv_every < shape.units - 1),
+              "mac: units with V that are not followed by one with K");
+    LDA_CHECK(shape.pv_units == 0 ||
+                  (entry.sources == 2 && entry.sub_base[0] == entry.subs - entry.pv_subs &&
+                   entry.sub_base[0] + ceil_div(entry.source_groups[0], 2) == entry.subs &&
+                   entry.sub_base[1] <= 0 &&
+                   entry.sub_base[1] + ceil_div(entry.source_groups[1], 2) == entry.sub_base[0]),
+              "mac: subs of joined products that are not those of K, then those of V");
     LDA_CHECK(shape.ring == RING_NONE || whole == (P::WEIGHT_BITS == 8),
               "mac: ring weights have 8 bits");
     LDA_CHECK(rows_of(shape, least(shape.per_round, shape.units)) <= P::WEIGHT_ROWS,
@@ -77,7 +87,13 @@ BEATS:
     // a unit's steps last at least as long as the results of the one before take to leave
     job.unit_cycles = most(shape.steps, P::PP / GROUP / 2);
     job.pv_cycles = most(shape.pv_steps, P::PP / GROUP / 2);
+    job.pv_first_sub = entry.subs - entry.pv_subs;
+    job.first_row = shape.pv_units * shape.pv_steps;
     const int other_units = least(shape.per_round, shape.units) - shape.pv_units;
+    // K's rows are the last to come, and follow the first unit with V wherever others are between
+    LDA_CHECK(shape.pv_units < 2 || shape.pv_every == 1 ||
+                  job.pv_cycles + other_units * shape.steps >= P::GUARD,
+              "mac: weight rows that are read too soon");
     const int round_cycles =
         tiles * (shape.pv_units * job.pv_cycles + other_units * job.unit_cycles);
     job.pace = load_pace(own.left, round_cycles);

@@ -21,6 +21,7 @@ struct EngineDefaults {
     static const int WINDOW_ROWS = 4096;  // 16-byte words per window bank
     static const int WEIGHT_ROWS = 2048;  // weight rows per buffer half
     static const int UNITS = 64;          // units of a round
+    static const int JOINED_UNITS = 160;  // units of joined products, which are one round
     static const int CACHE_ROWS = 0;      // weight rows that stay on the card
     static const int STORE_ROWS = 16384;  // 128-byte rows of the activation store
     static const int STATS_WORDS = 1024;  // sums of 8 channels of an item
@@ -94,8 +95,9 @@ struct CheckEngine {
                   "a tile is a power of two of octet pairs that a Beat fits into");
     static_assert(P::FABRIC_OUTPUTS >= 0 && P::FABRIC_OUTPUTS <= P::PO, "of PO outputs");
     static_assert(P::WINDOW_ROWS > 0 && P::WEIGHT_ROWS > 0 && P::STORE_ROWS > 0 && P::UNITS > 1 &&
-                      P::CACHE_ROWS >= 0 && P::STATS_WORDS > 0 && P::ROW_OCTETS > 0 &&
-                      P::ROW_GROUPS > 0 && P::SUMS % GROUP == 0 && P::ITEMS > 0 && P::SCALES > 0 &&
+                      P::JOINED_UNITS > 1 && P::JOINED_UNITS <= 255 && P::CACHE_ROWS >= 0 &&
+                      P::STATS_WORDS > 0 && P::ROW_OCTETS > 0 && P::ROW_GROUPS > 0 &&
+                      P::SUMS % GROUP == 0 && P::ITEMS > 0 && P::SCALES > 0 &&
                       P::SAMPLER_PIXELS >= 0,
                   "memory sizes");
     static_assert(P::SAMPLER_CHANNELS > 0 && P::SAMPLER_CHANNELS <= GROUP,
@@ -109,6 +111,7 @@ struct CheckEngine {
                   "rs holds the residuals that the store runs ahead");
     static_assert(P::DEPTH_QP >= P::UNITS * (1 + (P::ITEMS + 1) / 2),
                   "qp holds the parameters of a round");
+    static_assert(P::DEPTH_QP >= P::JOINED_UNITS * 2, "qp holds the parameters of joined products");
     static_assert(P::LAG >= 2, "post takes residuals of a micro-slot while mac is at the next one");
     static const bool ok = true;
 };

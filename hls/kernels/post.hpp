@@ -3,7 +3,8 @@
 //
 // One flattened loop per execution, in the order of docs/engine.md: per round the parameters (qp)
 // of its units, one a cycle; then per tile, unit, octet one accumulator word a cycle. Sums of a
-// group norm leave beside the words.
+// group norm leave beside the words. Parameters of joined products come in the order of
+// Turns::place.
 #ifndef LDA_POST_HPP
 #define LDA_POST_HPP
 
@@ -21,11 +22,14 @@ namespace lda {
 
 template <class P>
 struct PostMemory {
-    static const int BIAS_WORDS = (P::ITEMS + 1) / 2;
+    // of a round of UNITS units, or of joined products, which have one item
+    static const int ROUND_BIAS = P::UNITS * ((P::ITEMS + 1) / 2);
+    static const int SCALE_WORDS = P::UNITS > P::JOINED_UNITS ? P::UNITS : P::JOINED_UNITS;
+    static const int BIAS_WORDS = ROUND_BIAS > P::JOINED_UNITS ? ROUND_BIAS : P::JOINED_UNITS;
     GateTable gate_table;
     Word table[2 * TABLE_SIZE / WORD_BYTES];  // that is being copied
-    Word scale[P::UNITS];
-    Word bias[P::UNITS * BIAS_WORDS];
+    KeptScale scale[SCALE_WORDS];
+    Word bias[BIAS_WORDS];  // those of a unit one behind the other
     RowSums row_sums[P::SUMS / GROUP];
     StatWord row_stats[P::ROW_OCTETS];
     GroupSums<P> group_sums;
@@ -55,15 +59,23 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
                 hls::stream<StatWord>& st_s) {
 #pragma HLS inline off
     const Shape& shape = entry.shape;
-    const int TILE_WORDS = P::PP / GROUP, BIAS_WORDS = PostMemory<P>::BIAS_WORDS;
+    const int TILE_WORDS = P::PP / GROUP;
+    const bool joined = shape.pv_units > 0;
     const bool gated = shape.gates == 2;
     const bool group_stats = entry.stats == STATS_GROUP || entry.stats == STATS_GROUP_ADD;
     const bool row_stats = entry.stats == STATS_LAYER || entry.stats == STATS_SOFTMAX;
     const bool one_tile = shape.octets <= TILE_WORDS;
-    const int params = 1 + ceil_div(entry.items, 2);  // words per unit
+    const int bias_words = ceil_div(entry.items, 2), params = 1 + bias_words;  // words per unit
     LDA_CHECK(entry.items <= P::ITEMS, "post: more batch items than ITEMS");
-    LDA_CHECK(least(shape.per_round, shape.units) <= P::UNITS,
+    LDA_CHECK(joined || least(shape.per_round, shape.units) <= P::UNITS,
               "post: more units in a round than UNITS");
+    LDA_CHECK(!joined || shape.units <= P::JOINED_UNITS,
+              "post: more units of joined products than JOINED_UNITS");
+    LDA_CHECK(!joined || (entry.items == 1 && shape.units <= shape.per_round && row_stats),
+              "post: joined products of several items or rounds, or without row statistics");
+    LDA_CHECK(
+        !joined || (shape.pv_every > 0 && (shape.pv_units - 1) * shape.pv_every < shape.units - 1),
+        "post: the last unit of joined products is not one with K");
     LDA_CHECK(shape.units % shape.gates == 0 && (!gated || shape.per_round % 2 == 0),
               "post: a round ends between value and gate");
     LDA_CHECK(shape.octets % 2 == 0, "post: an odd number of octets");
@@ -85,6 +97,7 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
 #pragma HLS array_partition variable = memory.gate_table.lane complete dim = 1
 #pragma HLS bind_storage variable = memory.gate_table.lane type = ram_s2p impl = bram
 #pragma HLS bind_storage variable = memory.table type = ram_s2p impl = lutram
+#pragma HLS aggregate variable = memory.scale compact = bit
     RowSums tile_row_sums[TILE_WORDS];
 #pragma HLS array_partition variable = tile_row_sums complete
     StatSums tile_stats[TILE_WORDS];
@@ -103,8 +116,11 @@ void post_entry(const PostEntry& entry, PostMemory<P>& memory, int& table_row,
     int table_left = entry.table ? 2 * TABLE_SIZE / WORD_BYTES : 0;
     int units_left = shape.units, units_now = least(shape.per_round, shape.units);
     bool first_round = true;
-    int param = 0, param_unit = 0, settle = 0;
+    int param = 0, param_unit = 0, param_bias = 0, settle = 0;
     int unit = 0, word = 0, octet = 0;  // word: octet of the tile, octet: of the execution
+    int unit_bias = 0;                  // the unit's first bias word, unless they are joined
+    Turns turns;
+    turns.start();
     const ItemOctet start = {0, entry.out_octet};
     ItemOctet tile_at = start, at = start;
     StatSender sender;
@@ -145,14 +161,14 @@ WORDS:
                 if (table_left == 0) table_row = 0;
             } else {
                 if (param == 0) {
-                    memory.scale[param_unit] = parameter;
+                    memory.scale[param_unit] = kept_scale(parameter);
                 } else {
-                    memory.bias[param_unit * BIAS_WORDS + param - 1] = parameter;
+                    memory.bias[param_bias++] = parameter;
                 }
                 if (++param == params) {
                     param = 0;
                     if (++param_unit == units_now) {
-                        param_unit = 0;
+                        param_unit = param_bias = 0;
                         loading = false;
                         // every unit after the first one begins two words later
                         settle = units_now == 1 ? POST_DISTANCE - 1 : 0;
@@ -179,9 +195,10 @@ WORDS:
                 acc = as_s.read();
             }
             // of a joined product with V: divided, no statistics, a destination of its own
-            const bool of_v = unit < shape.pv_units;
+            const bool of_v = turns.of_v(shape, unit);
+            const int place = turns.place(shape, unit);
             const bool wide = (of_v ? entry.pv_wide : entry.wide) != 0;
-            const bool divided = entry.row_sums && (of_v || shape.pv_units == 0);
+            const bool divided = entry.row_sums && (of_v || !joined);
             Pair residual = Pair();
             if (entry.residual) residual = rs_s.read();
             RowSums row_sums = tile_row_sums[word];
@@ -196,8 +213,8 @@ WORDS:
             }
             Reciprocal reciprocals[GROUP];
             reciprocals_of(row_sums, reciprocals);
-            const WordScale scale = scale_of(memory.scale[unit]);
-            const Word bias_word = memory.bias[unit * BIAS_WORDS + at.item / 2];
+            const WordScale scale = scale_of(memory.scale[place]);
+            const Word bias_word = memory.bias[(joined ? place : unit_bias) + at.item / 2];
             int32_t bias[GROUP];
             for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
@@ -268,10 +285,13 @@ WORDS:
             if (last_word) {
                 octet -= word;
                 if (!last_unit) {
+                    turns.pass(shape, unit);
                     ++unit;
+                    unit_bias += bias_words;
                     at = tile_at;
                 } else {
-                    unit = 0;
+                    turns.start();
+                    unit = unit_bias = 0;
                     octet += word;
                     tile_at = at;
                     ends = last_tile;

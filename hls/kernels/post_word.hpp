@@ -17,18 +17,43 @@ struct WordScale {
     bool written;        // the unit, of output 0
 };
 
-inline WordScale scale_of(const Word& word) {
+// What is kept of a scale word, in as few bits as its values have (docs/numerics.md): mult < 2^17,
+// shift <= 46.
+struct KeptScale {
+    uint16_t mult[GROUP];  // low bits
+    bool high[GROUP];
+    uint8_t shift[GROUP];
+    bool counts[GROUP];
+    bool written;
+};
+
+inline KeptScale kept_scale(const Word& word) {
+#pragma HLS inline
+    KeptScale kept;
+OUTPUTS:
+    for (int o = 0; o < GROUP; ++o) {
+#pragma HLS unroll
+        const int32_t mult = int32_at(word, o), shift = int32_at(word, GROUP + o);
+        kept.mult[o] = uint16_t(mult);
+        kept.high[o] = ((mult >> 16) & 1) != 0;
+        kept.shift[o] = uint8_t(shift & 255);
+        kept.counts[o] = ((shift >> 8) & 1) != 0;
+    }
+    kept.written = ((int32_at(word, GROUP) >> 9) & 1) == 0;
+    return kept;
+}
+
+inline WordScale scale_of(const KeptScale& kept) {
 #pragma HLS inline
     WordScale scale;
 OUTPUTS:
     for (int o = 0; o < GROUP; ++o) {
 #pragma HLS unroll
-        const int32_t shift = int32_at(word, GROUP + o);
-        scale.mult[o] = int32_at(word, o);
-        scale.shift[o] = shift & 255;
-        scale.counts[o] = ((shift >> 8) & 1) != 0;
+        scale.mult[o] = int32_t(kept.mult[o]) + (kept.high[o] ? 1 << 16 : 0);
+        scale.shift[o] = kept.shift[o];
+        scale.counts[o] = kept.counts[o];
     }
-    scale.written = ((int32_at(word, GROUP) >> 9) & 1) == 0;
+    scale.written = kept.written;
     return scale;
 }
 

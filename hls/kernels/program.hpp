@@ -53,8 +53,10 @@ enum Buffer { BUFFER_STATIC = 0, BUFFER_DYNAMIC = 1 };
 //   ring_words px words per unit of ring weights: K: R * local groups of a head; V: 2 per
 //              PI inputs
 // A joined execution (docs/engine.md, "Joined products") has a product with V beside the one with K
-// that all of the above is about: its units come first, its ring weights before those of K.
+// that all of the above is about: its units come between those of K, its ring weights, weight rows
+// and parameters before those of K (sequence.hpp, "Turns").
 //   pv_units   of `units`, those of the product with V; 0: the execution is not joined
+//   pv_every   units 0, pv_every, 2 * pv_every .. are these
 //   pv_steps   reduction steps of each
 //   pv_words   px words of ring weights of each
 struct Shape {
@@ -68,6 +70,7 @@ struct Shape {
     int32_t ring;
     int32_t ring_words;
     int32_t pv_units;
+    int32_t pv_every;
     int32_t pv_steps;
     int32_t pv_words;
 };
@@ -103,7 +106,9 @@ struct Move {
 // flushing execution reads; pending_tile: so many fewer for each tile of round 0;
 // pending_end: those that never need be, behind round 0 either.
 // residual.groups == 0: none.
-// pv_weights, pv_dest: V and the result of the product with V in a joined execution.
+// pv_weights, pv_dest: V and the result of the product with V in a joined execution; pv_share,
+// share: words of a tile's fill that it reads in a micro-slot with V and in one with K, as long as
+// some are left.
 // moves_first: of the program's moves, from which on follow: moves_once before the first execution
 // of the segment, moves_before before every one, moves_after after every one.
 struct StoreEntry {
@@ -119,6 +124,8 @@ struct StoreEntry {
     Region dest;
     Region pv_weights;
     Region pv_dest;
+    int32_t pv_share;
+    int32_t share;
     int32_t moves_first;
     int32_t moves_once;
     int32_t moves_before;
@@ -246,7 +253,7 @@ struct MacEntry {
     int32_t limit_x;
     int32_t taps;
     int32_t subs;     // 16-channel subs per window pixel, all sources
-    int32_t pv_subs;  // of them, those of source 0, in a joined execution
+    int32_t pv_subs;  // of them, the last ones: those of source 0 in a joined execution
     int32_t offset[MAX_TAPS];
     int32_t ty[MAX_TAPS];
     int32_t tx[MAX_TAPS];

@@ -24,8 +24,34 @@ inline int ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
 
-// Weight rows, and px words of ring weights, of the first `units` units: those of a product with V
-// that is joined come first.
+// Which of the two products of a joined execution the units of a tile belong to, one after the
+// other. What is kept by unit lies in another order, those with V before those with K: `place`.
+struct Turns {
+    int pv;    // units with V so far
+    int next;  // the next one
+
+    void start() { pv = next = 0; }
+
+    bool of_v(const Shape& shape, int unit) const {
+#pragma HLS inline
+        return pv < shape.pv_units && unit == next;
+    }
+
+    int place(const Shape& shape, int unit) const {
+#pragma HLS inline
+        return of_v(shape, unit) ? pv : shape.pv_units + unit - pv;
+    }
+
+    // That was `unit`.
+    void pass(const Shape& shape, int unit) {
+#pragma HLS inline
+        if (!of_v(shape, unit)) return;
+        ++pv;
+        next += shape.pv_every;
+    }
+};
+
+// Weight rows, and px words of ring weights, of the first `units` places of units.
 inline int32_t rows_of(const Shape& shape, int units) {
 #pragma HLS inline
     const int pv = least(units, shape.pv_units);

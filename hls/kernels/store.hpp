@@ -46,6 +46,7 @@ void store_entry(const StoreEntry& entry, int i0, int i1, bool flush,
     const Location residual = location_of(entry.residual, i0, i1);
     const bool has_residual = entry.residual.groups > 0;
     const bool has_tokens = shape.ring == RING_K;
+    const bool joined = shape.pv_units > 0;
     int octet_words = 0;
 SOURCES:
     for (int s = 0; s < MAX_SOURCES; ++s) {
@@ -53,17 +54,22 @@ SOURCES:
     }
     const int TILE_OCTETS = P::PP / GROUP;
     const int tile_words = TILE_OCTETS * octet_words;
-    // Joined products read as much as they write: every micro-slot of a tile reads its share.
-    const int slot_words = shape.pv_units > 0 ? ceil_div(tile_words, work.groups) : tile_words;
+    LDA_CHECK(!joined || work.groups <= work.per_round, "store: joined products of several rounds");
+    LDA_CHECK(
+        !joined || shape.pv_units * entry.pv_share + (shape.units - shape.pv_units) * entry.share >=
+                       tile_words,
+        "store: a tile's micro-slots do not read all of its fill");
 
     FillRead fill;
     RingRead ring;
     RingSpread spread;
     MicroSlot slot;
+    Turns turns;
     fill.start();
     ring.start();
     spread.start(shape, work.tiles, byte_rows<P>());
     slot.start();
+    turns.start();
 
     // xs carries the ring weights of round 0, the fill, the other ring weights; a slot sends what
     // mac loads in it.
@@ -141,7 +147,9 @@ SLOTS:
             cycle = 0;
             if (!lead && !over) {
                 ++writes.due;
+                turns.pass(shape, slot.group);
                 over = !slot.next(work);
+                if (slot.group == 0) turns.start();
                 if (over && flush) allowed = entry.pending_end;
             }
             done = over && before <= allowed;
@@ -169,7 +177,9 @@ SLOTS:
                     hold = settling;
                 }
             }
-            const int words = least(slot_words, fill_now);
+            // Joined products read as much as they write: every micro-slot of a tile its share.
+            const int share = turns.of_v(shape, slot.group) ? entry.pv_share : entry.share;
+            const int words = least(joined ? share : tile_words, fill_now);
             fill_now -= words;
             load += words;
             rs_words = has_residual && !over ? slot.template octets<P>(work) : 0;
@@ -230,7 +240,8 @@ SEGMENTS:
                     const Results made = {work_of<P>(entry.shape),
                                           location_of(entry.dest, i0, i1),
                                           location_of(entry.pv_dest, i0, i1),
-                                          entry.shape.pv_units,
+                                          uint8_t(entry.shape.pv_units),
+                                          uint8_t(entry.shape.pv_every),
                                           segment.first + k,
                                           i0,
                                           i1};

@@ -57,14 +57,23 @@ struct MicroSlot {
     }
 };
 
-// Results of one execution. pv_groups: output groups of a joined product with V, which come first
-// and go to pv_place.
+// Results of one execution. pv_place: where those of a joined product with V go. There are several
+// of these to select from, so that what is small has few bits.
 struct Results {
     Work work;
     Location place;
     Location pv_place;
-    int pv_groups;
+    uint8_t pv_units, pv_every;
     int entry, i0, i1;
+
+    // What Turns needs of it.
+    Shape shape() const {
+#pragma HLS inline
+        Shape shape = Shape();
+        shape.pv_units = pv_units;
+        shape.pv_every = pv_every;
+        return shape;
+    }
 };
 
 // Executions whose results may be due at once; more only wait longer.
@@ -76,11 +85,13 @@ struct Writes {
     int oldest, count;
     int due;         // micro-slots of all of them
     MicroSlot slot;  // of the oldest
+    Turns turns;     // of its tile
     int word;        // of its words
 
     void start() {
         oldest = count = due = word = 0;
         slot.start();
+        turns.start();
     }
 
     void add(const Results& made) {
@@ -97,10 +108,12 @@ struct Writes {
     bool write(Word (&memory)[2][P::STORE_ROWS], Hook& hook, hls::stream<ResultPair>& ys_s) {
 #pragma HLS inline
         const Results& made = results[oldest];
-        const bool of_v = slot.first + slot.group < made.pv_groups;
+        const int unit = slot.first + slot.group;  // in a joined execution, else an output group
+        const Shape shape = made.shape();
+        const bool of_v = turns.of_v(shape, unit);
         Location place = made.place;
         if (of_v) place = made.pv_place;
-        const int group = slot.first + slot.group - (of_v ? 0 : made.pv_groups);
+        const int group = of_v ? turns.pv : unit - turns.pv;  // of the product
         const int octets = slot.template octets<P>(made.work);
         // of the micro-slot: octets, or pairs of them
         const int words = place.wide ? octets : (octets + 1) >> 1;
@@ -113,7 +126,10 @@ struct Writes {
         if (++word < words) return false;
         word = 0;
         --due;
-        if (slot.next(made.work)) return true;
+        turns.pass(shape, unit);
+        const bool goes_on = slot.next(made.work);
+        if (slot.group == 0) turns.start();
+        if (goes_on) return true;
         slot.start();
         hook(made.entry, made.i0, made.i1);
         oldest = (oldest + 1) % EXECUTIONS;

@@ -43,7 +43,8 @@ inline int cache_row(int row) {
 template <class P, class Port>
 void wload_fetch(Port port, hls::stream<Fetch>& fetch_s, hls::stream<Word>& words_s) {
 #pragma HLS inline off
-    int requested[FETCH_AHEAD];  // words of the runs asked for, a ring
+    static_assert(BURST_WORDS <= 127 && LAST_RUN >= -128, "a run's words fit 8 bits");
+    int8_t requested[FETCH_AHEAD];  // words of the runs asked for, a ring
 #pragma HLS array_partition variable = requested complete
     for (int k = 0; k < FETCH_AHEAD; ++k) {
 #pragma HLS unroll
@@ -64,7 +65,7 @@ WORDS:
             if (fetch.words > 0) port.read_request(fetch.word, fetch.words);
             left = requested[oldest];
             done = left == LAST_RUN;
-            requested[oldest] = fetch.words;
+            requested[oldest] = int8_t(fetch.words);
             oldest = oldest + 1 == FETCH_AHEAD ? 0 : oldest + 1;
         }
     }
@@ -76,8 +77,8 @@ void wload_route(CacheMemory<P>& cache, hls::stream<Run>& runs_s, hls::stream<Wo
                  hls::stream<Word>& dynamic_s, hls::stream<Word>& hd_s, hls::stream<Word>& pp_s,
                  hls::stream<WeightRow<P::WEIGHT_BITS>>& ws_s, hls::stream<Word>& qp_s) {
 #pragma HLS inline off
-    static_assert(P::UNITS <= BURST_WORDS, "scales of a round come in one run");
-    Word scales[P::UNITS];
+    Word scales[BURST_WORDS];  // of a batch, which are one run
+#pragma HLS bind_storage variable = scales type = ram_s2p impl = lutram
     const bool WIDENS = P::STORED_BITS < P::WEIGHT_BITS;
     Word before;  // the word before: of a row of two words, its first one
     for (int i = 0; i < WORD_BYTES; ++i) {
@@ -129,7 +130,7 @@ RUNS:
                     qp_s.write(word);
                     break;
                 case SCALES:
-                    LDA_CHECK(index < P::UNITS, "wload: a round of too many units");
+                    LDA_CHECK(index < BURST_WORDS, "wload: a batch of too many units");
                     scales[index] = word;
                     break;
                 case BIASES:

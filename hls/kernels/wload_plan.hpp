@@ -13,7 +13,7 @@ namespace lda {
 
 // What happens to the words of a run.
 //   TO_NORM, TO_APPLY, TO_POST   they go to hd, pp, qp
-//   SCALES                       kept: one for every unit of a round
+//   SCALES                       kept: one for every unit of a batch
 //   BIASES                       to qp, behind the scale word of their unit
 //   ROWS                         weight rows of one word or two each, to ws
 //   CACHED                       rows that come from the cache instead, to ws
@@ -27,7 +27,8 @@ inline int words_of(int rows, int row_words) {
 
 static const int LAST_RUN = -1;     // in place of a number of words: nothing follows
 static const int BURST_WORDS = 64;  // of memory, at most, in one run
-static const int FETCH_AHEAD = 8;   // runs that are asked for before the words of the first
+static const int FETCH_AHEAD = 15;  // runs asked for behind the one whose words are read: together
+                                    // as many bursts as ports allow (num_read_outstanding)
 static const int RUNS_DEPTH = 32;   // of the FIFOs from plan, so that plan can be ahead as well
 static const int WORDS_DEPTH = 64;  // of the FIFOs of fetched words
 
@@ -89,11 +90,13 @@ inline Ahead ahead_of(const WloadEntry& entry, int i0, int i1, const StepPlace& 
 }
 
 // Position in the runs of an execution; every run may be empty. Addresses advance by sums alone.
+// Parameters of a round come in batches of units whose scales are one run.
 template <class P>
 struct RunWalk {
     enum Part { TABLE, SCALE, BIAS, NEXT_ROWS, NEXT_HD, NEXT_PP, FIRST_ROWS, END };
     int part;
-    int units;        // of this round and those to come
+    int units;        // whose parameters are to come: of this round and those behind it
+    int round_units;  // of this round alone
     int rows;         // of the rounds to come
     int scale, bias;  // next word of each
     int ws, cache;    // next word, next row of the cache or -1
@@ -103,6 +106,7 @@ struct RunWalk {
         const int first = least(entry.round_rows, entry.ws_rows);
         part = TABLE;
         units = entry.units;
+        round_units = least(entry.per_round, units);
         rows = entry.ws_rows - first;
         scale = at(entry.scale, i0, i1);
         bias = step.of(entry.bias_buffer, at(entry.bias, i0, i1));
@@ -112,17 +116,19 @@ struct RunWalk {
 
     void next(const WloadEntry& entry) {
 #pragma HLS inline
-        const int round_units = least(entry.per_round, units);
+        const int batch = least(BURST_WORDS, round_units);
         const int round_rows = least(entry.round_rows, rows);
-        if (part == SCALE) scale += round_units;
+        if (part == SCALE) scale += batch;
         if (part == BIAS) {
-            bias += round_units * entry.bias_words;
-            units -= round_units;
-            part = units > 0 ? NEXT_ROWS : NEXT_HD;
+            bias += batch * entry.bias_words;
+            units -= batch;
+            round_units -= batch;
+            part = round_units > 0 ? SCALE : units > 0 ? NEXT_ROWS : NEXT_HD;
         } else if (part == NEXT_ROWS) {
             rows -= round_rows;
             ws += words_of(round_rows, entry.row_words);
             if (cache >= 0) cache += round_rows;
+            round_units = least(entry.per_round, units);
             part = SCALE;
         } else {
             ++part;
@@ -141,13 +147,13 @@ struct RunWalk {
                 word = table;
                 break;
             case SCALE:
-                run.words = least(entry.per_round, units);
+                run.words = least(BURST_WORDS, round_units);
                 run.buffer = entry.scale_buffer;
                 run.target = SCALES;
                 word = scale;
                 break;
             case BIAS:
-                run.words = least(entry.per_round, units) * entry.bias_words;
+                run.words = least(BURST_WORDS, round_units) * entry.bias_words;
                 run.buffer = entry.bias_buffer;
                 run.target = BIASES;
                 run.detail = entry.bias_words;
