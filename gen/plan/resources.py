@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import ceil
 
+from gen.program.cost_clocks import BURST_WORDS
 from gen.program.engine import Engine
 from gen.qlayers import TABLE_SIZE
 
@@ -21,7 +22,6 @@ BRAM_BITS, BRAM_DEPTH = 72, 512  # widest shape of a BRAM36, fact sheet C.7
 LUTRAM_BITS = 64  # of one LUT6 as distributed RAM (UG574)
 WORD_BITS = 512
 ACC_BITS = 64 * 32  # of a word of as or bs
-BATCH = 64  # units whose scales wload keeps at a time (BURST_WORDS of hls/kernels/wload_plan.hpp)
 SCALE_BITS = 8 * (17 + 8 + 1) + 1  # that post keeps of a scale word (hls/kernels/post_word.hpp)
 SRL_DEPTH = 32  # elements of a shift register in one LUT6, or of two of half as many (UG574)
 
@@ -195,7 +195,7 @@ def _bias_words(engine: Engine) -> int:
 
 
 def _wload(engine: Engine) -> list[Cost]:
-    scales = memory(BATCH, WORD_BITS, "lutram")
+    scales = memory(BURST_WORDS, WORD_BITS, "lutram")
     costs = [Cost("wload: scales of a batch", scales, "hls/kernels/wload.hpp (UG574)")]
     if engine.stored_bits < engine.weight_bits:
         bit, rule = RULES["widened bit"]
